@@ -1,0 +1,17 @@
+#pragma once
+
+#include "dataplane/base/metrics.h"
+
+// The signals of OTLP. Profiles are refused (reason.def) until a later version.
+enum sl_signal { SL_TRACES, SL_METRICS, SL_LOGS };
+#define SL_SIGNALS 3
+
+// "traces", "metrics", "logs": metric labels and configuration.
+extern const char *const sl_signal_names[SL_SIGNALS];
+// "spans", "metrics", "logs": the Kafka topic's {signal} (reference: Collector's kafka exporter).
+extern const char *const sl_signal_topic_names[SL_SIGNALS];
+// What an item is called: "spans", "data points", "log records".
+extern const char *const sl_signal_item_names[SL_SIGNALS];
+
+extern const struct sl_label sl_label_signal;
+#define SL_LABEL_COUNT_signal SL_SIGNALS

@@ -1,0 +1,113 @@
+#pragma once
+
+#include "dataplane/base/arena.h"
+#include "dataplane/otlp/signal.h"
+
+// A flat view of one Export request, made by one scan of its wire bytes. Envelopes (resource,
+// scope, metric, points) and items (span, data point, log record) are arrays in wire order; an
+// item knows its innermost envelope, an envelope its parent.
+//
+//   body    |resource_spans ......................................|resource_spans ...
+//            |resource|scope_spans .................|scope_spans .
+//                      |scope|span|span|span|
+//   envelopes  0: RESOURCE parent TOP    1: SCOPE parent 0    2: SCOPE parent 0
+//   items      0: in 1    1: in 1 ...
+//
+// Threading: one owner. Memory: arrays lie in the request's arena; `body` is the caller's and must
+// have SL_BODY_SLACK readable bytes behind it. Time: none.
+#define SL_TOP              UINT32_MAX
+#define SL_BODY_SLACK       32
+#define SL_TRACE_AT_UNKNOWN UINT16_MAX
+#define SL_BODY_BYTES_MAX   (UINT32_MAX / 2) // offsets are 32 bits
+
+enum sl_envelope_kind {
+	SL_ENVELOPE_RESOURCE, // ResourceSpans, ResourceMetrics, ResourceLogs
+	SL_ENVELOPE_SCOPE,    // ScopeSpans, ScopeMetrics, ScopeLogs
+	SL_ENVELOPE_METRIC,   // Metric
+	SL_ENVELOPE_POINTS,   // Gauge, Sum, Histogram, ExponentialHistogram, Summary
+};
+
+// `at` is the offset of the field's tag in the body, `bytes` its length with tag and length prefix.
+// Its payload begins `head` bytes after `at`.
+struct sl_envelope {
+	uint32_t at, bytes;
+	uint32_t parent; // index, or SL_TOP
+	uint8_t kind;
+	uint8_t head;
+	uint16_t field;                  // the field's number in its parent message
+	uint32_t first_item, item_count; // items inside it, at any depth (they are contiguous)
+};
+
+enum sl_item_flags {
+	SL_ITEM_HAS_TRACE_STATE = 1, // a span with a non-empty tracestate
+	SL_ITEM_IS_ROOT = 2,         // a span without a parent span id
+	SL_ITEM_GENERAL = 4, // its fields come in a rare form (twice, out of order): look closely
+};
+
+// A span, a log record, a data point. Unset values are 0.
+struct sl_item {
+	uint32_t at, bytes; // as in an envelope
+	uint32_t envelope;  // the innermost around it
+	uint16_t trace_at;  // offset of the 16-byte trace id's first byte from `at`;
+			    // SL_TRACE_AT_UNKNOWN: none, not 16 bytes long, or further than that
+	uint8_t status;     // a span's status code: 0 unset, 1 ok, 2 error; a log record's severity
+	uint8_t flags;      // enum sl_item_flags
+	uint64_t trace_low; // last 8 bytes of the trace id, big-endian; 0 if none
+	uint32_t duration_us; // a span's end - start, saturating at UINT32_MAX; 0 if negative
+	uint32_t spare;
+};
+static_assert(sizeof(struct sl_item) == 32, "two items a cache line");
+
+struct sl_view {
+	enum sl_signal signal;
+	struct sl_bytes body;
+	struct sl_envelope *envelopes;
+	struct sl_item *items;
+	uint32_t envelope_count, item_count;
+	bool only_field_1; // nothing else at top level: bodies can be merged by concatenation
+};
+
+struct sl_view_limits {
+	uint32_t items_max;
+	uint32_t depth_max; // nesting of AnyValue: arrays and key-value lists in each other
+};
+
+enum sl_view_result {
+	SL_VIEW_OK = 0,
+	SL_VIEW_MALFORMED = -1, // not protobuf, or not this message
+	SL_VIEW_TOO_DEEP = -2,  // AnyValue nested beyond depth_max
+	SL_VIEW_TOO_MANY_ITEMS = -3,
+	SL_VIEW_NO_MEMORY = -4, // the shard's budget is spent
+};
+
+// Scans `body` once, to full depth: tags, wire types of known fields, lengths, varints, groups
+// balanced, nesting. Every proper prefix of a body is refused or is itself a valid body.
+// On a refusal `*error_at` (may be NULL) is the offset where reading stopped.
+enum sl_view_result sl_view_scan(struct sl_view *view, enum sl_signal signal, struct sl_bytes body,
+				 const struct sl_view_limits *limits, struct sl_arena *arena,
+				 uint32_t *error_at);
+
+// An item's payload (the message without tag and length).
+struct sl_bytes sl_view_item_payload(const struct sl_view *view, uint32_t item);
+struct sl_bytes sl_view_envelope_payload(const struct sl_view *view, uint32_t envelope);
+
+// The 16 bytes of an item's trace id, wherever it lies; false when it has none of 16 bytes.
+bool sl_view_trace_id(const struct sl_view *view, uint32_t item, uint8_t trace_id[16]);
+
+// Walking the fields of any message of the body (which the scan has checked).
+struct sl_wire_field {
+	uint32_t number;
+	uint8_t wire_type;
+	uint32_t at, bytes;   // the whole field, from the walked payload's start
+	uint64_t value;       // wire types 0, 1, 5
+	struct sl_bytes data; // wire type 2
+};
+// `*offset` starts at 0. Returns false at the end (groups are stepped over whole, wire_type 3).
+bool sl_wire_next(struct sl_bytes payload, uint32_t *offset, struct sl_wire_field *field);
+
+// A string attribute of the resource that an item or envelope lies in: the last one of that key
+// wins. Returns false when absent or not a string. `resource` is the RESOURCE envelope's index.
+bool sl_view_resource_attribute(const struct sl_view *view, uint32_t resource, struct sl_bytes key,
+				struct sl_bytes *value);
+// The RESOURCE envelope of an envelope.
+uint32_t sl_view_resource_of(const struct sl_view *view, uint32_t envelope);

@@ -1,0 +1,39 @@
+#pragma once
+
+#include "dataplane/request/request.h"
+
+// A part on its way to one destination (delivery), and what a driver carries (record). A delivery
+// becomes one or more records; a record carries one or more deliveries.
+//
+// Threading: the shard's. Memory: the request's arena.
+typedef uint32_t sl_destination_id;
+
+struct sl_delivery {
+	struct sl_part *part;
+	sl_destination_id destination;
+	bool required;
+	enum sl_outcome worst;
+	uint32_t open_records;
+	uint32_t items; // items it carries, for the books
+	uint64_t ended_retry_after_ns;
+};
+
+struct sl_record {
+	struct sl_record *next; // in the driver's or the retry list
+	void *destination;      // routing/: the shard's side of it
+	struct sl_delivery *delivery;
+	struct sl_bytes key; // data NULL: none; size 0 with data: an empty key
+	struct iovec *pieces;
+	uint32_t piece_count;
+	uint32_t items;
+	uint64_t bytes;  // sum of pieces
+	uint64_t due_ns; // retry: not before
+	uint32_t attempts;
+	enum sl_signal signal;
+	struct sl_bytes tenant_name;
+	void *driver_data; // the driver's while it is submitted
+};
+
+// Ends a record exactly once. When it was the delivery's last, the delivery ends with the worst
+// outcome of its records: the request learns of it and its hold goes.
+void sl_record_end(struct sl_record *record, enum sl_outcome outcome, uint64_t retry_after_ns);

@@ -1,0 +1,76 @@
+#include "dataplane/request/request.h"
+
+#include "dataplane/request/delivery.h"
+
+static const char *const protocol_names[SL_PROTOCOLS] = {"grpc", "http/protobuf", "http/json"};
+const struct sl_label sl_label_protocol = {
+	.name = "protocol", .values = protocol_names, .count = SL_PROTOCOLS};
+
+void sl_request_let_go(struct sl_request *request, bool required)
+{
+	assert(request->references > 0 && (!required || request->required_open > 0));
+	// The answer comes before the memory goes: `settled` may still read the request.
+	if (required && --request->required_open == 0)
+		request->owner->settled(request);
+	if (--request->references == 0)
+		request->owner->released(request);
+}
+
+void sl_request_refuse(struct sl_request *request, enum sl_reason reason, uint64_t retry_after_ns)
+{
+	const bool retry = sl_reasons[reason].retry;
+
+	if (request->reason != SL_REASON_NONE && (sl_reasons[request->reason].retry || !retry)) {
+		if (retry && retry_after_ns > request->retry_after_ns)
+			request->retry_after_ns = retry_after_ns;
+		return;
+	}
+	request->reason = reason;
+	request->retry_after_ns = retry_after_ns;
+}
+
+void sl_batch_refuse(struct sl_batch *batch, struct sl_part *part, enum sl_reason reason,
+		     uint64_t retry_after_ns)
+{
+	assert(reason != SL_REASON_NONE && part->reason == SL_REASON_NONE);
+	assert(batch->refused_count < SL_BATCH_MAX);
+	part->reason = reason;
+	part->retry_after_ns = retry_after_ns;
+	batch->refused[batch->refused_count++] = part;
+}
+
+bool sl_part_own_keep(struct sl_part *part)
+{
+	const uint32_t items = part->request->view.item_count;
+	const size_t words = SL_KEEP_WORDS(items);
+
+	if (part->keep)
+		return true;
+	part->keep = sl_arena_alloc(&part->request->arena, words * sizeof(uint64_t));
+	if (!part->keep)
+		return false;
+	memset(part->keep, 0xff, words * sizeof(uint64_t));
+	if (items % 64)
+		part->keep[words - 1] = (UINT64_C(1) << (items % 64)) - 1;
+	return true;
+}
+
+void sl_record_end(struct sl_record *record, enum sl_outcome outcome, uint64_t retry_after_ns)
+{
+	struct sl_delivery *delivery = record->delivery;
+	struct sl_part *part = delivery->part;
+	struct sl_request *request = part->request;
+
+	assert(delivery->open_records > 0);
+	if (outcome > delivery->worst)
+		delivery->worst = outcome;
+	if (retry_after_ns > delivery->ended_retry_after_ns)
+		delivery->ended_retry_after_ns = retry_after_ns;
+	if (--delivery->open_records > 0)
+		return;
+	if (delivery->required && delivery->worst == SL_OUTCOME_RETRYABLE)
+		sl_request_refuse(request, SL_REASON_UNDELIVERED, delivery->ended_retry_after_ns);
+	else if (delivery->required && delivery->worst == SL_OUTCOME_REJECTED)
+		sl_request_refuse(request, SL_REASON_REJECTED, 0);
+	sl_request_let_go(request, delivery->required);
+}

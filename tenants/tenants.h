@@ -1,0 +1,83 @@
+#pragma once
+
+#include "config/module.h"
+#include "dataplane/base/address.h"
+#include "dataplane/base/metrics.h"
+#include "dataplane/request/request.h"
+
+// Who a call belongs to, and whether its tenant may send now. Two halves:
+//   identity   headers -> tenant        (a table in the snapshot; any shard reads it)
+//   quota      tenant, cost -> admit    (pools of the instance, chunks of the shard)
+//
+// Threading: as said at each part. Memory: a cold tenant costs a shard 8 bytes.
+extern const struct sl_module sl_tenants_module; // keys `tenants`, `quotas`
+
+struct sl_tenants;       // the snapshot's part: identities, limits
+struct sl_tenants_shard; // one shard's chunks and counters
+
+// What identity looks at. Header names in lower case.
+struct sl_http_header;
+struct sl_identity_claim {
+	const struct sl_http_header *headers;
+	uint32_t header_count;
+	const struct sl_address *peer;
+	const char *certificate_name; // verified by mTLS; NULL: none
+};
+
+struct sl_identity {
+	sl_tenant_id tenant;
+	struct sl_bytes name;  // lives as long as the id is in use
+	enum sl_reason reason; // SL_REASON_NONE: admitted so far
+};
+
+// Names the tenant from a call's headers. A credential that is present and unknown is refused,
+// never skipped; trusted headers count from trusted_from only; else the default tenant or a
+// refusal. `wall_ns` is for credentials that expire. Not a system call, not an allocation.
+struct sl_identity sl_tenants_identify(const struct sl_tenants *tenants,
+				       const struct sl_identity_claim *claim, uint64_t wall_ns);
+
+// Limits of one tenant that others need. Pointers live a turn.
+struct sl_tenant_info {
+	struct sl_bytes name, class_name;
+	uint64_t body_bytes_max; // 0: the server's
+	bool suspended;
+};
+bool sl_tenants_info(const struct sl_tenants *tenants, sl_tenant_id tenant,
+		     struct sl_tenant_info *info);
+bool sl_tenants_find(const struct sl_tenants *tenants, struct sl_bytes name, sl_tenant_id *tenant);
+uint32_t sl_tenants_count(const struct sl_tenants *tenants);
+// A tenant's effective settings and counters as JSON, for /tenants/{id}; malloc'ed, control thread.
+char *sl_tenants_describe(const struct sl_tenants *tenants, sl_tenant_id tenant);
+
+// --- a shard's side ------------------------------------------------------------------------------
+struct sl_tenants_shard *sl_tenants_shard_create(uint32_t shard, uint32_t shards,
+						 struct sl_metrics *metrics);
+void sl_tenants_shard_destroy(struct sl_tenants_shard *self);
+// At a turn's start: the snapshot's part that this turn uses, and the turn's times.
+void sl_tenants_shard_turn(struct sl_tenants_shard *self, const struct sl_tenants *tenants,
+			   uint64_t now_ns);
+
+// From the headers alone: is the tenant suspended, exhausted, or is `body_bytes_min` (a
+// Content-Length, a lower bound; 0 unknown) more than it may have in flight? Charges nothing.
+enum sl_reason sl_tenants_admit_head(struct sl_tenants_shard *self, sl_tenant_id tenant,
+				     uint64_t body_bytes_min, uint64_t *retry_after_ns);
+// Bytes and requests in flight: taken when a body is reserved, given back when its request ends.
+// Refused with SL_REASON_IN_FLIGHT_EXCEEDED.
+enum sl_reason sl_tenants_take_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenant,
+					 uint64_t bytes, uint64_t *retry_after_ns);
+void sl_tenants_give_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenant, uint64_t bytes);
+
+// Stage: charges each part (bytes of view.body, items of its signal, one request) to its tenant,
+// all dimensions or none; refuses with SL_REASON_QUOTA_EXCEEDED and the bucket's own refill time,
+// jittered. `self` is a struct sl_tenants_shard. Mode `observe` counts and refuses nothing.
+void sl_tenants_quota_stage(void *self, struct sl_batch *batch);
+// Gives a part's charge back (another part of its request was refused).
+void sl_tenants_refund(struct sl_tenants_shard *self, struct sl_part *part);
+
+// --- the control thread's side -------------------------------------------------------------------
+// The authority's tick: refills the pools of tenants that spend. Call every SL_QUOTA_TICK_NS.
+#define SL_QUOTA_TICK_NS (10 * SL_MS)
+void sl_tenants_tick(struct sl_tenants *tenants, uint64_t now_ns);
+// The tenants file's identity (inode, mtime, size), so that control sees when it changed.
+// NULL: there is none.
+const char *sl_tenants_file(const struct sl_tenants *tenants);
