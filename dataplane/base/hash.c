@@ -4,7 +4,6 @@
 #include <openssl/evp.h>
 #include <stdlib.h>
 #include <sys/random.h>
-#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 static uint8_t secret[XXH3_SECRET_SIZE_MIN] = {1};
