@@ -64,6 +64,8 @@ void sl_server_answer(struct sl_server *server, struct sl_request *request, uint
 
 // Once a turn, last: every session with something to send writes once.
 void sl_server_flush(struct sl_server *server, uint64_t now_ns);
+// Something waits to be sent: the next turn must not block.
+bool sl_server_wants_flush(const struct sl_server *server);
 
 // Drain: GOAWAY on every session, new calls are refused (SL_REASON_DRAINING), idle ones close.
 void sl_server_drain(struct sl_server *server, uint64_t now_ns);

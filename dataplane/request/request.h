@@ -1,6 +1,7 @@
 #pragma once
 
 #include "dataplane/base/arena.h"
+#include "dataplane/base/timer.h"
 #include "dataplane/otlp/splice.h"
 #include "dataplane/otlp/view.h"
 #include "dataplane/request/reason.h"
@@ -99,6 +100,11 @@ struct sl_request {
 	uint64_t rejected_items; // refused for good in parts: partial success
 	struct sl_bytes message; // why, for the client; in the arena or constant
 	uint64_t pinned_bytes;   // its memory while deliveries are open, for caps
+
+	struct sl_timer timer; // the shard's: fires at answer_by_ns
+	bool staged;           // the shard's own hold stands
+	bool in_flight;        // counted against its tenant's limits, with in_flight_bytes
+	uint64_t in_flight_bytes;
 };
 
 // What the shard does at the two ends. Both may be called from inside any function below.

@@ -1,0 +1,510 @@
+#include "dataplane/codec/codec.h"
+#include "dataplane/conn/session.h"
+#include "dataplane/otlp/reply.h"
+
+// One HTTP request: its head is judged, its body assembled into the request's one buffer, its
+// answer written. A refusal known from the head is answered before any body is read.
+
+#define BODY_FIRST      (16 * SL_KIB) // a body of unknown length begins with
+#define CANCEL          8             // HTTP/2 error code, RFC 9113 section 7
+#define RETRY_PRESET_NS SL_S
+
+static void call_free(struct sl_call *call)
+{
+	struct sl_session *session = call->session;
+
+	if (call->prev)
+		call->prev->next = call->next;
+	else
+		session->calls = call->next;
+	if (call->next)
+		call->next->prev = call->prev;
+	session->open_calls--;
+	session->unread_bytes -= call->reserved;
+	if (!session->open_calls)
+		session->quiet_since_ns = session->server->now_ns;
+	sl_pool_give(&session->server->calls_pool, call);
+}
+
+static struct sl_call *call_new(struct sl_session *session, struct sl_http_stream *stream)
+{
+	struct sl_server *server = session->server;
+	struct sl_call *call = sl_pool_take(&server->calls_pool);
+
+	if (!call)
+		return NULL;
+	*call = (struct sl_call){
+		.session = session,
+		.stream = stream,
+		.next = session->calls,
+		.began_ns = server->now_ns,
+		.progress_ns = server->now_ns,
+		.deadline_ns = UINT64_MAX,
+	};
+	if (call->next)
+		call->next->prev = call;
+	session->calls = call;
+	session->open_calls++;
+	session->partial_since_ns = 0;
+	sl_http_stream_set_user(stream, call);
+	return call;
+}
+
+// --- answers
+// ---------------------------------------------------------------------------------------
+
+// The message a client reads: the request's own, or its reason's.
+static struct sl_bytes message_of(const struct sl_request *request, enum sl_reason reason)
+{
+	if (request && request->message.size)
+		return request->message;
+	return sl_bytes_of(sl_reasons[reason].help);
+}
+
+static void fill_grpc(struct sl_http_response *response, const struct sl_request *request,
+		      enum sl_reason reason, uint64_t retry_after_ns, uint8_t *body, char *details)
+{
+	const struct sl_reason_row *row = &sl_reasons[reason];
+
+	response->status = 200;
+	response->grpc = true;
+	response->grpc_status = row->grpc;
+	response->content_type = SL_LITERAL("application/grpc");
+	if (reason == SL_REASON_NONE) {
+		response->body = sl_bytes(body, sl_reply_success(body, false, request->signal,
+								 request->rejected_items,
+								 request->message));
+		return;
+	}
+	// The details repeat code and message: Go clients insist (item 22).
+	response->grpc_message = message_of(request, reason);
+	if (response->grpc_message.size > SL_REPLY_MESSAGE_MAX)
+		response->grpc_message.size = SL_REPLY_MESSAGE_MAX;
+	if (row->retry || row->grpc == SL_GRPC_INVALID_ARGUMENT) {
+		const size_t size = sl_reply_status(body, false, row->grpc, response->grpc_message,
+						    row->retry ? SL_MAX(retry_after_ns, 1) : 0,
+						    SL_BYTES_NONE);
+
+		response->grpc_details = sl_bytes(details,
+						  sl_reply_base64(details, sl_bytes(body, size)));
+	}
+}
+
+static void fill_http(struct sl_http_response *response, const struct sl_request *request,
+		      enum sl_reason reason, uint64_t retry_after_ns, bool json, uint8_t *body)
+{
+	const struct sl_reason_row *row = &sl_reasons[reason];
+	size_t size;
+
+	response->status = row->http;
+	response->content_type = json ? SL_LITERAL("application/json")
+				      : SL_LITERAL("application/x-protobuf");
+	if (reason == SL_REASON_NONE) {
+		size = sl_reply_success(body, json, request->signal, request->rejected_items,
+					request->message);
+	} else {
+		size = sl_reply_status(body, json, row->grpc, message_of(request, reason),
+				       row->retry ? SL_MAX(retry_after_ns, 1) : 0, SL_BYTES_NONE);
+		// Whole seconds, rounded up, at least one (item 41).
+		if (row->retry)
+			response->retry_after_s = (uint32_t)SL_MIN(
+				SL_MAX((retry_after_ns + SL_S - 1) / SL_S, 1), 86400);
+	}
+	response->body = sl_bytes(body, size);
+}
+
+void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_reason reason,
+		    uint64_t retry_after_ns)
+{
+	static const struct sl_http_header allow = {SL_LITERAL("allow"), SL_LITERAL("POST")};
+	static const struct sl_http_header codings = {SL_LITERAL("grpc-accept-encoding"),
+						      SL_LITERAL("identity,gzip,zstd")};
+	static const struct sl_http_header cors = {SL_LITERAL("access-control-allow-origin"),
+						   SL_LITERAL("*")};
+	struct sl_session *session = call->session;
+	const bool grpc = call->protocol == SL_PROTOCOL_GRPC;
+	struct sl_http_header headers[3];
+	struct sl_http_response response = {.headers = headers};
+	uint8_t body[SL_REPLY_BYTES_MAX];
+	char details[SL_REPLY_BYTES_MAX * 4 / 3 + 4];
+
+	assert(!call->answered);
+	call->answered = true;
+	if (sl_reasons[reason].retry && retry_after_ns == 0)
+		retry_after_ns = RETRY_PRESET_NS;
+	if (grpc)
+		fill_grpc(&response, request, reason, retry_after_ns, body, details);
+	else
+		fill_http(&response, request, reason, retry_after_ns,
+			  call->protocol == SL_PROTOCOL_HTTP_JSON, body);
+	if (reason == SL_REASON_METHOD && !grpc)
+		headers[response.header_count++] = allow;
+	if (reason == SL_REASON_CODING && grpc)
+		headers[response.header_count++] = codings;
+	if (call->cors)
+		headers[response.header_count++] = cors;
+	response.close = session->server->draining || session->going_away;
+	sl_conn_count_request(session->server->counters, call->protocol, grpc,
+			      grpc ? response.grpc_status : response.status);
+	sl_http_stream_respond(call->stream, &response);
+	sl_session_mark(session);
+}
+
+// Refuses a call whose request, if there is one, has not gone to the shard.
+static void refuse(struct sl_call *call, enum sl_reason reason, uint64_t retry_after_ns)
+{
+	const struct sl_server_env *env = &call->session->server->env;
+	struct sl_request *request = call->request;
+
+	assert(!call->with_shard);
+	call->session->unread_bytes -= call->reserved;
+	call->reserved = 0;
+	if (request) {
+		request->origin.call = NULL;
+		call->request = NULL;
+	}
+	sl_call_answer(call, request, reason, retry_after_ns);
+	if (request)
+		env->host->give(env->self, request);
+}
+
+// --- the body's buffer
+// -----------------------------------------------------------------------------
+
+// Makes room for a body of `bytes` in all, of which `body_bytes` have come. What is reserved and
+// unread is bounded for a connection, though one body of the largest size always may come.
+static enum sl_reason reserve(struct sl_call *call, uint64_t bytes, uint64_t *retry_after_ns)
+{
+	struct sl_session *session = call->session;
+	struct sl_server *server = session->server;
+	const struct sl_server_limits *limits = &server->limits;
+	struct sl_request *request = call->request;
+	struct sl_memory *memory = server->env.memory;
+	const uint64_t share = memory->budget_bytes / limits->connection_reserved_share;
+	size_t capacity;
+	uint8_t *buffer;
+
+	if (bytes > limits->body_bytes_max)
+		return SL_REASON_BODY_TOO_LARGE;
+	if (session->unread_bytes &&
+	    session->unread_bytes + bytes > SL_MAX(share, limits->body_bytes_max))
+		return SL_REASON_MEMORY_FULL;
+	if (!request->in_flight || bytes > request->in_flight_bytes) {
+		const enum sl_reason reason = server->env.host->reserve(server->env.self, request,
+									bytes, retry_after_ns);
+
+		if (reason != SL_REASON_NONE)
+			return reason;
+	}
+	buffer = sl_memory_take(memory, bytes + SL_BODY_SLACK, &capacity);
+	if (!buffer)
+		return SL_REASON_MEMORY_FULL;
+	if (request->body_buffer) {
+		memcpy(buffer, request->body_buffer, request->received.size);
+		sl_memory_give(memory, request->body_buffer, request->body_capacity);
+	}
+	request->body_buffer = buffer;
+	request->body_capacity = capacity;
+	request->received.data = buffer;
+	session->unread_bytes += bytes - request->received.size - call->reserved;
+	call->reserved = bytes - request->received.size;
+	return SL_REASON_NONE;
+}
+
+// Appends to the body; grows by doubling when its length was not announced.
+static enum sl_reason append(struct sl_call *call, struct sl_bytes bytes, uint64_t *retry_after_ns)
+{
+	struct sl_request *request = call->request;
+	const uint64_t need = request->received.size + bytes.size;
+
+	if (need > call->session->server->limits.body_bytes_max)
+		return SL_REASON_BODY_TOO_LARGE;
+	if (need + SL_BODY_SLACK > request->body_capacity) {
+		const uint64_t most = call->session->server->limits.body_bytes_max;
+		const uint64_t grown = SL_MAX(SL_MAX(need, BODY_FIRST), request->body_capacity * 2);
+		const enum sl_reason reason = reserve(call, SL_MIN(grown, most), retry_after_ns);
+
+		if (reason != SL_REASON_NONE)
+			return reason;
+	}
+	memcpy(request->body_buffer + request->received.size, bytes.data, bytes.size);
+	request->received.size = need;
+
+	const size_t arrived = SL_MIN(bytes.size, call->reserved);
+
+	call->reserved -= arrived;
+	call->session->unread_bytes -= arrived;
+	return SL_REASON_NONE;
+}
+
+// --- heads
+// -----------------------------------------------------------------------------------------
+
+static bool origin_allowed(const struct sl_server_limits *limits, struct sl_bytes origin)
+{
+	for (uint32_t i = 0; origin.size && i < limits->cors_origin_count; i++) {
+		const struct sl_bytes allowed = sl_bytes_of(limits->cors_origins[i]);
+
+		if (sl_bytes_equal(allowed, SL_LITERAL("*")) || sl_bytes_equal(allowed, origin))
+			return true;
+	}
+	return false;
+}
+
+// A browser's preflight (item 43).
+static void answer_preflight(struct sl_call *call)
+{
+	static const struct sl_http_header headers[] = {
+		{SL_LITERAL("access-control-allow-origin"), SL_LITERAL("*")},
+		{SL_LITERAL("access-control-allow-methods"), SL_LITERAL("POST")},
+		{SL_LITERAL("access-control-allow-headers"), SL_LITERAL("*, authorization")},
+		{SL_LITERAL("access-control-max-age"), SL_LITERAL("7200")},
+	};
+	const struct sl_http_response response = {
+		.status = 204, .headers = headers, .header_count = SL_COUNT_OF(headers)};
+
+	call->answered = true;
+	sl_conn_count_request(call->session->server->counters, call->protocol, false, 204);
+	sl_http_stream_respond(call->stream, &response);
+	sl_session_mark(call->session);
+}
+
+// What the path, the method and the content type say; on success the call's protocol and the
+// signal are known. A content type is believed before a path is: it says how to answer.
+static enum sl_reason judge(struct sl_call *call, const struct sl_http_head *head,
+			    enum sl_signal *signal)
+{
+	const enum sl_media media = sl_media_of(head->content_type);
+	const enum sl_service service = sl_service_of(head->path, signal);
+
+	call->protocol = media == SL_MEDIA_JSON ? SL_PROTOCOL_HTTP_JSON : SL_PROTOCOL_HTTP_PROTOBUF;
+	if (media == SL_MEDIA_GRPC && !head->http1) {
+		call->protocol = SL_PROTOCOL_GRPC;
+		if (service != SL_SERVICE_EXPORT_GRPC)
+			return SL_REASON_UNKNOWN_PATH;
+		if (!sl_bytes_equal(head->method, SL_LITERAL("POST")))
+			return SL_REASON_METHOD;
+		call->coding = sl_coding_parse(head->grpc_encoding);
+		if (head->grpc_timeout.size) {
+			uint64_t ns;
+
+			if (!sl_grpc_timeout_parse(head->grpc_timeout, &ns))
+				return SL_REASON_BAD_REQUEST;
+			call->deadline_ns = ns > UINT64_MAX - call->began_ns ? UINT64_MAX
+									     : call->began_ns + ns;
+		}
+	} else {
+		if (service == SL_SERVICE_UNKNOWN)
+			return SL_REASON_UNKNOWN_PATH;
+		if (!sl_bytes_equal(head->method, SL_LITERAL("POST")))
+			return SL_REASON_METHOD;
+		if (service == SL_SERVICE_EXPORT_GRPC ||
+		    (media != SL_MEDIA_PROTOBUF && media != SL_MEDIA_JSON))
+			return SL_REASON_CONTENT_TYPE;
+		call->coding = sl_coding_parse(head->content_encoding);
+	}
+	if (call->coding == SL_CODING_UNKNOWN)
+		return SL_REASON_CODING;
+	return SL_REASON_NONE;
+}
+
+// The request behind a call whose head is fine so far.
+static enum sl_reason begin_request(struct sl_call *call, const struct sl_http_head *head,
+				    enum sl_signal signal, uint64_t *retry_after_ns)
+{
+	struct sl_session *session = call->session;
+	struct sl_server *server = session->server;
+	struct sl_request *request;
+	enum sl_reason reason;
+
+	if (server->draining)
+		return SL_REASON_DRAINING;
+	request = server->env.host->take(server->env.self);
+	if (!request)
+		return SL_REASON_MEMORY_FULL;
+	call->request = request;
+	request->signal = signal;
+	request->origin = (struct sl_origin){
+		.call = call, .protocol = call->protocol, .coding = call->coding};
+	request->received_ns = server->now_ns;
+	request->answer_by_ns = SL_MIN(call->deadline_ns,
+				       server->now_ns + server->limits.answer_within_ns);
+	reason = server->env.host->admit(server->env.self, request, head, &session->conn.peer,
+					 session->tls ? sl_tls_peer_name(session->tls) : NULL,
+					 retry_after_ns);
+	if (reason != SL_REASON_NONE)
+		return reason;
+	if (head->content_length == SL_HTTP_NO_LENGTH || call->protocol == SL_PROTOCOL_GRPC)
+		return SL_REASON_NONE;
+	reason = reserve(call, head->content_length, retry_after_ns);
+	if (reason == SL_REASON_NONE)
+		sl_http_stream_expect(call->stream, head->content_length);
+	return reason;
+}
+
+static void on_head(void *owner, struct sl_http_stream *stream, const struct sl_http_head *head,
+		    uint64_t now_ns)
+{
+	struct sl_session *session = owner;
+	uint64_t retry_after_ns = 0;
+	enum sl_signal signal = SL_TRACES;
+	enum sl_reason reason;
+	struct sl_call *call;
+
+	session->server->now_ns = now_ns;
+	call = call_new(session, stream);
+	if (!call) {
+		sl_http_stream_reset(stream, CANCEL);
+		return;
+	}
+	call->cors = origin_allowed(&session->server->limits, head->origin);
+	if (call->cors && sl_bytes_equal(head->method, SL_LITERAL("OPTIONS"))) {
+		answer_preflight(call);
+		return;
+	}
+	reason = judge(call, head, &signal);
+	if (reason == SL_REASON_NONE)
+		reason = begin_request(call, head, signal, &retry_after_ns);
+	if (reason != SL_REASON_NONE) {
+		refuse(call, reason, retry_after_ns);
+		return;
+	}
+	if (head->expects_continue)
+		sl_http_stream_continue(stream);
+}
+
+// --- bodies
+// ----------------------------------------------------------------------------------------
+
+static enum sl_reason feed_grpc(struct sl_call *call, struct sl_bytes bytes,
+				uint64_t *retry_after_ns)
+{
+	enum sl_reason reason = SL_REASON_NONE;
+	struct sl_bytes data;
+
+	while (reason == SL_REASON_NONE) {
+		switch (sl_grpc_next(&call->deframer, &bytes, &data)) {
+		case SL_GRPC_NEED_MORE:
+			return SL_REASON_NONE;
+		case SL_GRPC_BEGIN:
+			if (call->deframer.messages > 1)
+				return SL_REASON_MESSAGE_COUNT;
+			// Item 15: a compressed message under no coding is the client's mistake.
+			if (sl_grpc_is_compressed(&call->deframer) &&
+			    call->coding == SL_CODING_IDENTITY)
+				return SL_REASON_FRAME;
+			if (!sl_grpc_is_compressed(&call->deframer))
+				call->request->origin.coding = SL_CODING_IDENTITY;
+			reason = reserve(call, call->deframer.message_bytes, retry_after_ns);
+			if (reason == SL_REASON_NONE)
+				sl_http_stream_expect(call->stream, call->deframer.message_bytes);
+			break;
+		case SL_GRPC_DATA:
+			reason = append(call, data, retry_after_ns);
+			break;
+		case SL_GRPC_MESSAGE:
+			break;
+		case SL_GRPC_BAD:
+			return SL_REASON_FRAME;
+		}
+	}
+	return reason;
+}
+
+static void on_data(void *owner, struct sl_http_stream *stream, struct sl_bytes bytes,
+		    uint64_t now_ns)
+{
+	struct sl_call *call = sl_http_stream_user(stream);
+	uint64_t retry_after_ns = 0;
+	enum sl_reason reason;
+
+	(void)owner;
+	// Memory is ours already or the rest is thrown away: the window goes back at once.
+	sl_http_stream_consume(stream, bytes.size);
+	if (!call || !call->request)
+		return;
+	call->session->server->now_ns = now_ns;
+	call->progress_ns = now_ns;
+	call->body_bytes += bytes.size;
+	reason = call->protocol == SL_PROTOCOL_GRPC ? feed_grpc(call, bytes, &retry_after_ns)
+						    : append(call, bytes, &retry_after_ns);
+	if (reason != SL_REASON_NONE)
+		refuse(call, reason, retry_after_ns);
+}
+
+static void on_end(void *owner, struct sl_http_stream *stream, uint64_t now_ns)
+{
+	struct sl_session *session = owner;
+	struct sl_server *server = session->server;
+	struct sl_call *call = sl_http_stream_user(stream);
+
+	server->now_ns = now_ns;
+	if (!call || !call->request)
+		return;
+	if (call->protocol == SL_PROTOCOL_GRPC && !sl_grpc_is_whole(&call->deframer)) {
+		// Item 20: no message at all, or one that was cut.
+		refuse(call, call->deframer.messages ? SL_REASON_FRAME : SL_REASON_MESSAGE_COUNT,
+		       0);
+		return;
+	}
+	session->unread_bytes -= call->reserved;
+	call->reserved = 0;
+	call->with_shard = true;
+	call->request->whole = true;
+	server->env.host->ready(server->env.self, call->request);
+}
+
+static void on_gone(void *owner, struct sl_http_stream *stream, bool complete)
+{
+	struct sl_session *session = owner;
+	const struct sl_server_env *env = &session->server->env;
+	struct sl_call *call = sl_http_stream_user(stream);
+	struct sl_request *request;
+
+	(void)complete;
+	if (!call)
+		return;
+	request = call->request;
+	if (request) {
+		const bool with_shard = call->with_shard;
+
+		request->origin.call = NULL;
+		call->request = NULL;
+		if (with_shard)
+			env->host->abandoned(env->self, request);
+		else
+			env->host->give(env->self, request);
+	}
+	call_free(call);
+}
+
+const struct sl_http_server_upcalls sl_call_upcalls = {
+	.head = on_head,
+	.data = on_data,
+	.end = on_end,
+	.gone = on_gone,
+};
+
+void sl_call_check_progress(struct sl_call *call)
+{
+	struct sl_session *session = call->session;
+	struct sl_server *server = session->server;
+	const struct sl_server_limits *limits = &server->limits;
+	const uint64_t now_ns = server->now_ns;
+	const uint64_t age_ns = now_ns - call->began_ns;
+
+	if (!call->request || call->with_shard)
+		return;
+	if (now_ns >= call->deadline_ns) {
+		// Item 24: the client's own time is over and its request is not whole.
+		sl_http_stream_reset(call->stream, CANCEL);
+		sl_session_mark(session);
+		return;
+	}
+	if (now_ns - call->progress_ns > limits->body_timeout_ns ||
+	    (age_ns > limits->body_timeout_ns &&
+	     (double)call->body_bytes * 1e9 < limits->body_rate_min_bytes_per_s * (double)age_ns)) {
+		sl_count(&server->counters->slow_bodies[0], 1);
+		refuse(call, SL_REASON_TOO_SLOW, 0);
+	}
+}

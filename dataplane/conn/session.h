@@ -1,0 +1,113 @@
+#pragma once
+
+#include "dataplane/base/pool.h"
+#include "dataplane/base/random.h"
+#include "dataplane/conn/server.h"
+#include "dataplane/http/grpc.h"
+#include "dataplane/tls/tls.h"
+
+// Inside conn/: what server.c, session.c and call.c share.
+//
+// Threading: one shard. Memory: sessions and calls are pooled by their server.
+
+#define SL_SNIFF_BYTES 24 // HTTP/2's connection preface
+
+struct sl_server {
+	struct sl_server_env env;
+	struct sl_server_limits limits; // of this turn
+	struct sl_http_server_options http_options;
+	uint64_t now_ns;
+	struct sl_pool sessions_pool, calls_pool;
+	struct sl_session *sessions; // all
+	struct sl_session *dirty;    // have something to send
+	uint32_t session_count;
+	bool draining;
+	struct sl_random random;
+	struct sl_conn_counters *counters;
+};
+
+struct sl_session {
+	struct sl_conn conn; // first: upcalls cast back
+	struct sl_server *server;
+	struct sl_tls *tls;          // NULL: plain
+	struct sl_http_server *http; // NULL until the first bytes told which
+	struct sl_session *prev, *next;
+	struct sl_session *next_dirty;
+	struct sl_call *calls; // open, newest first
+	uint32_t open_calls;
+	uint8_t sniff[SL_SNIFF_BYTES];
+	uint8_t sniffed;
+	bool dirty, in_flight; // in_flight: pieces given to io are not all sent
+	bool closing;          // sl_io_close was called
+	bool ending;           // send what is left, then close
+	bool going_away, final_sent, http2;
+	uint64_t opened_ns;
+	uint64_t quiet_since_ns;   // when the last call ended, or the session began
+	uint64_t partial_since_ns; // bytes of a head (or a handshake) came and no call: 0 none
+	uint64_t writing_since_ns; // while in_flight
+	uint64_t age_at_ns;        // GOAWAY then; 0: never
+	uint64_t unread_bytes;     // reserved for bodies that have not arrived
+	struct sl_timer timer;
+};
+
+// One HTTP request of a session.
+struct sl_call {
+	struct sl_session *session;
+	struct sl_http_stream *stream;
+	struct sl_request *request; // NULL: refused, answered, or not an Export call
+	struct sl_call *prev, *next;
+	struct sl_grpc_deframer deframer;
+	uint8_t protocol; // enum sl_protocol
+	uint8_t coding;   // enum sl_coding as announced
+	bool with_shard;  // ready() was called: the request is the shard's
+	bool answered;
+	bool cors;
+	uint64_t began_ns, progress_ns; // body: first and last bytes
+	uint64_t deadline_ns;           // grpc-timeout; UINT64_MAX: none
+	uint64_t body_bytes;            // so far, as received
+	size_t reserved;                // part of session->unread_bytes
+};
+
+// What a method and path mean.
+enum sl_service {
+	SL_SERVICE_UNKNOWN,
+	SL_SERVICE_EXPORT_GRPC,
+	SL_SERVICE_EXPORT_HTTP,
+};
+enum sl_service sl_service_of(struct sl_bytes path, enum sl_signal *signal);
+
+// Content types (RFC 9110, section 8.3: parameters and case do not matter).
+enum sl_media { SL_MEDIA_OTHER, SL_MEDIA_GRPC, SL_MEDIA_PROTOBUF, SL_MEDIA_JSON };
+enum sl_media sl_media_of(struct sl_bytes content_type);
+
+// session.c
+extern const struct sl_io_upcalls sl_session_upcalls;
+void sl_session_flush(struct sl_session *session);
+void sl_session_mark(struct sl_session *session); // has something to send
+void sl_session_close(struct sl_session *session, uint64_t linger_ns);
+
+// call.c
+extern const struct sl_http_server_upcalls sl_call_upcalls;
+void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_reason reason,
+		    uint64_t retry_after_ns);
+// Cuts bodies that came to a standstill or are too slow; `now_ns` is the server's.
+void sl_call_check_progress(struct sl_call *call);
+
+// server.c
+void sl_server_forget(struct sl_session *session);
+
+// counters: requests by protocol and code
+#define SL_CODES 32
+struct sl_conn_counters {
+	uint64_t requests[SL_PROTOCOLS * SL_CODES];
+	uint64_t connections[1];
+	uint64_t connections_open[1];
+	uint64_t connections_refused[1];
+	uint64_t tls_failures[1];
+	uint64_t protocol_errors[1];
+	uint64_t slow_bodies[1];
+};
+extern const struct sl_metric_row sl_conn_counter_rows[];
+extern const uint32_t sl_conn_counter_row_count;
+void sl_conn_count_request(struct sl_conn_counters *counters, enum sl_protocol protocol, bool grpc,
+			   unsigned code);
