@@ -2,6 +2,7 @@
 
 #include "config/module.h"
 #include "dataplane/base/address.h"
+#include "dataplane/base/header.h"
 #include "dataplane/base/metrics.h"
 #include "dataplane/request/request.h"
 
@@ -16,7 +17,6 @@ struct sl_tenants;       // the snapshot's part: identities, limits
 struct sl_tenants_shard; // one shard's chunks and counters
 
 // What identity looks at. Header names in lower case.
-struct sl_http_header;
 struct sl_identity_claim {
 	const struct sl_http_header *headers;
 	uint32_t header_count;

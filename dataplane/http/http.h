@@ -2,6 +2,7 @@
 
 #include <sys/uio.h>
 
+#include "dataplane/base/header.h"
 #include "dataplane/base/memory.h"
 
 // HTTP/1.1 (http-parser, strict) and HTTP/2 (nghttp2) behind one face: bytes in by feed(), upcalls
@@ -14,10 +15,6 @@
 //
 // Threading: owned by one shard. Memory: nghttp2's comes from free lists of the process' shard;
 // bytes in upcalls are valid during the upcall. Time: passed in.
-
-struct sl_http_header {
-	struct sl_bytes name, value; // names in lower case
-};
 
 #define SL_HTTP_NO_LENGTH   UINT64_MAX
 #define SL_HTTP_HEADERS_MAX 128

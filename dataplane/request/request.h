@@ -52,6 +52,7 @@ struct sl_part {
 	struct sl_edits edits;
 	uint32_t offered_items;   // its items before any policy
 	uint32_t kept_items;      // still set in `keep`
+	uint32_t routed_items;    // routing: of those kept, how many went to some destination
 	uint32_t deliveries_open; // routing: not yet ended
 	enum sl_reason reason;    // SL_REASON_NONE while kept
 	uint64_t retry_after_ns;

@@ -1,0 +1,296 @@
+#include "dataplane/shard/settings.h"
+
+#include <stdlib.h>
+
+#include "dataplane/tls/tls.h"
+
+struct certificate_config {
+	const char *certificate_file, *key_file;
+};
+
+struct tls_config {
+	struct sl_where where;
+	struct sl_list certificates; // struct certificate_config
+	const char *client_ca_file;
+	bool require_client;
+	const char *min_version;
+	const char *ticket_key_file;
+};
+
+struct listen_config {
+	struct sl_where where;
+	struct sl_address address;
+	struct tls_config *tls;
+};
+
+struct limits_config {
+	uint64_t body_bytes, header_bytes, connections, streams, items, value_depth, json_depth;
+	uint64_t connection_share;
+};
+
+struct connection_config {
+	uint64_t idle_timeout_ns, header_timeout_ns, body_timeout_ns, age_max_ns, age_grace_ns;
+	double body_rate_min;
+};
+
+struct server_config {
+	struct sl_list listen; // struct listen_config
+	uint64_t answer_within_ns;
+	struct limits_config limits;
+	struct connection_config connection;
+	bool json_enum_names;
+	struct sl_list cors_origins; // const char *
+};
+
+#define ROW(struct_, field_, name_, type_, ...)                                                    \
+	{                                                                                          \
+		.name = name_, .type = SL_TYPE_##type_,                                            \
+		.offset = offsetof(struct struct_, field_), __VA_ARGS__                            \
+	}
+#define SETTINGS(name_, struct_, rows_, ...)                                                       \
+	{                                                                                          \
+		.name = name_, .bytes = sizeof(struct struct_), .rows = rows_,                     \
+		.row_count = SL_COUNT_OF(rows_), __VA_ARGS__                                       \
+	}
+
+static const struct sl_setting certificate_rows[] = {
+	ROW(certificate_config, certificate_file, "certificate_file", PATH, .required = true,
+	    .help = "PEM file: the certificate, then its chain."),
+	ROW(certificate_config, key_file, "key_file", PATH, .required = true,
+	    .help = "PEM file with the private key."),
+};
+static const struct sl_settings certificate_settings = SETTINGS(
+	"certificate", certificate_config, certificate_rows,
+	.help = "A certificate and its key; both are read again when they change.");
+
+static const struct sl_setting tls_rows[] = {
+	{.type = SL_TYPE_WHERE, .offset = offsetof(struct tls_config, where)},
+	ROW(tls_config, certificates, "certificates", LIST, .required = true,
+	    .element = SL_TYPE_OBJECT, .object = &certificate_settings,
+	    .help = "Certificates; SNI picks by the names they hold, the first is the default."),
+	ROW(tls_config, client_ca_file, "client_ca_file", PATH,
+	    .help = "PEM file of the authorities whose client certificates are accepted (mTLS)."),
+	ROW(tls_config, require_client, "require_client", BOOL, .preset = "false",
+	    .help = "Refuse clients without a certificate of client_ca_file."),
+	ROW(tls_config, min_version, "min_version", STRING, .preset = "\"1.2\"",
+	    .help = "Lowest TLS version: \"1.2\" or \"1.3\"."),
+	ROW(tls_config, ticket_key_file, "ticket_key_file", PATH,
+	    .help = "48 or 80 random bytes that all instances share, so that sessions resume "
+		    "on any of them."),
+};
+
+static void check_tls(const void *object, struct sl_errors *errors)
+{
+	const struct tls_config *tls = object;
+
+	if (!tls->certificates.count)
+		sl_errors_add(errors, &tls->where, "tls: certificates must name at least one");
+	if (tls->require_client && !tls->client_ca_file)
+		sl_errors_add(errors, &tls->where, "tls: require_client needs client_ca_file");
+	if (strcmp(tls->min_version, "1.2") != 0 && strcmp(tls->min_version, "1.3") != 0)
+		sl_errors_add(errors, &tls->where,
+			      "tls: min_version must be \"1.2\" or \"1.3\", got \"%s\"",
+			      tls->min_version);
+}
+
+static const struct sl_settings tls_settings = SETTINGS(
+	"listen.tls", tls_config, tls_rows, .check = check_tls,
+	.help = "TLS of one listener. Files are read again when they change.");
+
+static const struct sl_setting listen_rows[] = {
+	{.type = SL_TYPE_WHERE, .offset = offsetof(struct listen_config, where)},
+	ROW(listen_config, address, "address", ADDRESS, .required = true, .apply = SL_APPLY_RESTART,
+	    .help = "Address and port. Each listener speaks gRPC, HTTP/2 and HTTP/1.1."),
+	ROW(listen_config, tls, "tls", OPTIONAL, .object = &tls_settings,
+	    .help = "Speak TLS here; without it the listener is plain."),
+};
+static const struct sl_settings listen_settings = SETTINGS("listen", listen_config, listen_rows,
+							   .help = "One listening address.");
+
+static const struct sl_setting limits_rows[] = {
+	ROW(limits_config, body_bytes, "body_bytes", BYTES, .min = 1024, .max = 1e9,
+	    .preset = "16MiB",
+	    .help = "Largest body, as it comes and inflated. Twice it must fit half of "
+		    "memory_budget."),
+	ROW(limits_config, header_bytes, "header_bytes", BYTES, .min = 1024, .max = 1 << 20,
+	    .preset = "8KiB",
+	    .help = "Largest request head: the sum of name, value and 32 for each field."),
+	ROW(limits_config, connections, "connections", COUNT, .min = 1, .max = 1e6,
+	    .preset = "100k", .help = "Open connections of one shard."),
+	ROW(limits_config, streams, "streams", COUNT, .min = 1, .max = 1e5, .preset = "1024",
+	    .help = "Concurrent calls on one HTTP/2 connection."),
+	ROW(limits_config, items, "items", COUNT, .min = 0, .max = 1e8, .preset = "0",
+	    .help = "Most items one request may carry; 0: body_bytes / 32."),
+	ROW(limits_config, value_depth, "value_depth", COUNT, .min = 1, .max = 200, .preset = "64",
+	    .help = "Deepest nesting of attribute values."),
+	ROW(limits_config, json_depth, "json_depth", COUNT, .min = 8, .max = 1000, .preset = "200",
+	    .help = "Deepest nesting of a JSON body."),
+	ROW(limits_config, connection_share, "connection_share", COUNT, .min = 1, .max = 1000,
+	    .preset = "16",
+	    .help = "A connection may reserve 1/N of the budget for bodies that have not "
+		    "arrived, or one body of the largest size."),
+};
+static const struct sl_settings limits_settings = SETTINGS("limits", limits_config, limits_rows,
+							   .help = "What one request may take.");
+
+static const struct sl_setting connection_rows[] = {
+	ROW(connection_config, idle_timeout_ns, "idle_timeout", DURATION, .preset = "5m",
+	    .help = "A connection without an open call is closed after it; 0: never."),
+	ROW(connection_config, header_timeout_ns, "header_timeout", DURATION, .min = 1e6,
+	    .max = 3.6e12, .preset = "10s",
+	    .help = "A TLS handshake, or a request's head, must be whole within it."),
+	ROW(connection_config, body_timeout_ns, "body_timeout", DURATION, .min = 1e6, .max = 3.6e12,
+	    .preset = "15s",
+	    .help = "A body must make progress within it; so must a client reading answers."),
+	ROW(connection_config, body_rate_min, "body_rate_min", BYTES_PER_S, .preset = "1KiB/s",
+	    .help = "A body older than body_timeout and slower than this is cut."),
+	ROW(connection_config, age_max_ns, "age_max", DURATION, .preset = "0s",
+	    .help = "Connections are asked to go (GOAWAY) at this age, give or take a tenth; "
+		    "0: never."),
+	ROW(connection_config, age_grace_ns, "age_grace", DURATION, .preset = "30s",
+	    .help = "How long an aged connection may finish its calls."),
+};
+static const struct sl_settings connection_settings = SETTINGS(
+	"connection", connection_config, connection_rows, .help = "Timeouts of connections.");
+
+static void check_server(const void *object, struct sl_errors *errors)
+{
+	const struct server_config *config = object;
+
+	if (!config->listen.count)
+		sl_errors_add(errors, NULL, "listen: at least one address is needed");
+}
+
+static const struct sl_setting server_rows[] = {
+	ROW(server_config, listen, "listen", LIST, .apply = SL_APPLY_RESTART,
+	    .element = SL_TYPE_CHOICE, .object = &listen_settings, .shorthand = "address",
+	    .help = "Addresses to take OTLP on: \"0.0.0.0:4317\", or {address, tls}."),
+	ROW(server_config, answer_within_ns, "answer_within", DURATION, .min = 1e6, .max = 6e11,
+	    .preset = "4s",
+	    .help = "A call not confirmed by then (or by its grpc-timeout) is answered "
+		    "UNAVAILABLE / 503."),
+	ROW(server_config, limits, "limits", OBJECT, .object = &limits_settings,
+	    .help = "What one request may take."),
+	ROW(server_config, connection, "connection", OBJECT, .object = &connection_settings,
+	    .help = "Timeouts of connections."),
+	ROW(server_config, json_enum_names, "json_enum_names", BOOL, .preset = "false",
+	    .help = "Take names of enum values in OTLP JSON, which the specification forbids."),
+	ROW(server_config, cors_origins, "cors_origins", LIST, .element = SL_TYPE_STRING,
+	    .help = "Origins that browsers may send from; \"*\" is any."),
+};
+static const struct sl_settings server_settings = SETTINGS(
+	"server", server_config, server_rows, .check = check_server,
+	.help = "Listeners and the limits of their connections.");
+
+static struct sl_tls_context *make_tls(const struct tls_config *config, uint64_t *files_hash,
+				       struct sl_errors *errors)
+{
+	struct sl_tls_certificate *certificates;
+	const struct certificate_config *from = config->certificates.items;
+	struct sl_tls_context *context;
+	char error[256];
+
+	certificates = calloc(config->certificates.count, sizeof(*certificates));
+	if (!certificates)
+		return NULL;
+	for (size_t i = 0; i < config->certificates.count; i++)
+		certificates[i] = (struct sl_tls_certificate){from[i].certificate_file,
+							      from[i].key_file};
+
+	const struct sl_tls_config tls = {
+		.server = true,
+		.certificates = certificates,
+		.certificate_count = (uint32_t)config->certificates.count,
+		.ca_file = config->client_ca_file,
+		.require_client = config->require_client,
+		.min_version = config->min_version,
+		.ticket_key_file = config->ticket_key_file,
+	};
+
+	context = sl_tls_context_create(&tls, error, sizeof(error));
+	*files_hash = sl_tls_config_files_hash(&tls);
+	if (!context)
+		sl_errors_add(errors, &config->where, "tls: %s", error);
+	free(certificates);
+	return context;
+}
+
+static void destroy(void *object)
+{
+	struct sl_server_part *part = object;
+
+	if (!part)
+		return;
+	for (uint32_t i = 0; i < part->listen_count; i++)
+		sl_tls_context_put(part->listens[i].tls);
+	free(part->listens);
+	free(part);
+}
+
+static void fill_limits(struct sl_server_limits *limits, const struct server_config *config)
+{
+	*limits = (struct sl_server_limits){
+		.body_bytes_max = config->limits.body_bytes,
+		.header_bytes_max = config->limits.header_bytes,
+		.connections_max = config->limits.connections,
+		.streams_max = config->limits.streams,
+		.idle_timeout_ns = config->connection.idle_timeout_ns,
+		.header_timeout_ns = config->connection.header_timeout_ns,
+		.body_timeout_ns = config->connection.body_timeout_ns,
+		.body_rate_min_bytes_per_s = config->connection.body_rate_min,
+		.age_max_ns = config->connection.age_max_ns,
+		.age_grace_ns = config->connection.age_grace_ns,
+		.answer_within_ns = config->answer_within_ns,
+		.json_depth_max = config->limits.json_depth,
+		.value_depth_max = config->limits.value_depth,
+		.items_max = config->limits.items ? config->limits.items
+						  : config->limits.body_bytes / 32,
+		.connection_reserved_share = config->limits.connection_share,
+		.json_enum_names = config->json_enum_names,
+		.cors_origins = config->cors_origins.items,
+		.cors_origin_count = (uint32_t)config->cors_origins.count,
+	};
+}
+
+static void *build(const void *object, const struct sl_build *build)
+{
+	const struct server_config *config = object;
+	const struct listen_config *from = config->listen.items;
+	struct sl_server_part *part = calloc(1, sizeof(*part));
+
+	if (!part)
+		return NULL;
+	part->listens = calloc(config->listen.count, sizeof(*part->listens));
+	if (!part->listens) {
+		free(part);
+		return NULL;
+	}
+	part->listen_count = (uint32_t)config->listen.count;
+	fill_limits(&part->limits, config);
+	for (uint32_t i = 0; i < part->listen_count; i++) {
+		struct sl_server_listen *listen = &part->listens[i];
+
+		listen->address = from[i].address;
+		if (!from[i].tls)
+			continue;
+		listen->tls = make_tls(from[i].tls, &listen->files_hash, build->errors);
+		if (!listen->tls) {
+			destroy(part);
+			return NULL;
+		}
+
+		const int64_t expiry = sl_tls_context_expiry(listen->tls);
+
+		if (expiry && (!part->certificate_expiry || expiry < part->certificate_expiry))
+			part->certificate_expiry = expiry;
+	}
+	return part;
+}
+
+const struct sl_module sl_server_module = {
+	.id = SL_MODULE_SERVER,
+	.name = "server",
+	.settings = &server_settings,
+	.build = build,
+	.destroy = destroy,
+};

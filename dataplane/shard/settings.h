@@ -1,0 +1,25 @@
+#pragma once
+
+#include "config/module.h"
+#include "dataplane/conn/limits.h"
+
+// The SERVER module: listeners, their TLS, and the limits of sessions. Keys `listen`,
+// `answer_within`, `limits`, `connection`, `json`, `cors`.
+//
+// Threading: built by the control thread, read by shards. Memory: the snapshot's.
+struct sl_tls_context;
+
+extern const struct sl_module sl_server_module;
+
+struct sl_server_listen {
+	struct sl_address address;
+	struct sl_tls_context *tls; // NULL: plain; one reference held
+	uint64_t files_hash;        // of the TLS files it was made of
+};
+
+struct sl_server_part {
+	struct sl_server_limits limits;
+	struct sl_server_listen *listens;
+	uint32_t listen_count;
+	int64_t certificate_expiry; // the first, seconds since the epoch; 0: none
+};
