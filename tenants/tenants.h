@@ -30,12 +30,6 @@ struct sl_identity {
 	enum sl_reason reason; // SL_REASON_NONE: admitted so far
 };
 
-// Names the tenant from a call's headers. A credential that is present and unknown is refused,
-// never skipped; trusted headers count from trusted_from only; else the default tenant or a
-// refusal. `wall_ns` is for credentials that expire. Not a system call, not an allocation.
-struct sl_identity sl_tenants_identify(const struct sl_tenants *tenants,
-				       const struct sl_identity_claim *claim, uint64_t wall_ns);
-
 // Limits of one tenant that others need. Pointers live a turn.
 struct sl_tenant_info {
 	struct sl_bytes name, class_name;
@@ -57,13 +51,23 @@ void sl_tenants_shard_destroy(struct sl_tenants_shard *self);
 void sl_tenants_shard_turn(struct sl_tenants_shard *self, const struct sl_tenants *tenants,
 			   uint64_t now_ns);
 
+// Names the tenant from a call's headers. A credential that is present and unknown is refused,
+// never skipped; trusted headers count from trusted_from only; else the default tenant or a
+// refusal. `wall_ns` is for credentials that expire. Not a system call, not an allocation.
+// With reason NONE and tenant SL_TENANT_NONE the tenant is named by a resource attribute.
+struct sl_identity sl_tenants_identify(struct sl_tenants_shard *self,
+				       const struct sl_identity_claim *claim, uint64_t wall_ns);
+
 // From the headers alone: is the tenant suspended, exhausted, or is `body_bytes_min` (a
 // Content-Length, a lower bound; 0 unknown) more than it may have in flight? Charges nothing.
 enum sl_reason sl_tenants_admit_head(struct sl_tenants_shard *self, sl_tenant_id tenant,
 				     uint64_t body_bytes_min, uint64_t *retry_after_ns);
-// Bytes and requests in flight: taken when a body is reserved, given back when its request ends.
-// Refused with SL_REASON_IN_FLIGHT_EXCEEDED.
+// One more request in flight, with `bytes`: taken when a body is reserved, given back (with all of
+// its bytes) when its request ends. Refused with SL_REASON_IN_FLIGHT_EXCEEDED.
 enum sl_reason sl_tenants_take_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenant,
+					 uint64_t bytes, uint64_t *retry_after_ns);
+// The body of a request that is in flight already grows by `bytes`.
+enum sl_reason sl_tenants_grow_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenant,
 					 uint64_t bytes, uint64_t *retry_after_ns);
 void sl_tenants_give_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenant, uint64_t bytes);
 
