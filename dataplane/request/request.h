@@ -71,6 +71,7 @@ enum sl_outcome { // worse is larger; a delivery's outcome is the worst of its r
 struct sl_request {
 	struct sl_request *next; // in the one list it is in
 	const struct sl_request_owner *owner;
+	void *shard; // the owner's
 	struct sl_origin origin;
 	enum sl_signal signal;
 	bool answered, whole; // whole: the body has arrived

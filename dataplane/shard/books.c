@@ -20,9 +20,9 @@ static const struct sl_metric_row rows[] = {
 
 int sl_books_init(struct sl_books *books, struct sl_metrics *metrics, uint32_t shard)
 {
-	const int failed =
-		sl_metrics_add(metrics, sl_shard_counter_rows, sl_shard_counter_row_count,
-			       &books->counters, (int)shard, NULL);
+	const int failed = sl_metrics_add(metrics, sl_shard_counter_rows,
+					  sl_shard_counter_row_count, &books->counters, (int)shard,
+					  NULL);
 
 	return failed ? failed
 		      : sl_metrics_add(metrics, rows, SL_COUNT_OF(rows), books, (int)shard, NULL);

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <pthread.h>
+
+#include "dataplane/base/pool.h"
+#include "dataplane/base/random.h"
+#include "dataplane/base/ring.h"
+#include "dataplane/codec/codec.h"
+#include "dataplane/conn/server.h"
+#include "dataplane/shard/books.h"
+#include "dataplane/shard/settings.h"
+#include "dataplane/shard/shard.h"
+#include "routing/routing.h"
+#include "sampling/sampling.h"
+#include "tenants/tenants.h"
+
+// Inside shard/: what shard.c (the loop), pipeline.c (a request's way) and handoff.c (sockets
+// between shards) share.
+//
+// Threading: the shard's own thread, but for the fields marked with their writer.
+
+struct sl_shard_listener {
+	struct sl_listener listener; // first: the upcall casts back
+	struct sl_shard *shard;
+	uint32_t index; // in the server module's list
+	bool listening;
+};
+
+struct sl_shard {
+	struct sl_shard_options options;
+	pthread_t thread;
+	bool started;
+	int failed; // writer: the shard before it is ready; -errno of its set-up
+
+	struct sl_memory memory;
+	struct sl_timers timers;
+	struct sl_waker waker;
+	struct sl_random random;
+	struct sl_io *io;
+	struct sl_codec *codec;
+	struct sl_server *server;
+	struct sl_tenants_shard *tenants;
+	struct sl_sampling_shard *sampling;
+	struct sl_routing_shard *routing;
+	struct sl_pool requests;
+	struct sl_books books;
+
+	struct sl_snapshot *snapshot; // of this turn
+	uint64_t snapshot_seen;       // its generation
+	uint64_t now_ns, wall_ns;     // of this turn
+
+	struct sl_request *ready_first, **ready_last; // whole, not yet decoded
+
+	struct sl_shard_listener *listeners;
+	struct sl_ring *handed; // sockets from each other shard; [from]
+
+	uint32_t want_drain, want_stop; // writer: the main thread
+	bool draining;
+	uint64_t full_since_ns; // writer: the shard
+	uint32_t session_count; // writer: the shard; peers and the main thread read
+	uint32_t idle;          // writer: the shard
+};
+
+// pipeline.c
+extern const struct sl_server_host sl_shard_host;
+extern const struct sl_request_owner sl_shard_request_owner;
+// Takes everything that is ready through the stages.
+void sl_shard_run_ready(struct sl_shard *shard);
+
+// handoff.c
+void sl_shard_accepted(struct sl_listener *listener, int fd, const struct sl_address *peer,
+		       uint64_t now_ns);
+void sl_shard_take_handed(struct sl_shard *shard);

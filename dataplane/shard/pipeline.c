@@ -1,0 +1,362 @@
+#include <stdio.h>
+
+#include "dataplane/otlp/json.h"
+#include "dataplane/shard/internal.h"
+
+// A request's way through its shard: taken when its head arrives, ready when its body has,
+// decoded (inflate, JSON, scan), judged as parts by the stages, answered when its required
+// deliveries have ended, freed when all have.
+
+// --- the two ends
+// ----------------------------------------------------------------------------------
+
+static struct sl_request *host_take(void *self)
+{
+	struct sl_shard *shard = self;
+	struct sl_request *request = sl_pool_take(&shard->requests);
+
+	if (!request)
+		return NULL;
+	memset(request, 0, sizeof(*request));
+	request->owner = &sl_shard_request_owner;
+	request->shard = shard;
+	request->tenant = SL_TENANT_NONE;
+	sl_arena_init(&request->arena, &shard->memory);
+	return request;
+}
+
+static void host_give(void *self, struct sl_request *request)
+{
+	struct sl_shard *shard = self;
+
+	sl_timer_cancel(&shard->timers, &request->timer);
+	if (request->in_flight)
+		sl_tenants_give_in_flight(shard->tenants, request->tenant,
+					  request->in_flight_bytes);
+	sl_memory_give(&shard->memory, request->inflated_buffer, request->inflated_capacity);
+	sl_memory_give(&shard->memory, request->body_buffer, request->body_capacity);
+	sl_arena_fini(&request->arena);
+	sl_pool_give(&shard->requests, request);
+}
+
+static void answer(struct sl_request *request)
+{
+	struct sl_shard *shard = request->shard;
+
+	if (request->answered)
+		return;
+	request->answered = true;
+	sl_timer_cancel(&shard->timers, &request->timer);
+	sl_books_answered(&shard->books, request, shard->now_ns);
+	sl_server_answer(shard->server, request, shard->now_ns);
+}
+
+static void settled(struct sl_request *request)
+{
+	struct sl_shard *shard = request->shard;
+
+	if (request->answered)
+		sl_count(&shard->books.counters.late_requests[0], 1);
+	answer(request);
+}
+
+static void released(struct sl_request *request)
+{
+	host_give(request->shard, request);
+}
+
+const struct sl_request_owner sl_shard_request_owner = {.settled = settled, .released = released};
+
+// The answer's time is over: deliveries go on, what ends later is late.
+static void answer_due(struct sl_timer *timer, uint64_t now_ns)
+{
+	struct sl_request *request = SL_CONTAINER_OF(timer, struct sl_request, timer);
+
+	((struct sl_shard *)request->shard)->now_ns = now_ns;
+	sl_request_refuse(request, SL_REASON_TIMED_OUT, 0);
+	answer(request);
+}
+
+// --- what sessions ask
+// -----------------------------------------------------------------------------
+
+static enum sl_reason host_admit(void *self, struct sl_request *request,
+				 const struct sl_http_head *head, const struct sl_address *peer,
+				 const char *certificate_name, uint64_t *retry_after_ns)
+{
+	struct sl_shard *shard = self;
+	const struct sl_identity_claim claim = {
+		.headers = head->headers,
+		.header_count = head->header_count,
+		.peer = peer,
+		.certificate_name = certificate_name,
+	};
+	const struct sl_identity identity = sl_tenants_identify(shard->tenants, &claim,
+								shard->wall_ns);
+
+	if (identity.reason != SL_REASON_NONE)
+		return identity.reason;
+	request->tenant = identity.tenant;
+	request->tenant_name = identity.name;
+	return sl_tenants_admit_head(
+		shard->tenants, identity.tenant,
+		head->content_length == SL_HTTP_NO_LENGTH ? 0 : head->content_length,
+		retry_after_ns);
+}
+
+static enum sl_reason host_reserve(void *self, struct sl_request *request, uint64_t bytes,
+				   uint64_t *retry_after_ns)
+{
+	struct sl_shard *shard = self;
+	enum sl_reason reason;
+
+	if (request->in_flight) {
+		sl_tenants_give_in_flight(shard->tenants, request->tenant,
+					  request->in_flight_bytes);
+		request->in_flight = false;
+	}
+	reason = sl_tenants_take_in_flight(shard->tenants, request->tenant, bytes, retry_after_ns);
+	if (reason != SL_REASON_NONE)
+		return reason;
+	request->in_flight = true;
+	request->in_flight_bytes = bytes;
+	return SL_REASON_NONE;
+}
+
+static void host_ready(void *self, struct sl_request *request)
+{
+	struct sl_shard *shard = self;
+
+	request->next = NULL;
+	*shard->ready_last = request;
+	shard->ready_last = &request->next;
+}
+
+static void host_abandoned(void *self, struct sl_request *request)
+{
+	struct sl_shard *shard = self;
+
+	// Nobody waits any more; what was submitted ends as it will.
+	(void)request;
+	sl_count(&shard->books.counters.abandoned_requests[0], 1);
+}
+
+const struct sl_server_host sl_shard_host = {
+	.admit = host_admit,
+	.reserve = host_reserve,
+	.ready = host_ready,
+	.abandoned = host_abandoned,
+	.take = host_take,
+	.give = host_give,
+};
+
+// --- decode: body -> view
+// --------------------------------------------------------------------------
+
+static enum sl_reason inflate(struct sl_shard *shard, struct sl_request *request,
+			      const struct sl_server_limits *limits, struct sl_bytes *body)
+{
+	struct sl_buffer buffer = {0};
+
+	if (request->origin.coding == SL_CODING_IDENTITY) {
+		*body = request->received;
+		return SL_REASON_NONE;
+	}
+	switch (sl_codec_inflate(shard->codec, request->origin.coding, request->received,
+				 limits->body_bytes_max, SL_BODY_SLACK, &buffer)) {
+	case SL_CODEC_OK:
+		break;
+	case SL_CODEC_CORRUPT:
+		return SL_REASON_CORRUPT;
+	case SL_CODEC_TOO_LARGE:
+		return SL_REASON_BODY_TOO_LARGE;
+	case SL_CODEC_NO_MEMORY:
+		return SL_REASON_MEMORY_FULL;
+	}
+	request->inflated_buffer = buffer.data;
+	request->inflated_capacity = buffer.capacity;
+	request->single_member = buffer.single;
+	*body = sl_bytes(buffer.data, buffer.size);
+	return SL_REASON_NONE;
+}
+
+static enum sl_reason transcode(struct sl_request *request, const struct sl_server_limits *limits,
+				struct sl_bytes *body)
+{
+	const struct sl_json_limits json = {
+		.depth_max = (uint32_t)limits->json_depth_max,
+		.wire_bytes_max = limits->body_bytes_max,
+		.enum_names = limits->json_enum_names,
+	};
+	char error[256] = "";
+	const struct sl_bytes text = *body;
+
+	switch (sl_json_to_wire(request->signal, text, &json, &request->arena, body, error,
+				sizeof(error))) {
+	case SL_JSON_OK:
+		return SL_REASON_NONE;
+	case SL_JSON_MALFORMED:
+		request->message = sl_arena_copy(&request->arena, sl_bytes_of(error));
+		return SL_REASON_MALFORMED;
+	case SL_JSON_TOO_DEEP:
+		return SL_REASON_TOO_DEEP;
+	case SL_JSON_TOO_LARGE:
+		return SL_REASON_BODY_TOO_LARGE;
+	case SL_JSON_NO_MEMORY:
+		return SL_REASON_MEMORY_FULL;
+	}
+	return SL_REASON_MALFORMED;
+}
+
+static enum sl_reason scan(struct sl_request *request, const struct sl_server_limits *limits,
+			   struct sl_bytes body)
+{
+	const struct sl_view_limits view = {
+		.items_max = (uint32_t)limits->items_max,
+		.depth_max = (uint32_t)limits->value_depth_max,
+	};
+	uint32_t error_at = 0;
+	char text[96];
+
+	switch (sl_view_scan(&request->view, request->signal, body, &view, &request->arena,
+			     &error_at)) {
+	case SL_VIEW_OK:
+		return SL_REASON_NONE;
+	case SL_VIEW_MALFORMED:
+		snprintf(text, sizeof(text),
+			 "Body does not decode as the export request (near byte %u of %zu).",
+			 error_at, body.size);
+		request->message = sl_arena_copy(&request->arena, sl_bytes_of(text));
+		return SL_REASON_MALFORMED;
+	case SL_VIEW_TOO_DEEP:
+		return SL_REASON_TOO_DEEP;
+	case SL_VIEW_TOO_MANY_ITEMS:
+		return SL_REASON_TOO_MANY_ITEMS;
+	case SL_VIEW_NO_MEMORY:
+		return SL_REASON_MEMORY_FULL;
+	}
+	return SL_REASON_MALFORMED;
+}
+
+static enum sl_reason decode(struct sl_shard *shard, struct sl_request *request)
+{
+	static const uint8_t nothing[SL_BODY_SLACK] = {0};
+	const struct sl_server_part *part = shard->snapshot->parts[SL_MODULE_SERVER];
+	struct sl_bytes body;
+	enum sl_reason reason;
+
+	if (request->answer_by_ns <= shard->now_ns)
+		return SL_REASON_TIMED_OUT;
+	reason = inflate(shard, request, &part->limits, &body);
+	if (reason == SL_REASON_NONE && request->origin.protocol == SL_PROTOCOL_HTTP_JSON)
+		reason = transcode(request, &part->limits, &body);
+	if (reason == SL_REASON_NONE) {
+		if (!body.data)
+			body.data = nothing; // an empty body: legal, no items (item 4)
+		reason = scan(request, &part->limits, body);
+	}
+	if (reason != SL_REASON_NONE)
+		request->view.item_count = 0;
+	return reason;
+}
+
+// --- the stages
+// ------------------------------------------------------------------------------------
+
+// Takes a whole request off the shard's own hold: it may be answered and freed here.
+static void leave_stages(struct sl_request *request)
+{
+	if (!request->staged)
+		return;
+	request->staged = false;
+	sl_request_let_go(request, true);
+}
+
+// A part was refused: its whole request is (mixed: refuse_all), what its other parts were charged
+// goes back, and they leave the batch.
+static void settle_refused(struct sl_shard *shard, struct sl_batch *batch)
+{
+	for (uint16_t i = 0; i < batch->refused_count; i++) {
+		struct sl_part *part = batch->refused[i];
+		struct sl_request *request = part->request;
+		uint16_t kept = 0;
+
+		for (uint16_t j = 0; j < batch->count; j++) {
+			if (batch->parts[j]->request == request)
+				sl_tenants_refund(shard->tenants, batch->parts[j]);
+			else
+				batch->parts[kept++] = batch->parts[j];
+		}
+		batch->count = kept;
+		sl_request_refuse(request, part->reason, part->retry_after_ns);
+		leave_stages(request);
+	}
+	batch->refused_count = 0;
+}
+
+static void run_stages(struct sl_shard *shard, struct sl_batch *batch)
+{
+	const struct {
+		sl_stage run;
+		void *self;
+	} stages[] = {
+		{sl_tenants_quota_stage, shard->tenants},
+		{sl_sampling_stage, shard->sampling},
+		{sl_routing_stage, shard->routing},
+	};
+
+	for (unsigned i = 0; i < SL_COUNT_OF(stages) && batch->count; i++) {
+		stages[i].run(stages[i].self, batch);
+		if (SL_UNLIKELY(batch->refused_count))
+			settle_refused(shard, batch);
+	}
+	for (uint16_t i = 0; i < batch->count; i++)
+		leave_stages(batch->parts[i]->request);
+	batch->count = 0;
+}
+
+// The request as one part of the tenant its headers named.
+static struct sl_part *make_part(struct sl_request *request)
+{
+	request->parts = &request->first_part;
+	request->part_count = 1;
+	request->first_part = (struct sl_part){
+		.request = request,
+		.tenant = request->tenant,
+		.tenant_name = request->tenant_name,
+		.offered_items = request->view.item_count,
+		.kept_items = request->view.item_count,
+	};
+	return &request->first_part;
+}
+
+void sl_shard_run_ready(struct sl_shard *shard)
+{
+	struct sl_batch batch = {.now_ns = shard->now_ns};
+	struct sl_request *request = shard->ready_first;
+
+	shard->ready_first = NULL;
+	shard->ready_last = &shard->ready_first;
+	while (request) {
+		struct sl_request *next = request->next;
+		enum sl_reason reason;
+
+		request->references = request->required_open = 1;
+		request->staged = true;
+		reason = decode(shard, request);
+		sl_books_received(&shard->books, request);
+		if (reason != SL_REASON_NONE) {
+			sl_request_refuse(request, reason, 0);
+			leave_stages(request);
+		} else {
+			request->timer.fire = answer_due;
+			sl_timer_set(&shard->timers, &request->timer, request->answer_by_ns);
+			batch.parts[batch.count++] = make_part(request);
+		}
+		request = next;
+		if (batch.count == SL_BATCH_MAX)
+			run_stages(shard, &batch);
+	}
+	if (batch.count)
+		run_stages(shard, &batch);
+}
