@@ -1,0 +1,59 @@
+# Names for what CMake and the test runner do. `make help` lists them.
+
+PRESET ?= release
+BUILD = build/$(PRESET)
+JOBS ?= $(shell nproc)
+CONFIG ?= config/examples/embedded.yaml
+
+.PHONY: help run build test quick tidy fuzz bench reference format clean install-build install-test install-bench
+
+help:
+	@echo "make run        build and start sluice on $(CONFIG)"
+	@echo "make test       every suite, as CI runs it (root, about 20 minutes)"
+	@echo "make quick      unit tests of the dev build only"
+	@echo "make bench      CPU per million spans beside the bare sink; writes perf/RESULTS.md"
+	@echo "make fuzz       fuzz every target for SECONDS (default 600) each"
+	@echo "make reference  write config/REFERENCE.md from the tables in the code"
+	@echo "make format     clang-format all sources"
+
+install-build:
+	@docker/install.sh build
+
+install-test:
+	@docker/install.sh build test
+
+install-bench:
+	@docker/install.sh build test bench
+
+$(BUILD)/build.ninja: CMakeLists.txt CMakePresets.json | install-build
+	@cmake --preset $(PRESET) >/dev/null
+
+build: install-build $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet -j $(JOBS) sluice
+
+run: build
+	@docker/run.sh $(BUILD)/sluice $(CONFIG)
+
+test: install-test
+	@tests/run.py
+
+quick: install-test
+	@tests/run.py dev
+
+tidy: install-test
+	@tests/run.py tidy
+
+fuzz: install-test
+	@tests/run.py fuzz --seconds $(or $(SECONDS),600)
+
+bench: install-bench
+	@perf/bench.sh
+
+reference: build
+	@$(BUILD)/sluice --reference > config/REFERENCE.md
+
+format: install-test
+	@git ls-files '*.c' '*.h' | xargs clang-format-14 -i
+
+clean:
+	@rm -rf build
