@@ -58,10 +58,11 @@ void sl_tenants_shard_turn(struct sl_tenants_shard *self, const struct sl_tenant
 struct sl_identity sl_tenants_identify(struct sl_tenants_shard *self,
 				       const struct sl_identity_claim *claim, uint64_t wall_ns);
 
-// From the headers alone: is the tenant suspended, exhausted, or is `body_bytes_min` (a
-// Content-Length, a lower bound; 0 unknown) more than it may have in flight? Charges nothing.
+// From the headers alone: is the tenant suspended, exhausted for `signal`, or is `body_bytes_min`
+// (a Content-Length, a lower bound; 0 unknown) more than its quota has now? Charges nothing.
 enum sl_reason sl_tenants_admit_head(struct sl_tenants_shard *self, sl_tenant_id tenant,
-				     uint64_t body_bytes_min, uint64_t *retry_after_ns);
+				     enum sl_signal signal, uint64_t body_bytes_min,
+				     uint64_t *retry_after_ns);
 // One more request in flight, with `bytes`: taken when a body is reserved, given back (with all of
 // its bytes) when its request ends. Refused with SL_REASON_IN_FLIGHT_EXCEEDED.
 enum sl_reason sl_tenants_take_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenant,
