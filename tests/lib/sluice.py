@@ -1,0 +1,169 @@
+"""The real binary as a test runs it: its own folder, ports and configuration."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+from lib import ports
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+BINARY = os.environ.get("SLUICE", str(ROOT / "build/dev/sluice"))
+SANITIZED = os.environ.get("SLUICE_PRESET", "") in ("asan", "tsan")
+PATIENCE = 30 if SANITIZED else 15
+
+# sha256 of "gold-token", "free-token", ...: the file holds digests only.
+TENANTS = {
+    "tenants": {
+        "demo": {},
+        "gold": {"credentials": ["sha256:" + __import__("hashlib").sha256(b"gold-token").hexdigest()]},
+        "free": {
+            "quota": {"spans": "1000/s"},
+            "credentials": ["sha256:" + __import__("hashlib").sha256(b"free-token").hexdigest()],
+        },
+        "gone": {
+            "suspended": True,
+            "credentials": ["sha256:" + __import__("hashlib").sha256(b"gone-token").hexdigest()],
+        },
+    }
+}
+
+
+def wait_for(what, condition, seconds=PATIENCE):
+    """Polls until condition() is true; its value, or an AssertionError naming `what`."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(0.01)
+
+
+class Sluice:
+    """One running gateway. `config` is merged over a base of one file destination."""
+
+    def __init__(self, folder, config=None, tenants=TENANTS, shards=1, environment=None):
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.grpc_port, self.http_port, self.admin_port = ports.free(3)
+        self.data = self.folder / "data"
+        self.tenants = tenants
+        self.environment = environment or {}
+        self.config = {
+            "shards": shards,
+            "listen": [f"127.0.0.1:{self.grpc_port}", f"127.0.0.1:{self.http_port}"],
+            "admin": f"127.0.0.1:{self.admin_port}",
+            "tenants": {"file": "tenants.yaml", "default": "demo"},
+            "destinations": {"file": {"file": {"path": str(self.data), "format": "protobuf"}}},
+            "routes": [{"to": ["file"]}],
+        }
+        self.config.update(config or {})
+        self.process = None
+        self.log_path = self.folder / "log"
+        self.clean = True  # expect exit code 0 and balanced books
+
+    # YAML is a superset of JSON: the tests need no YAML writer.
+    def write_config(self):
+        (self.folder / "tenants.yaml").write_text(json.dumps(self.tenants))
+        (self.folder / "config.yaml").write_text(json.dumps(self.config, indent=1))
+
+    def start(self):
+        self.write_config()
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                [BINARY, "--config", self.folder / "config.yaml"], stdout=log, stderr=log,
+                cwd=self.folder, env=dict(os.environ, **self.environment))
+        wait_for("readiness", self.ready)
+        return self
+
+    def ready(self):
+        assert self.process.poll() is None, "sluice ended: " + self.log()
+        try:
+            return self.admin("/readyz")[0] == 200
+        except OSError:
+            return False
+
+    def log(self):
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def admin(self, path, method="GET", body=None):
+        """(status, text) of an admin call."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin_port}{path}", method=method,
+                                         data=body)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def metrics(self, by_shard=False):
+        """{'name{labels}': value}"""
+        text = self.admin("/metrics" + ("?by=shard" if by_shard else ""))[1]
+        return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1])
+                for line in text.splitlines() if line and not line.startswith("#")}
+
+    def metric(self, name, **labels):
+        """The sum over all series of that name with those labels."""
+        total = 0
+        for series, value in self.metrics().items():
+            if series.split("{")[0] == name and all(
+                    re.search(rf'[{{,]{k}="{re.escape(v)}"', series) for k, v in labels.items()):
+                total += value
+        return total
+
+    def reload(self):
+        before = self.metric("sluice_config_reloads_total")
+        self.write_config()
+        self.process.send_signal(signal.SIGHUP)
+        wait_for("a reload", lambda: self.metric("sluice_config_reloads_total") > before)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.clean = False
+
+    def check_books(self):
+        """received = accepted + refused + in flight; accepted = sampled out + dropped + routed."""
+        for signal_name in ("traces", "metrics", "logs"):
+            def count(name):
+                return self.metric(f"sluice_{name}_items_total", signal=signal_name)
+            in_flight = self.metric("sluice_in_flight_items", signal=signal_name)
+            assert count("received") == count("accepted") + count("refused") + in_flight
+            assert count("accepted") == (count("sampled_out") + count("dropped_by_rule") +
+                                         count("routed"))
+
+    def stop(self, check_books=True):
+        """SIGTERM: drains and exits 0."""
+        if self.process is None or self.process.poll() is not None:
+            if self.clean and self.process is not None:
+                assert self.process.returncode == 0, self.log()[-4000:]
+            return
+        try:
+            if self.clean and check_books:
+                wait_for("requests to end",
+                         lambda: self.metric("sluice_in_flight_items") == 0)
+                self.check_books()
+        finally:
+            self.process.terminate()
+            try:
+                code = self.process.wait(PATIENCE + 30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise AssertionError("sluice did not drain: " + self.log()[-4000:])
+        if self.clean:
+            assert code == 0, f"exit code {code}: " + self.log()[-6000:]
+
+    def files(self, signal_name):
+        """All Export requests in the file destination, decoded, in order of writing."""
+        from lib import otlp
+        found = []
+        for path in sorted(self.data.glob(f"{signal_name}-*")):
+            found += otlp.read_delimited(signal_name, path.read_bytes())
+        return found
