@@ -67,9 +67,6 @@ enum sl_reason sl_tenants_admit_head(struct sl_tenants_shard *self, sl_tenant_id
 // its bytes) when its request ends. Refused with SL_REASON_IN_FLIGHT_EXCEEDED.
 enum sl_reason sl_tenants_take_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenant,
 					 uint64_t bytes, uint64_t *retry_after_ns);
-// The body of a request that is in flight already grows by `bytes`.
-enum sl_reason sl_tenants_grow_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenant,
-					 uint64_t bytes, uint64_t *retry_after_ns);
 void sl_tenants_give_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenant, uint64_t bytes);
 
 // Stage: charges each part (bytes of view.body, items of its signal, one request) to its tenant,

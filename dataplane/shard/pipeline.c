@@ -99,7 +99,7 @@ static enum sl_reason host_admit(void *self, struct sl_request *request,
 	request->tenant = identity.tenant;
 	request->tenant_name = identity.name;
 	return sl_tenants_admit_head(
-		shard->tenants, identity.tenant,
+		shard->tenants, identity.tenant, request->signal,
 		head->content_length == SL_HTTP_NO_LENGTH ? 0 : head->content_length,
 		retry_after_ns);
 }
