@@ -1,0 +1,226 @@
+"""OTLP over HTTP: items 34-43 of the protocol's checklist, and HTTP/1.1 taken strictly."""
+
+import gzip
+import json
+
+import pytest
+from google.rpc import status_pb2
+from lib import otlp, wire
+from lib.sluice import wait_for
+
+MESSAGE = otlp.request("traces", 2)
+BODY = MESSAGE.SerializeToString()
+PROTOBUF, JSON = "application/x-protobuf", "application/json"
+
+
+@pytest.mark.parametrize("signal", otlp.SIGNALS)
+@pytest.mark.parametrize("kind", [PROTOBUF, JSON])
+def test_34_paths(shared, signal, kind):
+    message = otlp.request(signal, 4)
+    body = message.SerializeToString() if kind == PROTOBUF else otlp.to_json(message)
+    for port in (shared.http_port, shared.grpc_port):
+        status, headers, answer = wire.post(port, f"/v1/{signal}", body, kind)
+        assert status == 200 and headers["content-type"] == kind
+        assert answer == (b"" if kind == PROTOBUF else b"{}")
+    assert shared.files(signal)[-2:] == [message, message]
+
+
+def test_34_http2_too(shared):
+    client = wire.Http2(shared.http_port)
+    stream = client.call("/v1/traces", BODY, content_type=PROTOBUF)
+    assert stream.headers[":status"] == "200" and stream.data == b""
+    client.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/trace", "/v1/traces/", "/V1/traces", "/v2/traces",
+                                  "/v1development/profiles"])
+def test_34_unknown_path(shared, path):
+    assert wire.post(shared.http_port, path, BODY)[0] == 404
+
+
+def test_34_query_is_not_the_path(shared):
+    assert wire.post(shared.http_port, "/v1/traces?x=1", BODY)[0] == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
+def test_34_method(shared, method):
+    status, headers, _ = wire.post(shared.http_port, "/v1/traces", b"", method=method)
+    assert status == 405 and headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("kind", [PROTOBUF + "; charset=utf-8", "Application/X-Protobuf",
+                                  PROTOBUF + " ;x=y"])
+def test_35_parameters_are_allowed(shared, kind):
+    assert wire.post(shared.http_port, "/v1/traces", BODY, kind)[0] == 200
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/protobuf2", "application/grpc"])
+def test_35_other_types(shared, kind):
+    assert wire.post(shared.http_port, "/v1/traces", BODY, kind)[0] == 415
+
+
+def test_35_38_39_error_has_the_request_s_type(shared):
+    status, headers, body = wire.post(shared.http_port, "/v1/traces", b"\xff\xff")
+    assert status == 400 and headers["content-type"] == PROTOBUF
+    assert status_pb2.Status.FromString(body).message
+    status, headers, body = wire.post(shared.http_port, "/v1/traces", b"{", JSON)
+    assert status == 400 and headers["content-type"] == JSON
+    assert json.loads(body)["message"]
+
+
+def test_37_response_is_plain_unless_asked(shared):
+    status, headers, _ = wire.post(shared.http_port, "/v1/traces", gzip.compress(BODY),
+                                   headers={"Content-Encoding": "gzip"})
+    assert status == 200 and "content-encoding" not in headers
+
+
+@pytest.mark.parametrize("coding", ["br", "gzip, gzip", "lz4"])
+def test_37_unknown_coding(shared, coding):
+    status, _, body = wire.post(shared.http_port, "/v1/traces", BODY,
+                                headers={"Content-Encoding": coding})
+    assert status == 415 and status_pb2.Status.FromString(body).message
+
+
+def test_37_corrupt(shared):
+    assert wire.post(shared.http_port, "/v1/traces", gzip.compress(BODY)[:-4],
+                     headers={"Content-Encoding": "gzip"})[0] == 400
+
+
+@pytest.mark.parametrize("kind", [PROTOBUF, JSON])
+def test_40_41_quota_is_429_with_retry_after(shared, kind):
+    message = otlp.request("traces", 600)
+    body = message.SerializeToString() if kind == PROTOBUF else otlp.to_json(message)
+
+    def refused():
+        answer = wire.post(shared.http_port, "/v1/traces", body, kind,
+                           {"Authorization": "Bearer free-token"})
+        return answer if answer[0] != 200 else None
+
+    status, headers, answer = wait_for("a refusal", refused)
+    assert status == 429 and int(headers["retry-after"]) >= 1
+    if kind == JSON:
+        assert json.loads(answer)["message"]
+
+
+def test_43_preflight(start):
+    sluice = start(config={"cors_origins": ["https://app.example"]})
+    headers = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    status, answer, _ = wire.post(sluice.http_port, "/v1/traces", b"", None, headers, "OPTIONS")
+    assert status == 204 and answer["access-control-allow-origin"] in ("*", "https://app.example")
+    status, answer, _ = wire.post(sluice.http_port, "/v1/traces", BODY, headers=headers)
+    assert status == 200 and "access-control-allow-origin" in answer
+    status, answer, _ = wire.post(sluice.http_port, "/v1/traces", b"", None,
+                                  {"Origin": "https://evil.example"}, "OPTIONS")
+    assert status == 405 and "access-control-allow-origin" not in answer
+
+
+# --- HTTP/1.1 itself --------------------------------------------------------------------------------
+
+def raw(shared, data):
+    client = wire.Http1(shared.http_port)
+    client.send(data)
+    try:
+        return client.read_response()[0]
+    finally:
+        client.close()
+
+
+HEAD = b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+
+
+def chunked(body, size):
+    pieces = [body[i:i + size] for i in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in pieces) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 10000])
+def test_chunked(shared, size):
+    assert raw(shared, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(BODY, size)) == 200
+    assert shared.files("traces")[-1] == MESSAGE
+
+
+def test_chunked_of_unknown_large_size(shared):
+    message = otlp.request("traces", 3000)
+    body = message.SerializeToString()
+    assert raw(shared, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(body, 5000)) == 200
+    assert shared.files("traces")[-1] == message
+
+
+def test_head_cut_at_every_byte(shared):
+    data = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+    client = wire.Http1(shared.http_port)
+    client.socket.setsockopt(6, 1, 1)  # TCP_NODELAY
+    for at in range(len(data)):
+        client.send(data[at:at + 1])
+    assert client.read_response()[0] == 200
+    client.close()
+
+
+def test_pipelined_and_kept_alive(shared):
+    one = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+    client = wire.Http1(shared.http_port)
+    client.send(one * 5)
+    assert [client.read_response()[0] for _ in range(5)] == [200] * 5
+    client.close()
+
+
+def test_expect_continue(shared):
+    client = wire.Http1(shared.http_port)
+    client.send(HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY))
+    assert client.read_response()[0] == 100
+    client.send(BODY)
+    assert client.read_response()[0] == 200
+    client.close()
+
+
+def test_expect_continue_gets_the_verdict_instead(shared):
+    client = wire.Http1(shared.http_port)
+    client.send(HEAD + b"Authorization: Bearer nobody\r\nExpect: 100-continue\r\n"
+                b"Content-Length: 1000000\r\n\r\n")
+    assert client.read_response()[0] == 401
+    client.close()
+
+
+@pytest.mark.parametrize("fields", [
+    b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+    b"Content-Length: 5\r\nContent-Length: 6\r\n",
+    b"Content-Length: -1\r\n",
+    b"Content-Length: 5x\r\n",
+    b"X: a\r\n b\r\nContent-Length: 0\r\n",
+    b"Transfer-Encoding: gzip, chunked\r\n",
+    b"Transfer-Encoding: identity\r\n",
+    b"Bad Header: x\r\n",
+    b": x\r\n",
+], ids=repr)
+def test_smuggling_forms_are_refused(shared, fields):
+    status = raw(shared, HEAD + fields + b"\r\n" + chunked(b"", 1))
+    assert status in (400, 501, 413), status
+
+
+def test_bare_line_feeds_are_refused(shared):
+    assert raw(shared, HEAD.replace(b"\r\n", b"\n") + b"Content-Length: 0\n\n") in (400, None)
+
+
+def test_long_head_is_refused(shared):
+    assert raw(shared, HEAD + b"X-Filler: " + b"a" * 20000 + b"\r\n\r\n") in (400, 431)
+
+
+def test_early_refusal_reaches_a_client_that_goes_on_sending(shared):
+    client = wire.Http1(shared.http_port)
+    client.send(HEAD + b"Authorization: Bearer nobody\r\nContent-Length: 500000\r\n\r\n")
+    try:
+        for _ in range(50):
+            client.send(bytes(10000))
+    except OSError:
+        pass
+    assert client.read_response()[0] == 401
+    client.close()
+
+
+def test_42_disconnect_before_the_end_leaves_nothing(shared):
+    before = len(shared.files("traces"))
+    client = wire.Http1(shared.http_port)
+    client.send(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY[:-1])
+    client.close()
+    assert wire.post(shared.http_port, "/v1/traces", BODY)[0] == 200
+    assert len(shared.files("traces")) == before + 1
