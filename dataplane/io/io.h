@@ -34,6 +34,10 @@ struct sl_io_upcalls {
 	// may be called again. Not called when write() took everything at once (it then returned
 	// 0).
 	void (*sent)(struct sl_conn *conn, uint64_t now_ns);
+	// The peer has ended its direction (a half-close): nothing more will be received, writing
+	// still works, and closing is the owner's. Optional: without it the connection closes, with
+	// SL_CLOSE_PEER, once what is pending has gone.
+	void (*ended)(struct sl_conn *conn, uint64_t now_ns);
 	// The last upcall: the backend has let go of the connection and of all memory. `error` is
 	// the errno behind it, or 0.
 	void (*closed)(struct sl_conn *conn, enum sl_close why, int error);
@@ -45,14 +49,16 @@ struct sl_conn {
 	struct sl_address peer;
 	// The backend's.
 	int fd;
-	uint32_t state;
+	uint16_t state;
+	uint8_t interest, why; // what epoll watches for; the closed() that is due
+	int error;
 	uint32_t lowat_bytes; // as set on the socket; 1 when never set
 	bool writing;         // a write is pending: write() must not be called before sent()
 	bool read_paused;
 	struct iovec *pending; // what the socket did not take; from the shard's memory
 	uint32_t pending_count, pending_index;
 	size_t pending_capacity;
-	uint64_t linger_until_ns;
+	uint32_t discarded_bytes;    // while lingering
 	struct sl_conn *prev, *next; // in the io's list of connections
 	struct sl_timer timer;
 };
