@@ -1,0 +1,165 @@
+"""A real Kafka: what is on the topic decodes to what was sent; keys and partitions are standard."""
+
+import os
+import subprocess
+import threading
+import time
+
+import pytest
+from lib import otlp, wire
+from lib.sluice import wait_for
+
+pytestmark = pytest.mark.kafka
+TRACES = otlp.SERVICES["traces"]
+
+
+def config(broker, topic, **more):
+    return {"destinations": {"main": {"kafka": {"brokers": [broker.address], "topic": topic, **more}}},
+            "routes": [{"to": ["main"]}]}
+
+
+def send(sluice, signal, message, headers=None):
+    client = wire.Http2(sluice.grpc_port)
+    try:
+        return client.call(otlp.SERVICES[signal], wire.frame(message.SerializeToString()),
+                           headers).grpc_status
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+def test_bytes_on_the_topic_are_what_was_sent(start, broker, compression):
+    name = f"plain-{compression}-" + "{signal}"
+    for signal in ("spans", "metrics", "logs"):
+        broker.create(name.replace("{signal}", signal))
+    sluice = start(config=config(broker, name, compression=compression))
+    for signal, topic in (("traces", "spans"), ("metrics", "metrics"), ("logs", "logs")):
+        message = otlp.request(signal, 5)
+        assert send(sluice, signal, message) == 0
+        records = broker.read(name.replace("{signal}", topic))
+        assert [(r[1], otlp.REQUESTS[signal].FromString(r[2])) for r in records] == [(None, message)]
+
+
+def test_kcat_reads_the_same_bytes(start, broker):
+    broker.create("kcat-spans")
+    sluice = start(config=config(broker, "kcat-{signal}"))
+    message = otlp.request("traces", 3)
+    assert send(sluice, "traces", message) == 0
+    out = subprocess.run(["kcat", "-b", broker.address, "-C", "-t", "kcat-spans", "-o", "beginning",
+                          "-e", "-q", "-D", ""], capture_output=True, timeout=60)
+    assert out.stdout == message.SerializeToString()
+
+
+@pytest.mark.parametrize("partitions, wanted", [(8, (6, 1)), (12, (6, 5)), (32, (14, 25))])
+def test_partition_by_trace(start, broker, partitions, wanted):
+    """Keys are 32 hex digits, partitions Sarama's: the vectors of the Collector's exporter."""
+    topic = f"by-trace-{partitions}"
+    broker.create(topic, partitions)
+    sluice = start(config=config(broker, topic, partition_by="trace"))
+    ids = [bytes.fromhex("4bf92f3577b34da6a3ce929d0e0e4736"),
+           bytes.fromhex("5b8efff798038103d269b633813fc60c")]
+    message = otlp.request("traces", 6)
+    spans = message.resource_spans[0].scope_spans[0].spans
+    for index, span in enumerate(spans):
+        span.trace_id = ids[index % 2]
+    assert send(sluice, "traces", message) == 0
+    records = {r[1]: r for r in broker.read(topic)}
+    assert set(records) == {i.hex().encode() for i in ids}
+    for trace_id, partition in zip(ids, wanted):
+        record = records[trace_id.hex().encode()]
+        assert record[0] == partition
+        got = otlp.REQUESTS["traces"].FromString(record[2])
+        assert [s for s in got.resource_spans[0].scope_spans[0].spans] == [
+            s for s in spans if s.trace_id == trace_id]
+        assert got.resource_spans[0].resource == message.resource_spans[0].resource
+
+
+def test_an_empty_trace_id_has_an_empty_key(start, broker):
+    broker.create("empty-key")
+    sluice = start(config=config(broker, "empty-key", partition_by="trace"))
+    message = otlp.request("traces", 1)
+    message.resource_spans[0].scope_spans[0].spans[0].trace_id = b""
+    assert send(sluice, "traces", message) == 0
+    assert broker.read("empty-key")[0][1] == b""
+
+
+def test_large_requests_are_split_not_dropped(start, broker):
+    broker.create("split", max_message_bytes=100000)
+    sluice = start(config=config(broker, "split", max_message_bytes="90KB"))
+    message = otlp.request("traces", 3000)
+    assert send(sluice, "traces", message) == 0
+    records = broker.read("split")
+    assert len(records) > 1
+    found = [s for r in records for rs in otlp.REQUESTS["traces"].FromString(r[2]).resource_spans
+             for ss in rs.scope_spans for s in ss.spans]
+    wanted = list(message.resource_spans[0].scope_spans[0].spans)
+    assert sorted(s.span_id for s in found) == sorted(s.span_id for s in wanted)
+
+
+def test_unknown_topic_is_an_error_not_a_loss(start, broker):
+    sluice = start(config=config(broker, "no-such-topic"))
+    assert send(sluice, "traces", otlp.request("traces", 1)) != 0
+
+
+@pytest.mark.shards
+def test_kill_9_under_load_loses_nothing_acknowledged(start, broker):
+    broker.create("kill")
+    sluice = start(shards=2, config=config(broker, "kill"))
+    acknowledged, lock = set(), threading.Lock()
+
+    def load():
+        client = wire.Http2(sluice.grpc_port)
+        try:
+            while True:
+                message = otlp.request("traces", 5)
+                ids = {s.span_id for s in message.resource_spans[0].scope_spans[0].spans}
+                stream = client.call(TRACES, wire.frame(message.SerializeToString()))
+                if stream.grpc_status != 0:
+                    return
+                with lock:
+                    acknowledged.update(ids)
+        except (OSError, AssertionError):
+            return
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_for("load", lambda: len(acknowledged) > 500)
+    sluice.kill()
+    for thread in threads:
+        thread.join()
+    found = {s.span_id for r in broker.read("kill")
+             for rs in otlp.REQUESTS["traces"].FromString(r[2]).resource_spans
+             for ss in rs.scope_spans for s in ss.spans}
+    assert acknowledged <= found, f"{len(acknowledged - found)} of {len(acknowledged)} lost"
+
+
+def test_a_paused_broker_is_answered_in_time(start, broker):
+    broker.create("paused")
+    sluice = start(config=dict(config(broker, "paused"), answer_within="1s"))
+    assert send(sluice, "traces", otlp.request("traces", 1)) == 0
+    broker.pause()
+    try:
+        began = time.monotonic()
+        client = wire.Http2(sluice.grpc_port)
+        stream = client.call(TRACES, wire.frame(otlp.request("traces", 1).SerializeToString()))
+        assert stream.grpc_status == 14 and stream.retry_delay > 0
+        assert 0.5 < time.monotonic() - began < 4
+        client.close()
+    finally:
+        broker.resume()
+    wait_for("the late end", lambda: sluice.metric("sluice_late_requests_total") == 1, 60)
+
+
+@pytest.mark.skipif(not os.environ.get("SLUICE_LONG"), reason="ten minutes: SLUICE_LONG=1")
+@pytest.mark.timeout(1200)
+def test_flat_memory(start, broker):
+    """Twice the measured capacity for ten minutes: RSS grows at most 5 % after minute two."""
+    from lib.load import flat_memory
+    flat_memory(start, broker, config, seconds=600, warm=120)
+
+
+@pytest.mark.timeout(300)
+def test_flat_memory_short(start, broker):
+    from lib.load import flat_memory
+    flat_memory(start, broker, config, seconds=40, warm=15)

@@ -1,0 +1,283 @@
+"""Running it: configuration, admin, drain, TLS, books, and what a request may cost."""
+
+import json
+import signal
+import ssl
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+from lib import otlp, wire
+from lib.sluice import BINARY, ROOT, wait_for
+
+TRACES = otlp.SERVICES["traces"]
+BODY = otlp.request("traces", 2).SerializeToString()
+
+
+def run(*arguments, **options):
+    return subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True, timeout=30,
+                          **options)
+
+
+def test_command_line():
+    assert run("--version").stdout.startswith("sluice ")
+    assert "--config" in run("--help").stdout
+    assert run("--nonsense").returncode == 64
+    assert run().returncode == 64
+    assert run("--check", "/nonexistent.yaml").returncode == 78
+
+
+def test_example_is_valid_and_dump_loads_again(tmp_path):
+    example = ROOT / "config/examples/embedded.yaml"
+    checked = run("--check", example)
+    assert checked.returncode == 0, checked.stderr
+    dumped = run("--dump", example)
+    assert dumped.returncode == 0
+    again = tmp_path / "again.yaml"
+    again.write_text(dumped.stdout)
+    (tmp_path / "embedded-tenants.yaml").write_text(
+        (ROOT / "config/examples/embedded-tenants.yaml").read_text())
+    second = run("--dump", again)
+    assert second.returncode == 0, second.stderr
+
+
+def test_reference_is_up_to_date():
+    assert run("--reference").stdout == (ROOT / "config/REFERENCE.md").read_text()
+
+
+@pytest.mark.parametrize("text, line, words", [
+    ("shard: 1\n", 1, ["shard", "shards"]),
+    ("shards: 1\nshards: 2\n", 2, ["shards", "twice"]),
+    ("shards: many\n", 1, ["shards"]),
+    ("answer_within: 4\n", 1, ["answer_within", "duration"]),
+    ("routes: [{to: [nowhere]}]\ndestinations: {main: {blackhole: {}}}\n", 1, ["nowhere"]),
+    ("limits: {body_bytes: 1}\n", 1, ["body_bytes"]),
+    ("admin: ${env:SLUICE_NO_SUCH_VARIABLE}\n", 1, ["SLUICE_NO_SUCH_VARIABLE"]),
+    ("listen: [\n", 2, []),
+])
+def test_config_mistakes_are_named(tmp_path, text, line, words):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    done = run("--check", path)
+    assert done.returncode == 78
+    assert f"bad.yaml:{line}:" in done.stderr, done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+
+
+def test_reload_changes_all_or_nothing(start):
+    sluice = start()
+    good = dict(sluice.config)
+    sluice.config["routes"] = [{"to": ["nowhere"]}]
+    sluice.write_config()
+    sluice.process.send_signal(signal.SIGHUP)
+    wait_for("the refusal", lambda: sluice.metric("sluice_config_reloads_total", result="failure"))
+    assert wire.post(sluice.http_port, "/v1/traces", BODY)[0] == 200
+    sluice.config = dict(good, routes=[{"drop": True}])
+    sluice.reload()
+    wait_for("the drop", lambda: wire.post(sluice.http_port, "/v1/traces", BODY)[0] == 200 and
+             sluice.metric("sluice_dropped_by_rule_items_total") > 0)
+
+
+def test_admin(shared):
+    assert shared.admin("/healthz")[0] == 200
+    assert shared.admin("/readyz")[0] == 200
+    assert "gold-token" not in shared.admin("/config")[1]
+    assert shared.admin("/nonsense")[0] == 404
+    assert shared.admin("/metrics", "DELETE")[0] == 405
+    assert shared.admin("/log-level?level=debug", "POST")[0] == 200
+    assert shared.admin("/log-level?level=loud", "POST")[0] in (400, 422)
+    assert shared.admin("/log-level?level=info", "POST")[0] == 200
+    metrics = shared.metrics()
+    for name in ("sluice_memory_budget_bytes", "sluice_memory_used_bytes"):
+        assert metrics[name] >= 0
+    assert any(series.startswith("sluice_build_info{") for series in metrics)
+
+
+def test_metrics_are_wellformed(shared):
+    seen = set()
+    family = None
+    for line in shared.admin("/metrics")[1].splitlines():
+        if line.startswith("# TYPE "):
+            family = line.split(" ")[2]
+            assert family not in seen, f"{family} twice"
+            seen.add(family)
+        elif line and not line.startswith("#"):
+            assert line.split("{")[0].split(" ")[0].startswith(family.removesuffix("_total"))
+
+
+@pytest.mark.shards
+def test_drain_answers_what_was_taken(start):
+    sluice = start(shards=2)
+    clients = [wire.Http2(sluice.grpc_port) for _ in range(6)]
+    half = []
+    for client in clients:
+        assert client.call(TRACES, wire.frame(BODY)).grpc_status == 0
+        number = client.start(TRACES)
+        client.data(number, wire.frame(BODY)[:25])
+        half.append(number)
+    sluice.process.send_signal(signal.SIGTERM)
+    for client, number in zip(clients, half):
+        assert client.pump(lambda: client.goaways, 10)
+        client.data(number, wire.frame(BODY)[25:], end_stream=True)
+        assert client.finish(number).grpc_status == 0
+    assert sluice.process.wait(30) == 0, sluice.log()
+    assert len(sluice.files("traces")) == 12
+
+
+def test_drain_with_nothing_open_is_quick(start):
+    sluice = start()
+    began = time.monotonic()
+    sluice.process.send_signal(signal.SIGTERM)
+    assert sluice.process.wait(20) == 0
+    assert time.monotonic() - began < 10
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """A CA, a server certificate for localhost, and a client's."""
+    folder = tmp_path_factory.mktemp("tls")
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem",
+            "-subj", "/CN=test ca", "-days", "30")
+    for name, alt in (("server", "DNS:localhost,IP:127.0.0.1"), ("client", "DNS:gold")):
+        (folder / f"{name}.ext").write_text(f"subjectAltName={alt}\n")
+        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out",
+                f"{name}.csr", "-subj", f"/CN={name}")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+                "-CAcreateserial", "-out", f"{name}.pem", "-days", "30", "-extfile", f"{name}.ext")
+    return folder
+
+
+def tls_client(port, certificates, alpn, client=None):
+    context = ssl.create_default_context(cafile=certificates / "ca.pem")
+    context.set_alpn_protocols([alpn])
+    if client:
+        context.load_cert_chain(certificates / f"{client}.pem", certificates / f"{client}.key")
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=10),
+                               server_hostname="localhost")
+
+
+def tls_config(certificates, **more):
+    return {"certificates": [{"certificate_file": str(certificates / "server.pem"),
+                              "key_file": str(certificates / "server.key")}], **more}
+
+
+@pytest.mark.shards
+def test_tls(start, certificates):
+    sluice = start(shards=2)
+    assert sluice.config["listen"]
+    sluice.stop()
+    sluice = start(config={"listen": [
+        {"address": f"127.0.0.1:{sluice.grpc_port}", "tls": tls_config(certificates)},
+        f"127.0.0.1:{sluice.http_port}"]})
+    sluice.grpc_port = int(sluice.config["listen"][0]["address"].split(":")[1])
+    sock = tls_client(sluice.grpc_port, certificates, "h2")
+    assert sock.selected_alpn_protocol() == "h2"
+    client = wire.Http2(None, sock=sock)
+    large = otlp.request("traces", 5000).SerializeToString()
+    for body in (BODY, large):
+        assert client.call(TRACES, wire.frame(body)).grpc_status == 0
+    client.close()
+    sock = tls_client(sluice.grpc_port, certificates, "http/1.1")
+    sock.sendall(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+                 b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+    assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+    sock.close()
+    assert sluice.metric("sluice_tls_certificate_expiry_timestamp_seconds") > time.time()
+
+
+def test_mtls(start, certificates):
+    sluice = start()
+    port = sluice.grpc_port
+    sluice.stop()
+    sluice = start(config={"listen": [{"address": f"127.0.0.1:{port}", "tls": tls_config(
+        certificates, client_ca_file=str(certificates / "ca.pem"), require_client=True)}]})
+    client = wire.Http2(None, sock=tls_client(port, certificates, "h2", "client"))
+    assert client.call(TRACES, wire.frame(BODY)).grpc_status == 0
+    client.close()
+    with pytest.raises((OSError, AssertionError)):
+        sock = tls_client(port, certificates, "h2")
+        other = wire.Http2(None, sock=sock)
+        assert other.call(TRACES, wire.frame(BODY)).grpc_status == 0
+
+
+@pytest.mark.shards
+def test_books_balance_after_everything_mixed(start):
+    """Good, bad, refused, sampled, dropped, cut, over a reload: sums are exact (checked at stop)."""
+    sluice = start(shards=2, config={
+        "sampling": [{"match": {"signal": "traces", "service": "checkout"}, "mode": "proportional",
+                      "rate": "50%"}],
+        "routes": [{"match": {"signal": "metrics"}, "drop": True}, {"to": ["file"]}]})
+    sent = {"traces": 0, "metrics": 0, "logs": 0}
+
+    def work(seed):
+        client = wire.Http2(sluice.grpc_port)
+        for index in range(60):
+            signal_name = otlp.SIGNALS[(index + seed) % 3]
+            body = otlp.request(signal_name, 7).SerializeToString()
+            kind = (index * 7 + seed) % 10
+            headers = {"authorization": "Bearer free-token"} if kind in (3, 4, 5) else {}
+            if kind == 0:
+                body = body[:-1]
+            if kind == 1:
+                headers["authorization"] = "Bearer nobody"
+            if kind == 2:
+                number = client.start(otlp.SERVICES[signal_name])
+                client.data(number, wire.frame(body)[:40])
+                client.h2.reset_stream(number)
+                client.flush()
+                continue
+            client.call(otlp.SERVICES[signal_name], wire.frame(body), headers)
+            if kind not in (0, 1):
+                with lock:
+                    sent[signal_name] += 7
+        client.close()
+
+    lock = threading.Lock()
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    sluice.reload()
+    for thread in threads:
+        thread.join()
+    for signal_name, items in sent.items():
+        assert sluice.metric("sluice_received_items_total", signal=signal_name) == items
+    stored = sum(otlp.count("traces", m) for m in sluice.files("traces"))
+    assert stored == sluice.metric("sluice_routed_items_total", signal="traces")
+    assert sluice.metric("sluice_sampled_out_items_total", signal="traces") > 0
+
+
+def test_steady_state_allocates_nothing_and_calls_once(start):
+    """No buffer is allocated, and a connection costs one read and one write a turn."""
+    sluice = start(config={"destinations": {"file": {"blackhole": {}}}})
+    client = wire.Http2(sluice.grpc_port)
+    body = wire.frame(otlp.request("traces", 100).SerializeToString())
+    for _ in range(200):
+        client.call(TRACES, body)
+    before = sluice.metrics()
+    calls = 500
+    for _ in range(calls):
+        assert client.call(TRACES, body).grpc_status == 0
+    after = sluice.metrics()
+
+    def grown(name):
+        return after[name] - before[name]
+
+    assert grown("sluice_memory_allocations_total") == 0
+    # A call may come in a few pieces, and the client's own frames (WINDOW_UPDATE) cost reads.
+    assert grown("sluice_io_writes_total") <= calls * 1.5 + 20
+    assert grown("sluice_io_reads_total") <= calls * 4 + 20
+    client.close()
+
+
+def test_json_log_format(start):
+    sluice = start(config={"log": {"format": "json"}})
+    sluice.stop()
+    lines = [line for line in sluice.log().splitlines() if line.startswith("{")]
+    assert lines and all(json.loads(line)["event"] for line in lines)

@@ -1,0 +1,43 @@
+"""Overload with the project's own load generator."""
+
+import json
+import pathlib
+import subprocess
+
+from lib.sluice import BINARY, wait_for
+
+LOAD = pathlib.Path(BINARY).parent / "bin/sluice-load"
+
+
+def rss(process):
+    for line in open(f"/proc/{process.pid}/status"):
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmRSS")
+
+
+def run_load(sluice, seconds, rate=0, items=100):
+    """Starts the generator; rate 0 is as fast as it can."""
+    return subprocess.Popen(
+        [LOAD, "--target", f"127.0.0.1:{sluice.grpc_port}", "--connections", "8", "--streams", "16",
+         "--items", str(items), "--seconds", str(seconds), "--rate", str(rate), "--json"],
+        stdout=subprocess.PIPE, text=True)
+
+
+def flat_memory(start, broker, config, seconds, warm):
+    """Measures capacity, then offers twice of it, and watches the process' memory."""
+    import time
+    topic = f"flat-{seconds}"
+    broker.create(topic, retention_bytes=50_000_000, segment_bytes=20_000_000)
+    sluice = start(config=config(broker, topic))
+    measured = json.loads(run_load(sluice, 5).communicate(timeout=60)[0])
+    rate = 2 * measured["requests_ok"] / measured["seconds"]
+    load = run_load(sluice, seconds, rate=int(rate))
+    time.sleep(warm)
+    settled = rss(sluice.process)
+    highest = settled
+    while load.poll() is None:
+        highest = max(highest, rss(sluice.process))
+        time.sleep(0.5)
+    assert highest <= settled * 1.05 + 2**20, f"{settled} grew to {highest}"
+    wait_for("requests to end", lambda: sluice.metric("sluice_in_flight_items") == 0, 60)
