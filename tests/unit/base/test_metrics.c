@@ -1,0 +1,87 @@
+#include "tests/unit/test.h"
+
+#include <stdlib.h>
+
+#include "dataplane/base/metrics.h"
+
+static const char *const color_names[] = {"red", "blue"};
+static const struct sl_label sl_label_color = {.name = "color", .values = color_names, .count = 2};
+#define SL_LABEL_COUNT_color 2
+
+#define SL_PROBE_COUNTERS(X)                                                                       \
+	X(seen, COUNTER, "probe_seen", color, "Things seen.")                                      \
+	X(level, GAUGE, "probe_level", none, "How high.")
+SL_COUNTERS(probe, SL_PROBE_COUNTERS)
+#define SL_COUNTER_STRUCT_ struct sl_probe_counters
+SL_COUNTER_ROWS(probe, SL_PROBE_COUNTERS)
+
+static void shards_are_summed_or_told_apart(void **state)
+{
+	struct sl_probe_counters counters[2] = {0};
+	struct sl_metrics *metrics = sl_metrics_create();
+	size_t size;
+	char *text;
+
+	(void)state;
+	for (int shard = 0; shard < 2; shard++)
+		assert_int_equal(sl_metrics_add(metrics, sl_probe_counter_rows,
+						sl_probe_counter_row_count, &counters[shard], shard,
+						"where=\"here\""),
+				 0);
+	sl_count(&counters[0].seen[1], 3);
+	sl_count(&counters[1].seen[1], 4);
+	sl_gauge(&counters[1].level[0], 9);
+	text = sl_metrics_render(metrics, false, &size);
+	assert_non_null(strstr(text, "# TYPE probe_seen_total counter\n"));
+	assert_non_null(strstr(text, "probe_seen_total{where=\"here\",color=\"blue\"} 7\n"));
+	assert_non_null(strstr(text, "probe_level{where=\"here\"} 9\n"));
+	assert_null(strstr(strstr(text, "# TYPE probe_seen_total") + 1, "# TYPE probe_seen_total"));
+	free(text);
+	text = sl_metrics_render(metrics, true, &size);
+	assert_non_null(strstr(text, "color=\"blue\",shard=\"0\"} 3\n"));
+	assert_non_null(strstr(text, "color=\"blue\",shard=\"1\"} 4\n"));
+	free(text);
+	assert_int_equal(sl_metrics_sum(metrics, "probe_seen", "blue"), 7);
+	assert_int_equal(sl_metrics_sum(metrics, "probe_seen", "red"), 0);
+	sl_metrics_remove(metrics, &counters[1]);
+	assert_int_equal(sl_metrics_sum(metrics, "probe_seen", NULL), 3);
+	sl_metrics_destroy(metrics);
+}
+
+static void histograms_are_cumulative(void **state)
+{
+	static const struct sl_metric_row row = {.name = "probe_seconds",
+						 .help = "Time.",
+						 .kind = SL_METRIC_HISTOGRAM,
+						 .count = 1,
+						 .labels = {&sl_label_none}};
+	struct sl_histogram histogram = {0};
+	struct sl_metrics *metrics = sl_metrics_create();
+	size_t size;
+	char *text;
+
+	(void)state;
+	assert_int_equal(sl_metrics_add(metrics, &row, 1, &histogram, -1, NULL), 0);
+	sl_histogram_add(&histogram, 100 * SL_US); // a bound belongs to its bucket
+	sl_histogram_add(&histogram, 3 * SL_MS);
+	sl_histogram_add(&histogram, 60 * SL_S);
+	text = sl_metrics_render(metrics, false, &size);
+	assert_non_null(strstr(text, "probe_seconds_bucket{le=\"0.0001\"} 1\n"));
+	assert_non_null(strstr(text, "probe_seconds_bucket{le=\"0.005\"} 2\n"));
+	assert_non_null(strstr(text, "probe_seconds_bucket{le=\"10\"} 2\n"));
+	assert_non_null(strstr(text, "probe_seconds_bucket{le=\"+Inf\"} 3\n"));
+	assert_non_null(strstr(text, "probe_seconds_count 3\n"));
+	assert_non_null(strstr(text, "probe_seconds_sum 60.003100000\n"));
+	free(text);
+	sl_metrics_destroy(metrics);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(shards_are_summed_or_told_apart),
+		cmocka_unit_test(histograms_are_cumulative),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
