@@ -33,3 +33,6 @@ void sl_grpc_prefix(uint8_t out[SL_GRPC_PREFIX_BYTES], bool compressed, uint32_t
 
 // "100m" -> ns, saturating (item 24); false when it is not 1-8 digits and one of H M S m u n.
 bool sl_grpc_timeout_parse(struct sl_bytes value, uint64_t *ns);
+
+// Percent-encodes a grpc-message (item 18); `out` takes up to three times its size. Returns bytes.
+size_t sl_grpc_message_encode(uint8_t *out, struct sl_bytes message);
