@@ -1,0 +1,174 @@
+#include "tests/unit/test.h"
+
+#include "dataplane/request/delivery.h"
+
+static struct sl_memory memory;
+static unsigned settled_count, released_count;
+
+static void settled(struct sl_request *request)
+{
+	assert_int_equal(request->required_open, 0);
+	assert_true(request->references > 0); // the memory is still there
+	settled_count++;
+}
+
+static void released(struct sl_request *request)
+{
+	assert_int_equal(request->required_open, 0);
+	released_count++;
+}
+
+static const struct sl_request_owner owner = {.settled = settled, .released = released};
+
+static void begin(struct sl_request *request)
+{
+	settled_count = released_count = 0;
+	*request = (struct sl_request){.owner = &owner, .references = 1, .required_open = 1};
+	sl_arena_init(&request->arena, &memory);
+}
+
+static void the_answer_waits_for_required_deliveries_only(void **state)
+{
+	struct sl_request request;
+
+	(void)state;
+	begin(&request);
+	sl_request_hold(&request, true);
+	sl_request_hold(&request, false);
+	sl_request_let_go(&request, true); // the shard's own
+	assert_int_equal(settled_count, 0);
+	sl_request_let_go(&request, true);
+	assert_int_equal(settled_count, 1);
+	assert_int_equal(released_count, 0); // best-effort still holds the memory
+	sl_request_let_go(&request, false);
+	assert_int_equal(released_count, 1);
+}
+
+static const struct {
+	const char *why;
+	enum sl_reason reasons[3], want;
+} refusals[] = {
+	{"the first refusal stays", {SL_REASON_MALFORMED, SL_REASON_REJECTED}, SL_REASON_MALFORMED},
+	{"a retryable one is never hidden by one for good",
+	 {SL_REASON_REJECTED, SL_REASON_UNDELIVERED},
+	 SL_REASON_UNDELIVERED},
+	{"nor replaced by one", {SL_REASON_UNDELIVERED, SL_REASON_REJECTED}, SL_REASON_UNDELIVERED},
+};
+
+static void refusals_are_ranked(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(refusals); i++) {
+		struct sl_request request;
+
+		begin(&request);
+		for (unsigned j = 0; refusals[i].reasons[j] != SL_REASON_NONE; j++)
+			sl_request_refuse(&request, refusals[i].reasons[j], (j + 1) * SL_S);
+		if (request.reason != refusals[i].want)
+			fail_msg("%s: %s", refusals[i].why, sl_reasons[request.reason].name);
+	}
+}
+
+static void a_delivery_ends_with_the_worst_of_its_records(void **state)
+{
+	struct sl_request request;
+	struct sl_part part = {.request = &request};
+	struct sl_delivery delivery = {.part = &part, .required = true, .open_records = 3};
+	struct sl_record records[3];
+
+	(void)state;
+	begin(&request);
+	sl_request_hold(&request, true);
+	for (unsigned i = 0; i < 3; i++)
+		records[i] = (struct sl_record){.delivery = &delivery};
+	sl_record_end(&records[0], SL_OUTCOME_DELIVERED, 0);
+	sl_record_end(&records[1], SL_OUTCOME_RETRYABLE, 2 * SL_S);
+	assert_int_equal(request.reason, SL_REASON_NONE); // not before its last record
+	sl_record_end(&records[2], SL_OUTCOME_REJECTED, 0);
+	assert_int_equal(request.reason, SL_REASON_UNDELIVERED); // never a partial success
+	assert_int_equal(request.retry_after_ns, 2 * SL_S);
+	assert_int_equal(request.references, 1);
+	sl_request_let_go(&request, true);
+	assert_int_equal(settled_count + released_count, 2);
+}
+
+static void best_effort_never_refuses(void **state)
+{
+	struct sl_request request;
+	struct sl_part part = {.request = &request};
+	struct sl_delivery delivery = {.part = &part, .required = false, .open_records = 1};
+	struct sl_record record = {.delivery = &delivery};
+
+	(void)state;
+	begin(&request);
+	sl_request_hold(&request, false);
+	sl_record_end(&record, SL_OUTCOME_RETRYABLE, SL_S);
+	assert_int_equal(request.reason, SL_REASON_NONE);
+	sl_request_let_go(&request, true);
+	assert_int_equal(released_count, 1);
+}
+
+static void a_keep_set_of_its_own_has_exactly_the_items(void **state)
+{
+	static const uint32_t counts[] = {1, 63, 64, 65, 128, 1000};
+
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(counts); i++) {
+		struct sl_request request;
+		struct sl_part part = {.request = &request};
+		uint32_t kept = 0;
+
+		begin(&request);
+		request.view.item_count = counts[i];
+		assert_true(sl_part_own_keep(&part));
+		for (size_t word = 0; word < SL_KEEP_WORDS(counts[i]); word++)
+			kept += (uint32_t)__builtin_popcountl(part.keep[word]);
+		assert_int_equal(kept, counts[i]);
+		assert_true(sl_keep_has(part.keep, counts[i] - 1));
+		sl_arena_fini(&request.arena);
+	}
+}
+
+// Reference items 23 and 40: what a client may retry carries a delay, what it may not does not.
+static void statuses_agree_with_what_clients_retry(void **state)
+{
+	(void)state;
+	for (unsigned i = SL_REASON_NONE + 1; i < SL_REASONS; i++) {
+		const struct sl_reason_row *row = &sl_reasons[i];
+		const bool http_retried = row->http == 429 || row->http == 503;
+		const bool grpc_retried = row->grpc == SL_GRPC_UNAVAILABLE ||
+					  row->grpc == SL_GRPC_RESOURCE_EXHAUSTED;
+
+		if (row->retry && !(http_retried && grpc_retried))
+			fail_msg("%s: clients would not come back", row->name);
+		if (!row->retry && (http_retried || row->grpc == SL_GRPC_UNAVAILABLE))
+			fail_msg("%s: clients would come back for ever", row->name);
+	}
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	return sl_memory_init(&memory, SL_MIB);
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	sl_memory_fini(&memory);
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_answer_waits_for_required_deliveries_only),
+		cmocka_unit_test(refusals_are_ranked),
+		cmocka_unit_test(a_delivery_ends_with_the_worst_of_its_records),
+		cmocka_unit_test(best_effort_never_refuses),
+		cmocka_unit_test(a_keep_set_of_its_own_has_exactly_the_items),
+		cmocka_unit_test(statuses_agree_with_what_clients_retry),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
