@@ -6,6 +6,7 @@
 
 #include "dataplane/base/varint.h"
 #include "dataplane/otlp/json_value.h"
+#include "dataplane/otlp/text.h"
 #include "dataplane/otlp/view.h"
 
 // The draft is the wire without the lengths of nested messages: they are known only at a message's
@@ -332,6 +333,8 @@ static int put_text(struct reader *reader, const struct sl_field *field, struct 
 	if (!at)
 		return 0;
 	if (field->type == SL_FIELD_STRING) {
+		if (!sl_utf8_valid(text))
+			return malformed(reader, "UTF-8");
 		at += sl_varint_put(at, size);
 		if (size)
 			memcpy(at, text.data, size);
@@ -552,35 +555,35 @@ static const yajl_callbacks callbacks = {
 	.yajl_end_array = on_array_end,
 };
 
-// "resourceSpans[0].scopeSpans[0].spans[2].traceId: expected 32 hex digits (byte 4711)"
+// "resourceSpans[0].scopeSpans[0].spans[2].traceId: expected 32 hex digits (byte 4711)". A path too
+// long gives way to what was wrong.
 static void explain(const struct reader *reader, const char *syntax, size_t at, char *error,
 		    size_t error_size)
 {
-	size_t size = 0;
+	char wrong[128];
+	size_t size = 0, room;
 
 	if (!error || error_size == 0)
 		return;
+	if (reader->expected)
+		snprintf(wrong, sizeof(wrong), "expected %s (byte %zu)", reader->expected, at);
+	else
+		snprintf(wrong, sizeof(wrong), "%.*s (byte %zu)",
+			 (int)SL_MIN(strcspn(syntax, "\n"), 90), syntax, at);
+	room = error_size > strlen(wrong) + 3 ? error_size - strlen(wrong) - 2 : 1;
 	error[0] = '\0';
-	for (uint32_t i = 0; i < reader->depth && size < error_size; i++) {
+	for (uint32_t i = 0; i < reader->depth && size + 1 < room; i++) {
 		const struct frame *frame = &reader->frames[i];
 		int more = 0;
 
 		if (frame->kind == FRAME_ARRAY)
-			more = snprintf(error + size, error_size - size, "[%u]", frame->index);
+			more = snprintf(error + size, room - size, "[%u]", frame->index);
 		else if (frame->field)
-			more = snprintf(error + size, error_size - size, "%s%s", i ? "." : "",
+			more = snprintf(error + size, room - size, "%s%s", i ? "." : "",
 					frame->field->name);
-		size += (size_t)more;
+		size = SL_MIN(size + (size_t)more, room - 1);
 	}
-	// A path too long gives way to what was wrong.
-	if (size + 80 > error_size)
-		size = error_size > 80 ? error_size - 80 : 0;
-	if (reader->expected)
-		snprintf(error + size, error_size - size, "%sexpected %s (byte %zu)",
-			 size ? ": " : "", reader->expected, at);
-	else
-		snprintf(error + size, error_size - size, "%s%.*s (byte %zu)", size ? ": " : "",
-			 (int)strcspn(syntax, "\n"), syntax, at);
+	snprintf(error + size, error_size - size, "%s%s", size ? ": " : "", wrong);
 }
 
 static enum sl_json_result parse(struct reader *reader, struct sl_bytes json, char *error,
@@ -596,6 +599,8 @@ static enum sl_json_result parse(struct reader *reader, struct sl_bytes json, ch
 		return SL_JSON_NO_MEMORY;
 	}
 	handle = yajl_alloc(&callbacks, &memory, reader);
+	// Its check lets overlong forms and surrogates through; put_text() looks itself.
+	yajl_config(handle, yajl_dont_validate_strings, 1);
 	status = yajl_parse(handle, json.data, json.size);
 	if (status == yajl_status_ok)
 		status = yajl_complete_parse(handle);
@@ -655,8 +660,14 @@ enum sl_json_result sl_json_to_wire(enum sl_signal signal, struct sl_bytes json,
 	reader.frames = sl_arena_alloc(arena, (reader.depth_max + 1) * sizeof(struct frame));
 	if (reader.frames)
 		result = parse(&reader, json, error, error_size);
-	if (result == SL_JSON_OK)
+	else
+		explain(&reader, "no memory", 0, error, error_size);
+	if (result == SL_JSON_OK) {
 		result = finish(&reader, wire);
+		if (result != SL_JSON_OK)
+			explain(&reader, result == SL_JSON_TOO_LARGE ? "too large" : "no memory",
+				json.size, error, error_size);
+	}
 	sl_memory_give(arena->memory, reader.draft, reader.draft_capacity);
 	sl_memory_give(arena->memory, reader.holes, reader.hole_capacity);
 	return result;

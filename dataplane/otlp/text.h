@@ -35,6 +35,29 @@ SL_INLINE unsigned sl_utf8_bytes(struct sl_bytes text, size_t at)
 	return count;
 }
 
+SL_INLINE bool sl_utf8_valid(struct sl_bytes text)
+{
+	size_t at = 0;
+
+	while (at < text.size) {
+		uint64_t eight;
+		unsigned count;
+
+		if (text.size - at >= sizeof(eight)) {
+			memcpy(&eight, text.data + at, sizeof(eight));
+			if ((eight & UINT64_C(0x8080808080808080)) == 0) {
+				at += sizeof(eight);
+				continue;
+			}
+		}
+		count = sl_utf8_bytes(text, at);
+		if (count == 0)
+			return false;
+		at += count;
+	}
+	return true;
+}
+
 #define SL_JSON_ESCAPE_MAX 6
 
 // Writes the character at `*at` as it stands inside a JSON string and steps over it; what is not
