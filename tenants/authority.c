@@ -1,0 +1,112 @@
+#include "tenants/authority.h"
+
+#define IN_FLIGHT SL_DIMENSION_IN_FLIGHT_BYTES
+
+void sl_authority_begin(struct sl_authority *authority, uint64_t now_ns)
+{
+	struct sl_quota_pool *pool = __atomic_exchange_n(&authority->woken.first, NULL,
+							 __ATOMIC_ACQUIRE);
+	const uint64_t since_ns = authority->tick_ns ? authority->tick_ns : now_ns;
+
+	while (pool) {
+		struct sl_quota_pool *next = pool->next;
+
+		// It was full at the last tick, else it would have been awake then.
+		pool->filled_ns = since_ns;
+		pool->next = authority->awake;
+		authority->awake = pool;
+		pool = next;
+	}
+	authority->tick_ns = now_ns;
+}
+
+// One dimension; returns whether it is full now.
+static bool fill(struct sl_quota_pool *pool, enum sl_dimension dimension,
+		 const struct sl_limit *limit, double elapsed_s)
+{
+	int64_t *tokens = &pool->tokens[dimension];
+	const int64_t level = __atomic_load_n(tokens, __ATOMIC_RELAXED);
+	const double earned = limit->per_s * elapsed_s + pool->fractions[dimension];
+
+	// The difference may be negative: a burst became smaller, or fragments came back to a full
+	// pool. Shards draw meanwhile, so the change is added, never stored.
+	if (earned >= (double)(limit->burst - level)) {
+		pool->fractions[dimension] = 0;
+		if (level != limit->burst)
+			__atomic_fetch_add(tokens, limit->burst - level, __ATOMIC_RELAXED);
+		return true;
+	}
+
+	const int64_t whole = (int64_t)earned;
+
+	pool->fractions[dimension] = earned - (double)whole;
+	if (whole)
+		__atomic_fetch_add(tokens, whole, __ATOMIC_RELAXED);
+	return false;
+}
+
+bool sl_authority_fill(struct sl_quota_pool *pool, const struct sl_limits *limits, uint64_t now_ns)
+{
+	const double elapsed_s = now_ns > pool->filled_ns
+					 ? (double)(now_ns - pool->filled_ns) / (double)SL_S
+					 : 0;
+	bool full = true;
+
+	pool->filled_ns = SL_MAX(now_ns, pool->filled_ns);
+	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++)
+		if (sl_limit_is_set(&limits->dimensions[i]))
+			full &= fill(pool, i, &limits->dimensions[i], elapsed_s);
+	return full;
+}
+
+bool sl_authority_sleep(struct sl_quota_pool *pool, const struct sl_limits *limits)
+{
+	uint32_t asleep = 0;
+	bool full = true;
+
+	__atomic_store_n(&pool->awake, 0, __ATOMIC_SEQ_CST);
+	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++)
+		if (sl_limit_is_set(&limits->dimensions[i]))
+			full &= __atomic_load_n(&pool->tokens[i], __ATOMIC_SEQ_CST) >=
+				limits->dimensions[i].burst;
+	if (full)
+		return true;
+	// Drawn from since: stays, unless its shard has put it on the list of the woken already.
+	return !__atomic_compare_exchange_n(&pool->awake, &asleep, 1, false, __ATOMIC_SEQ_CST,
+					    __ATOMIC_SEQ_CST);
+}
+
+void sl_authority_introduce(struct sl_quota_pool *pool, const struct sl_limits *limits)
+{
+	for (unsigned i = 0; i < SL_DIMENSIONS; i++) {
+		const bool in_flight = i >= IN_FLIGHT;
+
+		if (pool->filled_once & 1u << i)
+			continue;
+		if (!in_flight && !sl_limit_is_set(&limits->dimensions[i]))
+			continue; // no shard touches the tokens of a rate without a limit
+		pool->filled_once |= 1u << i;
+		__atomic_store_n(&pool->tokens[i], limits->dimensions[i].burst, __ATOMIC_RELAXED);
+		if (in_flight)
+			pool->in_flight_limits[i - IN_FLIGHT] = limits->dimensions[i].burst;
+	}
+}
+
+void sl_authority_adopt(struct sl_authority *authority, struct sl_quota_pool *pool,
+			const struct sl_limits *limits)
+{
+	bool full = true;
+
+	for (unsigned i = IN_FLIGHT; i < SL_DIMENSIONS; i++) {
+		int64_t *applied = &pool->in_flight_limits[i - IN_FLIGHT];
+
+		if (limits->dimensions[i].burst != *applied)
+			sl_quota_pool_return(pool, i, limits->dimensions[i].burst - *applied);
+		*applied = limits->dimensions[i].burst;
+	}
+	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++)
+		if (sl_limit_is_set(&limits->dimensions[i]))
+			full &= sl_quota_pool_level(pool, i) == limits->dimensions[i].burst;
+	if (!full)
+		sl_quota_pool_wake(pool, &authority->woken);
+}

@@ -1,0 +1,54 @@
+#include "tenants/table.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+// Names of tenants and classes are made of characters that JSON takes as they are.
+char *sl_tenants_describe(const struct sl_tenants *tenants, sl_tenant_id tenant)
+{
+	struct sl_tenant_info info;
+	char *text = NULL;
+	size_t size;
+	FILE *out;
+
+	if (!sl_tenants_info(tenants, tenant, &info))
+		return NULL;
+	out = open_memstream(&text, &size);
+	if (!out)
+		return NULL;
+
+	const struct sl_tenant_entry *entry = &tenants->entries[tenant];
+
+	fprintf(out, "{\"tenant\":\"%.*s\",\"suspended\":%s", (int)info.name.size,
+		(const char *)info.name.data, info.suspended ? "true" : "false");
+	if (info.class_name.size)
+		fprintf(out, ",\"class\":\"%s\",\"priority\":%llu",
+			(const char *)info.class_name.data,
+			(unsigned long long)tenants->classes[entry->class_index].priority);
+	if (info.body_bytes_max)
+		fprintf(out, ",\"body\":%llu", (unsigned long long)info.body_bytes_max);
+	fprintf(out, ",\"mode\":\"%s\",\"quota\":{",
+		entry->limits->observe ? "observe" : "enforce");
+	for (unsigned i = 0, printed = 0; i < SL_DIMENSIONS; i++) {
+		const struct sl_limit *limit = &entry->limits->dimensions[i];
+		const long long level = (long long)sl_quota_pool_level(entry->pool, i);
+
+		if (!sl_limit_is_set(limit))
+			continue;
+		fprintf(out, "%s\"%s\":{", printed++ ? "," : "", sl_label_dimension.values[i]);
+		if (limit->per_s > 0)
+			fprintf(out, "\"per_second\":%.15g,\"burst\":%lld,\"level\":%lld}",
+				limit->per_s, (long long)limit->burst, level);
+		else
+			fprintf(out, "\"limit\":%lld,\"free\":%lld}", (long long)limit->burst,
+				level);
+	}
+	fprintf(out, "},\"refused_requests\":%llu}",
+		(unsigned long long)__atomic_load_n(&entry->pool->refused_requests,
+						    __ATOMIC_RELAXED));
+	if (fclose(out)) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}

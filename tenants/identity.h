@@ -1,0 +1,59 @@
+#pragma once
+
+#include "tenants/settings.h"
+#include "tenants/tenants.h"
+
+// The rules that name a call's tenant from its headers, and a shard's cache of credentials.
+//
+// Threading: rules are a snapshot's; a cache belongs to one shard.
+#define SL_IDENTITY_HEADERS_MAX 32
+#define SL_IDENTITY_CLAIMS_MAX  8
+#define SL_IDENTITY_TRUST_MAX   16
+
+struct sl_identity_credential {
+	char *header; // lower case
+	char *scheme; // lower case; NULL: none
+	uint8_t header_bytes, scheme_bytes;
+	bool basic; // base64 inside
+};
+
+struct sl_identity_claim_rule {
+	char *header; // lower case
+	uint8_t header_bytes;
+	bool open, mtls;
+	uint32_t cidr_count;
+	struct sl_cidr cidrs[SL_IDENTITY_TRUST_MAX];
+};
+
+struct sl_identity_rules {
+	bool credentials, certificate;
+	uint64_t header_sizes; // bit n: some credential's header is n bytes long
+	uint32_t credential_count, claim_count;
+	struct sl_identity_credential credential[SL_IDENTITY_HEADERS_MAX];
+	struct sl_identity_claim_rule claims[SL_IDENTITY_CLAIMS_MAX];
+};
+
+// Fills the rules; problems go to `errors`.
+void sl_identity_rules_build(struct sl_identity_rules *rules,
+			     const struct sl_tenants_config *config, struct sl_errors *errors);
+void sl_identity_rules_fini(struct sl_identity_rules *rules);
+
+// Credentials seen before: a keyed 128-bit hash of the secret instead of a SHA-256. Unknown ones
+// are not kept, so that guessing evicts nobody.
+#define SL_IDENTITY_CACHE 1024
+struct sl_identity_cached {
+	uint64_t hash[2];
+	uint64_t expires_ns;
+	uint64_t generation; // the snapshot's; 0: free
+	sl_tenant_id tenant;
+};
+struct sl_identity_cache {
+	uint8_t secret[192];
+	uint64_t lookups, hits; // since the owner last took them
+	struct sl_identity_cached entries[SL_IDENTITY_CACHE];
+};
+int sl_identity_cache_init(struct sl_identity_cache *cache); // 0 or -errno
+
+struct sl_identity sl_identity_find(const struct sl_tenants *tenants,
+				    struct sl_identity_cache *cache,
+				    const struct sl_identity_claim *claim, uint64_t wall_ns);

@@ -1,0 +1,57 @@
+#pragma once
+
+#include "dataplane/base/metrics.h"
+
+// What a tenant may do: a sustained rate and a burst for each dimension, and what it may have in
+// flight. Plain values of a snapshot; tenants of a class without overrides share one.
+//
+// Threading: read-only once built.
+enum sl_dimension {
+	SL_DIMENSION_BYTES, // inflated body bytes
+	SL_DIMENSION_SPANS, // the items of the three signals, in the order of enum sl_signal
+	SL_DIMENSION_POINTS,
+	SL_DIMENSION_LOG_RECORDS,
+	SL_DIMENSION_REQUESTS,
+	SL_DIMENSION_IN_FLIGHT_BYTES, // not refilled by time: given back
+	SL_DIMENSION_IN_FLIGHT_REQUESTS,
+};
+#define SL_DIMENSION_RATES 5
+#define SL_DIMENSIONS      7
+extern const struct sl_label sl_label_dimension;
+#define SL_LABEL_COUNT_dimension SL_DIMENSIONS
+
+// More than anything will ever spend, and far from where int64_t ends.
+#define SL_UNLIMITED (INT64_C(1) << 60)
+
+// Of a dimension in flight `per_s` is 0 and `burst` is the limit.
+struct sl_limit {
+	double per_s;  // tokens a second; 1 an hour ... 100 GiB a second
+	int64_t burst; // what a full bucket holds, >= 1; SL_UNLIMITED: no limit
+};
+
+struct sl_limits {
+	struct sl_limit dimensions[SL_DIMENSIONS];
+	bool observe; // count what would be refused, refuse nothing
+};
+
+extern const struct sl_limits sl_limits_none;
+
+// A limit of `per_s` (0: none) with a burst of `burst_ns` worth of it, at least one token.
+struct sl_limit sl_limit_rate(double per_s, uint64_t burst_ns);
+// A limit on what is in flight (0: none).
+struct sl_limit sl_limit_in_flight(uint64_t most);
+
+SL_INLINE bool sl_limit_is_set(const struct sl_limit *limit)
+{
+	return limit->burst < SL_UNLIMITED;
+}
+
+// The level at which a request of `cost` is admitted: its cost, but never more than half of the
+// burst (all of it, of what is in flight). So a request larger than the burst goes into debt
+// instead of waiting for a level that traffic beside it may never let come.
+SL_INLINE int64_t sl_limit_need(const struct sl_limit *limit, int64_t cost)
+{
+	const int64_t most = limit->per_s > 0 ? (limit->burst + 1) / 2 : limit->burst;
+
+	return SL_MIN(cost, most);
+}

@@ -1,0 +1,56 @@
+#pragma once
+
+#include "tenants/limits.h"
+
+// The tokens of one tenant in this instance, for each dimension one number that all shards share.
+// The authority's grants go in; shards draw chunks with one atomic operation and return what they
+// did not spend. A negative number is debt: spent already, and paid by the next grants.
+//
+//   authority --grant--> pool --draw--> shard's chunk --spend--> admitted
+//                             <-return-
+//
+// A full pool costs nobody anything: it sleeps, until a draw puts it on the authority's list.
+//
+// Threading: `tokens` and `awake` are atomic; the rest belongs to the control thread.
+// Memory: 192 bytes a tenant, never freed or moved while the process' registry lives.
+struct sl_quota_pool {
+	int64_t tokens[SL_DIMENSIONS]; // writer: all shards and the control thread, atomically
+	struct sl_quota_pool *next;    // in the list of the woken, or of those awake
+	uint32_t awake;                // on a list
+	uint32_t tenant;
+	// writer: the control thread
+	uint32_t filled_once; // bits: dimensions that have had their first burst
+	uint64_t filled_ns;   // up to when time was turned into tokens
+	double fractions[SL_DIMENSION_RATES];
+	int64_t in_flight_limits[2]; // what `tokens` in flight were made of
+	// writer: shards, atomically, not for each request
+	uint64_t refused_requests;
+} __attribute__((aligned(SL_CACHE_LINE)));
+static_assert(sizeof(struct sl_quota_pool) == 3 * SL_CACHE_LINE, "192 bytes a tenant");
+
+// Those that woke since the authority's last tick.
+struct sl_quota_woken {
+	struct sl_quota_pool *first; // writer: all shards, atomically
+};
+
+// Draws for a request that lacks tokens: its shard has `own` of the `cost`. Takes what is missing
+// and up to `extra` more (never more than a share of 1 / 2^share_shift of the pool), or nothing.
+//
+// Returns what was taken, >= 0, or -1: refused, with the tokens missing in `*missing`.
+int64_t sl_quota_pool_draw(struct sl_quota_pool *pool, enum sl_dimension dimension,
+			   const struct sl_limit *limit, int64_t own, int64_t cost, int64_t extra,
+			   uint32_t share_shift, int64_t *missing);
+
+SL_INLINE int64_t sl_quota_pool_level(const struct sl_quota_pool *pool, enum sl_dimension dimension)
+{
+	return __atomic_load_n(&pool->tokens[dimension], __ATOMIC_RELAXED);
+}
+
+SL_INLINE void sl_quota_pool_return(struct sl_quota_pool *pool, enum sl_dimension dimension,
+				    int64_t tokens)
+{
+	__atomic_fetch_add(&pool->tokens[dimension], tokens, __ATOMIC_RELAXED);
+}
+
+// After a draw: if the pool slept, it is put on the list.
+void sl_quota_pool_wake(struct sl_quota_pool *pool, struct sl_quota_woken *woken);

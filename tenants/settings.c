@@ -1,0 +1,215 @@
+#include "tenants/settings.h"
+
+#include "tenants/table.h"
+#include "tenants/tenants.h"
+
+#define ROW(struct_, field_, name_, type_, ...)                                                    \
+	{                                                                                          \
+		.name = name_, .type = SL_TYPE_##type_,                                            \
+		.offset = offsetof(struct struct_, field_), __VA_ARGS__                            \
+	}
+#define SETTINGS(name_, struct_, rows_, ...)                                                       \
+	{                                                                                          \
+		.name = name_, .bytes = sizeof(struct struct_), .rows = rows_,                     \
+		.row_count = SL_COUNT_OF(rows_), __VA_ARGS__                                       \
+	}
+#define NAMED(field_) .present_offset = offsetof(struct sl_quota_config, has.field_)
+
+static const char *const modes[] = {"enforce", "observe", NULL};
+
+#define PER_S_MAX       1e11 // items; a bucket's arithmetic holds far more
+#define BYTES_PER_S_MAX (100.0 * (double)SL_GIB)
+
+static const struct sl_setting quota_rows[] = {
+	ROW(sl_quota_config, bytes, "bytes", BYTES_PER_S, NAMED(bytes), .max = BYTES_PER_S_MAX,
+	    .help = "Inflated body bytes a second, as received. 0: no limit."),
+	ROW(sl_quota_config, spans, "spans", PER_S, NAMED(spans), .max = PER_S_MAX,
+	    .help = "Spans a second, over all connections and shards. 0: no limit."),
+	ROW(sl_quota_config, points, "points", PER_S, NAMED(points), .max = PER_S_MAX,
+	    .help = "Metric data points a second. 0: no limit."),
+	ROW(sl_quota_config, log_records, "log_records", PER_S, NAMED(log_records),
+	    .max = PER_S_MAX, .help = "Log records a second. 0: no limit."),
+	ROW(sl_quota_config, requests, "requests", PER_S, NAMED(requests), .max = PER_S_MAX,
+	    .help = "Export requests a second. 0: no limit."),
+	ROW(sl_quota_config, burst_ns, "burst", DURATION, NAMED(burst), .min = 2e8, .max = 3.6e12,
+	    .preset = "1s",
+	    .help = "How long the sustained rates may be saved up: an idle tenant may send this "
+		    "much at once. A request larger than the burst is taken into debt."),
+	ROW(sl_quota_config, in_flight_bytes, "in_flight_bytes", BYTES, NAMED(in_flight_bytes),
+	    .help = "Body bytes of requests that have not ended. 0: no limit."),
+	ROW(sl_quota_config, in_flight_requests, "in_flight_requests", COUNT,
+	    NAMED(in_flight_requests), .help = "Requests that have not ended. 0: no limit."),
+	ROW(sl_quota_config, mode, "mode", ENUM, NAMED(mode), .choices = modes, .preset = "enforce",
+	    .help = "enforce, or observe: count what would be refused and refuse nothing. Unset: "
+		    "as quotas.mode says."),
+};
+static const struct sl_settings quota_settings = SETTINGS(
+	"quota", sl_quota_config, quota_rows,
+	.help = "What a tenant may send. A tenant's own keys replace its class' one by "
+		"one.");
+
+static const struct sl_setting class_rows[] = {
+	ROW(sl_class_config, name, NULL, KEY),
+	ROW(sl_class_config, where, NULL, WHERE),
+	ROW(sl_class_config, priority, "priority", COUNT, .min = 1, .max = 1000, .preset = "1",
+	    .help = "Weight among tenants that compete for a shard."),
+	ROW(sl_class_config, body_bytes, "body", BYTES, .max = (double)SL_GIB,
+	    .help = "Largest inflated body. 0: the server's limit."),
+	ROW(sl_class_config, quota, "quota", OBJECT, .object = &quota_settings,
+	    .help = "The quota of each tenant of the class."),
+};
+static const struct sl_settings class_settings = SETTINGS("class", sl_class_config, class_rows,
+							  .help = "What tenants have in common.");
+
+static const struct sl_setting credential_rows[] = {
+	ROW(sl_credential_config, where, NULL, WHERE),
+	ROW(sl_credential_config, digest, "digest", STRING, .required = true,
+	    .help = "sha256: and the 64 hexadecimal digits of the secret's SHA-256. The secret is "
+		    "what follows the scheme word; of Basic, the decoded user:password."),
+	ROW(sl_credential_config, expires, "expires", STRING,
+	    .help = "RFC 3339 time after which it is unknown, as 2027-01-31T00:00:00Z."),
+};
+static const struct sl_settings credential_settings = SETTINGS(
+	"tenant.credential", sl_credential_config, credential_rows, .help = "One live secret.");
+
+static const struct sl_setting tenant_rows[] = {
+	ROW(sl_tenant_config, name, NULL, KEY),
+	ROW(sl_tenant_config, where, NULL, WHERE),
+	ROW(sl_tenant_config, class_name, "class", STRING, .help = "Its class; unset: no limits."),
+	ROW(sl_tenant_config, credentials, "credentials", LIST, .element = SL_TYPE_CHOICE,
+	    .object = &credential_settings, .shorthand = "digest",
+	    .help = "Its secrets; several may be live at once."),
+	ROW(sl_tenant_config, certificates, "certificates", LIST, .element = SL_TYPE_STRING,
+	    .help = "Names of client certificates that are this tenant (identify: certificate)."),
+	ROW(sl_tenant_config, suspended, "suspended", BOOL, .preset = "false",
+	    .help = "Known, but refused with 403 / PERMISSION_DENIED."),
+	ROW(sl_tenant_config, body_bytes, "body", BYTES, .max = (double)SL_GIB,
+	    .present_offset = offsetof(struct sl_tenant_config, has_body_bytes),
+	    .help = "Largest inflated body. 0: the server's limit. Unset: the class'."),
+	ROW(sl_tenant_config, quota, "quota", OPTIONAL, .object = &quota_settings,
+	    .help = "Replaces the class' quota, only in the keys that are named here."),
+};
+static const struct sl_settings tenant_settings = SETTINGS(
+	"tenant", sl_tenant_config, tenant_rows,
+	.help = "One tenant: 1-150 bytes of letters, digits and ! - _ . * ' ( ).");
+
+#define FILE_ROWS(struct_, in_, tenants_key_)                                                      \
+	ROW(struct_, in_ classes, "classes", MAP, .object = &class_settings,                       \
+	    .help = "Classes by name."),                                                           \
+		ROW(struct_, in_ tenants, tenants_key_, MAP, .object = &tenant_settings,           \
+		    .help = "Tenants by name.")
+
+static const struct sl_setting file_rows[] = {FILE_ROWS(sl_tenants_file, , "tenants")};
+const struct sl_settings sl_tenants_file_settings = SETTINGS(
+	"tenants file", sl_tenants_file, file_rows,
+	.help = "The file that tenants.file names. It is read again when it changes.");
+
+static const char *const by_choices[] = {"credential", "certificate", "claim", NULL};
+
+static const struct sl_setting identify_rows[] = {
+	ROW(sl_identify_config, where, NULL, WHERE),
+	ROW(sl_identify_config, by, "by", ENUM, .choices = by_choices, .preset = "claim",
+	    .help = "credential: a secret in a header that `credentials` lists. certificate: the "
+		    "name that mutual TLS has verified. claim: `header` or `resource` says."),
+	ROW(sl_identify_config, header, "header", STRING,
+	    .help = "The header whose value is the tenant's name, as X-Scope-OrgID."),
+	ROW(sl_identify_config, resource, "resource", LIST, .element = SL_TYPE_STRING,
+	    .help = "Resource attributes whose value is the tenant's name, the first that is set."),
+	ROW(sl_identify_config, trusted_from, "trusted_from", LIST, .element = SL_TYPE_STRING,
+	    .help = "Who may name tenants: CIDR blocks, or mtls for any verified client "
+		    "certificate. Unset: loopback."),
+	ROW(sl_identify_config, open, "open", BOOL, .preset = "false", .help = "Believe everyone."),
+};
+static const struct sl_settings identify_settings = SETTINGS(
+	"tenants.identify", sl_identify_config, identify_rows,
+	.help = "One way to name a tenant. What is authenticated (credential, certificate) "
+		"wins over what is claimed, whatever the order.");
+
+static const struct sl_setting credential_header_rows[] = {
+	ROW(sl_credential_header_config, where, NULL, WHERE),
+	ROW(sl_credential_header_config, header, "header", STRING, .required = true,
+	    .help = "Header name, in any case."),
+	ROW(sl_credential_header_config, scheme, "scheme", STRING,
+	    .help = "The word before the secret, in any case, as Bearer. Unset: none."),
+};
+static const struct sl_settings credential_header_settings = SETTINGS(
+	"tenants.credentials", sl_credential_header_config, credential_header_rows,
+	.help = "A header that carries a secret.");
+
+static const struct sl_setting tenants_rows[] = {
+	ROW(sl_tenants_config, where, NULL, WHERE),
+	ROW(sl_tenants_config, file, "file", PATH,
+	    .help = "The tenants file (keys classes, tenants); read again when it changes."),
+	ROW(sl_tenants_config, identify, "identify", LIST, .element = SL_TYPE_CHOICE,
+	    .object = &identify_settings, .shorthand = "by",
+	    .help = "Ways to name a call's tenant, in order. Unset: [credential]."),
+	ROW(sl_tenants_config, credentials, "credentials", LIST, .element = SL_TYPE_CHOICE,
+	    .object = &credential_header_settings, .shorthand = "header",
+	    .help = "Headers that carry secrets. Unset: Authorization with Bearer, Basic, ApiKey, "
+		    "Api-Token and Api-Key, and x-api-key, api-key, x-honeycomb-team, dd-api-key, "
+		    "signoz-ingestion-key, x-sf-token."),
+	ROW(sl_tenants_config, unknown, "unknown", STRING, .preset = "refuse",
+	    .help = "Calls that name no tenant we know: refuse, or the tenant they belong to. An "
+		    "unknown credential is refused always."),
+	ROW(sl_tenants_config, fallback, "default", STRING,
+	    .help = "The tenant of calls without any credential or claim. Unset: as unknown says."),
+	FILE_ROWS(sl_tenants_config, inline_., "list"),
+};
+static const struct sl_settings tenants_settings = SETTINGS(
+	"tenants", sl_tenants_config, tenants_rows,
+	.help = "Who calls belong to. With no tenants at all, every call belongs to one "
+		"tenant named default.");
+
+static const struct sl_setting quotas_rows[] = {
+	ROW(sl_quotas_config, mode, "mode", ENUM, .choices = modes, .preset = "enforce",
+	    .help = "For tenants that do not say: enforce, or observe: count what would be "
+		    "refused and refuse nothing."),
+};
+static const struct sl_settings quotas_settings = SETTINGS(
+	"quotas", sl_quotas_config, quotas_rows, .help = "How quotas work, for all tenants.");
+
+static const struct sl_setting module_rows[] = {
+	ROW(sl_tenants_module_config, tenants, "tenants", OBJECT, .object = &tenants_settings,
+	    .help = "Who calls belong to."),
+	ROW(sl_tenants_module_config, quotas, "quotas", OBJECT, .object = &quotas_settings,
+	    .help = "How quotas work."),
+};
+static const struct sl_settings module_settings = SETTINGS("tenants module",
+							   sl_tenants_module_config, module_rows,
+							   .help = "Tenants and their quotas.");
+
+static void *build(const void *object, const struct sl_build *build)
+{
+	const struct sl_tenants_module_config *config = object;
+	const struct sl_tenants *before = build->before ? build->before->parts[SL_MODULE_TENANTS]
+							: NULL;
+	const struct sl_tenants_file *files[2] = {&config->tenants.inline_};
+	struct sl_loaded loaded = {0};
+	uint32_t count = 1;
+
+	if (config->tenants.file) {
+		if (sl_settings_load(&sl_tenants_file_settings, config->tenants.file, &loaded,
+				     build->errors))
+			return NULL;
+		files[count++] = loaded.object;
+	}
+
+	struct sl_tenants *tenants = sl_tenants_build(config, files, count, before, build->errors);
+
+	if (config->tenants.file)
+		sl_loaded_fini(&loaded);
+	return tenants;
+}
+
+static void destroy(void *part)
+{
+	sl_tenants_destroy(part);
+}
+
+const struct sl_module sl_tenants_module = {
+	.id = SL_MODULE_TENANTS,
+	.name = "tenants",
+	.settings = &module_settings,
+	.build = build,
+	.destroy = destroy,
+};

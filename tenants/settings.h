@@ -1,0 +1,91 @@
+#pragma once
+
+#include "config/module.h"
+
+// The configuration as loaded: what the tables in settings.c fill. The tenants file has the keys
+// `classes` and `tenants`; the main file `tenants` (with the same two inside, for small set-ups)
+// and `quotas`.
+//
+// Threading: control thread.
+enum sl_quota_mode { SL_QUOTA_ENFORCE, SL_QUOTA_OBSERVE };
+
+struct sl_quota_config {
+	double bytes, spans, points, log_records, requests; // a second; 0: no limit
+	uint64_t burst_ns;
+	uint64_t in_flight_bytes, in_flight_requests; // 0: no limit
+	uint32_t mode;                                // enum sl_quota_mode
+	struct {                                      // which keys the file names
+		bool bytes, spans, points, log_records, requests, burst, in_flight_bytes,
+			in_flight_requests, mode;
+	} has;
+};
+
+struct sl_class_config {
+	const char *name;
+	struct sl_where where;
+	uint64_t priority;
+	uint64_t body_bytes;
+	struct sl_quota_config quota;
+};
+
+struct sl_credential_config {
+	struct sl_where where;
+	const char *digest;  // "sha256:<64 hex digits>"
+	const char *expires; // RFC 3339; NULL: never
+};
+
+struct sl_tenant_config {
+	const char *name;
+	struct sl_where where;
+	const char *class_name;
+	struct sl_list credentials;  // struct sl_credential_config
+	struct sl_list certificates; // const char *
+	bool suspended;
+	uint64_t body_bytes;
+	bool has_body_bytes;
+	struct sl_quota_config *quota; // only the keys it names count
+};
+
+// The tenants file.
+struct sl_tenants_file {
+	struct sl_list classes; // struct sl_class_config
+	struct sl_list tenants; // struct sl_tenant_config
+};
+extern const struct sl_settings sl_tenants_file_settings;
+
+enum sl_identify_by { SL_IDENTIFY_CREDENTIAL, SL_IDENTIFY_CERTIFICATE, SL_IDENTIFY_CLAIM };
+
+struct sl_identify_config {
+	struct sl_where where;
+	uint32_t by;                 // enum sl_identify_by
+	const char *header;          // a trusted header
+	struct sl_list resource;     // const char *: attributes
+	struct sl_list trusted_from; // const char *: CIDRs or "mtls"
+	bool open;
+};
+
+struct sl_credential_header_config {
+	struct sl_where where;
+	const char *header;
+	const char *scheme; // NULL: the whole value
+};
+
+struct sl_tenants_config {
+	struct sl_where where;
+	const char *file;
+	struct sl_list identify;    // struct sl_identify_config
+	struct sl_list credentials; // struct sl_credential_header_config
+	const char *unknown;        // "refuse" or a tenant
+	const char *fallback;       // of calls that name nobody; NULL: as `unknown`
+	struct sl_tenants_file inline_;
+};
+
+struct sl_quotas_config {
+	uint32_t mode;
+};
+
+// What the module's rows fill.
+struct sl_tenants_module_config {
+	struct sl_tenants_config tenants;
+	struct sl_quotas_config quotas;
+};

@@ -1,0 +1,463 @@
+#include "tenants/shard.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define SLOT_OF_BYTES (SL_TENANTS_MAX * sizeof(uint32_t))
+// A chunk that nobody spends from goes back to the pool after two ticks.
+#define UNUSED_NS (2 * SL_QUOTA_TICK_NS)
+// What shards hold unspent: together two ticks' worth of the rate, or 1/8 of a limit in flight.
+#define LEASE_S               0.02
+#define LEASE_IN_FLIGHT_SHIFT 3
+// What is in flight ends when it ends; nobody knows when.
+#define IN_FLIGHT_WAIT_NS (100 * SL_MS)
+#define WAIT_MIN_NS       SL_MS
+#define WAIT_MAX_NS       (3600 * SL_S)
+
+#define SL_COUNTER_STRUCT_ struct sl_tenants_counters
+SL_COUNTER_ROWS(tenants, SL_TENANTS_COUNTERS)
+
+// --- slots ---------------------------------------------------------------------------------------
+
+static void return_chunk(struct sl_tenants_shard *self, struct sl_tenants_slot *slot, unsigned i)
+{
+	if (slot->chunk[i] == 0)
+		return;
+	// Tokens of a rate without a limit were made up, not drawn. Their number tells, not the
+	// limits, which may be an older snapshot's and gone.
+	if (i >= SL_DIMENSION_RATES || slot->chunk[i] < SL_UNLIMITED) {
+		sl_quota_pool_return(slot->pool, i, slot->chunk[i]);
+		sl_count(&self->counters.returns[0], 1);
+	}
+	slot->chunk[i] = 0;
+}
+
+static void drop_slot(struct sl_tenants_shard *self, struct sl_tenants_slot *slot)
+{
+	for (unsigned i = 0; i < SL_DIMENSIONS; i++)
+		return_chunk(self, slot, i);
+	if (slot->refused)
+		__atomic_fetch_add(&slot->pool->refused_requests, slot->refused, __ATOMIC_RELAXED);
+	slot->refused = 0;
+	slot->pool = NULL;
+	self->slot_of[slot->tenant] = 0;
+}
+
+static __attribute__((noinline)) struct sl_tenants_slot *make_slot(struct sl_tenants_shard *self,
+								   sl_tenant_id tenant)
+{
+	const struct sl_tenant_entry *entry = &self->tenants->entries[tenant];
+	struct sl_tenants_slot *slot;
+
+	assert(tenant < self->tenants->entry_count);
+	do
+		slot = &self->slots[self->hand++ % SL_TENANTS_SLOTS];
+	while (slot->pool && slot->stamp == self->stamp);
+	if (slot->pool)
+		drop_slot(self, slot);
+	// A tenant that is gone may still have requests under way: they are nobody's quota.
+	slot->limits = entry->limits ? entry->limits : &sl_limits_none;
+	slot->pool = entry->pool;
+	slot->tenant = tenant;
+	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++)
+		if (!sl_limit_is_set(&slot->limits->dimensions[i]))
+			slot->chunk[i] = INT64_MAX / 2;
+	self->slot_of[tenant] = (uint32_t)(slot - self->slots) + 1;
+	return slot;
+}
+
+SL_INLINE struct sl_tenants_slot *slot_of(struct sl_tenants_shard *self, sl_tenant_id tenant)
+{
+	assert(tenant < SL_TENANTS_MAX);
+
+	const uint32_t at = self->slot_of[tenant];
+	struct sl_tenants_slot *slot = at ? &self->slots[at - 1] : make_slot(self, tenant);
+
+	slot->used_ns = self->now_ns;
+	slot->stamp = self->stamp;
+	return slot;
+}
+
+// For calls about one tenant, outside of a batch.
+SL_INLINE struct sl_tenants_slot *only_slot_of(struct sl_tenants_shard *self, sl_tenant_id tenant)
+{
+	self->stamp++;
+	return slot_of(self, tenant);
+}
+
+struct sl_tenants_shard *sl_tenants_shard_create(uint32_t shard, uint32_t shards,
+						 struct sl_metrics *metrics)
+{
+	struct sl_tenants_shard *self = calloc(1, sizeof(*self));
+
+	if (!self)
+		return NULL;
+	self->shard = shard;
+	while (UINT32_C(1) << self->shard_shift < shards)
+		self->shard_shift++;
+	self->slots = calloc(SL_TENANTS_SLOTS, sizeof(*self->slots));
+	self->cache = calloc(1, sizeof(*self->cache));
+	// Address space for every number there may be; pages come as tenants do.
+	self->slot_of = mmap(NULL, SLOT_OF_BYTES, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (self->slot_of == MAP_FAILED)
+		self->slot_of = NULL;
+	if (!self->slots || !self->cache || !self->slot_of || sl_identity_cache_init(self->cache))
+		goto fail;
+	sl_random_init(&self->random,
+		       sl_random_next(&(struct sl_random){shard + 1}) ^ (uint64_t)(uintptr_t)self);
+	if (metrics) {
+		if (sl_metrics_add(metrics, sl_tenants_counter_rows, sl_tenants_counter_row_count,
+				   &self->counters, (int)shard, NULL))
+			goto fail;
+		self->metrics = metrics;
+	}
+	return self;
+fail:
+	sl_tenants_shard_destroy(self);
+	return NULL;
+}
+
+// What the chunks hold goes with the pools: the process ends, or its snapshots do.
+void sl_tenants_shard_destroy(struct sl_tenants_shard *self)
+{
+	if (!self)
+		return;
+	if (self->metrics)
+		sl_metrics_remove(self->metrics, &self->counters);
+	if (self->slot_of)
+		munmap(self->slot_of, SLOT_OF_BYTES);
+	free(self->slots);
+	free(self->cache);
+	free(self);
+}
+
+void sl_tenants_shard_turn(struct sl_tenants_shard *self, const struct sl_tenants *tenants,
+			   uint64_t now_ns)
+{
+	self->tenants = tenants;
+	self->now_ns = now_ns;
+	if (SL_UNLIKELY(self->generation != tenants->generation)) {
+		// Limits changed: chunks were cut by the old ones.
+		for (uint32_t i = 0; i < SL_TENANTS_SLOTS && self->generation; i++) {
+			struct sl_tenants_slot *slot = &self->slots[i];
+
+			if (slot->pool)
+				drop_slot(self, slot);
+		}
+		self->generation = tenants->generation;
+		if (self->shard == 0)
+			sl_gauge(&self->counters.tenants[0], tenants->tenant_count);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		struct sl_tenants_slot *slot = &self->slots[self->hand++ % SL_TENANTS_SLOTS];
+
+		if (slot->pool && slot->used_ns + UNUSED_NS < now_ns)
+			drop_slot(self, slot);
+	}
+}
+
+// --- spending ------------------------------------------------------------------------------------
+
+// How much a chunk may hold beyond what is spent at once.
+static int64_t chunk_max(const struct sl_tenants_shard *self, const struct sl_limit *limit)
+{
+	if (limit->per_s > 0)
+		return (int64_t)(limit->per_s * LEASE_S) >> self->shard_shift;
+	return limit->burst >> (LEASE_IN_FLIGHT_SHIFT + self->shard_shift);
+}
+
+// When the bucket has what this request needs, a little later for each one who asks, so that they
+// do not all come back at once.
+static uint64_t wait_for(struct sl_tenants_shard *self, const struct sl_limit *limit,
+			 int64_t missing)
+{
+	const double ns = limit->per_s > 0 ? (double)missing / limit->per_s * (double)SL_S
+					   : (double)IN_FLIGHT_WAIT_NS;
+	uint64_t wait_ns = ns >= (double)WAIT_MAX_NS ? WAIT_MAX_NS : (uint64_t)ns + 1;
+
+	wait_ns = SL_MAX(wait_ns, WAIT_MIN_NS);
+	return wait_ns + sl_random_below(&self->random, wait_ns / 5 + 1);
+}
+
+// Spends from the chunk, filling it from the pool first when it is short. 0, or the wait in ns.
+static __attribute__((noinline)) uint64_t spend_slowly(struct sl_tenants_shard *self,
+						       struct sl_tenants_slot *slot, unsigned i,
+						       int64_t cost)
+{
+	const struct sl_limit *limit = &slot->limits->dimensions[i];
+	int64_t *own = &slot->chunk[i], missing = 0, took;
+
+	if (*own >= cost) {
+		*own -= cost;
+		return 0;
+	}
+	took = sl_quota_pool_draw(slot->pool, i, limit, *own, cost, chunk_max(self, limit),
+				  1 + self->shard_shift, &missing);
+	if (took < 0)
+		return wait_for(self, limit, missing);
+	sl_count(&self->counters.draws[0], 1);
+	*own += took - cost;
+	if (i < SL_DIMENSION_RATES)
+		sl_quota_pool_wake(slot->pool, &self->tenants->registry->authority.woken);
+	return 0;
+}
+
+static int64_t as_tokens(uint64_t amount)
+{
+	return (int64_t)SL_MIN(amount, (uint64_t)SL_UNLIMITED / 4);
+}
+
+// All of the charge or none. Returns 0, or the longest wait and its dimension.
+SL_INLINE uint64_t spend(struct sl_tenants_shard *self, struct sl_tenants_slot *slot,
+			 const struct sl_charge *charge, unsigned item, unsigned *dimension)
+{
+	const unsigned which[3] = {SL_DIMENSION_BYTES, item, SL_DIMENSION_REQUESTS};
+	const int64_t cost[3] = {as_tokens(charge->bytes), as_tokens(charge->items),
+				 as_tokens(charge->requests)};
+	uint64_t wait_ns = 0;
+	unsigned spent = 0;
+
+	if (SL_LIKELY(slot->chunk[which[0]] >= cost[0] && slot->chunk[which[1]] >= cost[1] &&
+		      slot->chunk[which[2]] >= cost[2])) {
+		for (unsigned i = 0; i < 3; i++)
+			slot->chunk[which[i]] -= cost[i];
+		return 0;
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		const uint64_t one_ns = spend_slowly(self, slot, which[i], cost[i]);
+
+		if (one_ns == 0)
+			spent |= 1u << i;
+		if (one_ns > wait_ns) {
+			wait_ns = one_ns;
+			*dimension = which[i];
+		}
+	}
+	if (wait_ns == 0)
+		return 0;
+	// What was spent and the fragments go back to the pool, where every shard sees them.
+	for (unsigned i = 0; i < 3; i++) {
+		if (spent & 1u << i)
+			slot->chunk[which[i]] += cost[i];
+		if (sl_limit_is_set(&slot->limits->dimensions[which[i]]))
+			return_chunk(self, slot, which[i]);
+	}
+	return wait_ns;
+}
+
+// More in the chunk than a shard should hold: the pool gets it.
+SL_INLINE void spill(struct sl_tenants_shard *self, struct sl_tenants_slot *slot, unsigned i)
+{
+	const struct sl_limit *limit = &slot->limits->dimensions[i];
+
+	if (SL_UNLIKELY(slot->chunk[i] > 2 * chunk_max(self, limit)) &&
+	    (i >= SL_DIMENSION_RATES || sl_limit_is_set(limit)))
+		return_chunk(self, slot, i);
+}
+
+// A part's share of its request's bytes.
+static uint64_t part_bytes(const struct sl_part *part)
+{
+	const struct sl_view *view = &part->request->view;
+
+	if (part->request->part_count <= 1 || view->item_count == 0)
+		return view->body.size;
+	return view->body.size * part->offered_items / view->item_count;
+}
+
+static enum sl_reason refuse(struct sl_tenants_shard *self, struct sl_tenants_slot *slot,
+			     unsigned dimension, enum sl_reason reason)
+{
+	if (slot->limits->observe) {
+		sl_count(&self->counters.observed[dimension], 1);
+		return SL_REASON_NONE;
+	}
+	sl_count(&self->counters.refused[dimension], 1);
+	slot->refused++;
+	return reason;
+}
+
+void sl_tenants_quota_stage(void *state, struct sl_batch *batch)
+{
+	struct sl_tenants_shard *self = state;
+	struct sl_tenants_slot *slots[SL_BATCH_MAX];
+	const uint16_t offered = batch->count;
+	uint16_t kept = 0;
+
+	assert(offered <= SL_BATCH_MAX);
+	self->stamp++; // none of these slots may take another's place
+	for (uint16_t i = 0; i < offered; i++) {
+		slots[i] = slot_of(self, batch->parts[i]->tenant);
+		sl_prefetch(slots[i]);
+	}
+	for (uint16_t i = 0; i < offered; i++) {
+		struct sl_part *part = batch->parts[i];
+		const struct sl_charge charge = {part_bytes(part), part->offered_items, 1};
+		unsigned dimension = 0;
+		const uint64_t wait_ns = spend(self, slots[i], &charge,
+					       SL_DIMENSION_SPANS + part->request->signal,
+					       &dimension);
+
+		if (SL_LIKELY(wait_ns == 0)) {
+			part->charge = charge;
+			part->charged_generation = (uint32_t)self->generation;
+		} else if (refuse(self, slots[i], dimension, SL_REASON_QUOTA_EXCEEDED)) {
+			sl_batch_refuse(batch, part, SL_REASON_QUOTA_EXCEEDED, wait_ns);
+			continue;
+		}
+		batch->parts[kept++] = part;
+	}
+	batch->count = kept;
+}
+
+void sl_tenants_refund(struct sl_tenants_shard *self, struct sl_part *part)
+{
+	const unsigned item = SL_DIMENSION_SPANS + part->request->signal;
+	struct sl_tenants_slot *slot;
+
+	if (part->charged_generation != (uint32_t)self->generation)
+		return; // not charged, or before a reload: other limits
+	slot = only_slot_of(self, part->tenant);
+	slot->chunk[SL_DIMENSION_BYTES] += as_tokens(part->charge.bytes);
+	slot->chunk[item] += as_tokens(part->charge.items);
+	slot->chunk[SL_DIMENSION_REQUESTS] += as_tokens(part->charge.requests);
+	spill(self, slot, SL_DIMENSION_BYTES);
+	spill(self, slot, item);
+	spill(self, slot, SL_DIMENSION_REQUESTS);
+	part->charge = (struct sl_charge){0};
+	part->charged_generation = 0;
+}
+
+// --- at the head ---------------------------------------------------------------------------------
+
+struct sl_identity sl_tenants_identify(struct sl_tenants_shard *self,
+				       const struct sl_identity_claim *claim, uint64_t wall_ns)
+{
+	const struct sl_identity identity = sl_identity_find(self->tenants, self->cache, claim,
+							     wall_ns);
+
+	sl_gauge(&self->counters.lookups[0], self->cache->lookups);
+	sl_gauge(&self->counters.hits[0], self->cache->hits);
+	if (identity.reason != SL_REASON_NONE)
+		sl_count(&self->counters.unknown[0], 1);
+	return identity;
+}
+
+enum sl_reason sl_tenants_admit_head(struct sl_tenants_shard *self, sl_tenant_id tenant,
+				     enum sl_signal signal, uint64_t body_bytes_min,
+				     uint64_t *retry_after_ns)
+{
+	struct sl_tenants_slot *slot = only_slot_of(self, tenant);
+	const struct {
+		unsigned dimension;
+		int64_t cost;
+	} least[] = {
+		{SL_DIMENSION_BYTES, as_tokens(SL_MAX(body_bytes_min, 1))},
+		{SL_DIMENSION_SPANS + signal, 1},
+		{SL_DIMENSION_REQUESTS, 1},
+	};
+
+	if (self->tenants->entries[tenant].suspended)
+		return SL_REASON_SUSPENDED;
+	if (slot->limits->observe)
+		return SL_REASON_NONE; // counted once, by the stage
+	for (unsigned i = 0; i < SL_COUNT_OF(least); i++) {
+		const unsigned dimension = least[i].dimension;
+		const struct sl_limit *limit = &slot->limits->dimensions[dimension];
+
+		if (SL_LIKELY(slot->chunk[dimension] >= least[i].cost))
+			continue;
+
+		const int64_t level = slot->chunk[dimension] +
+				      sl_quota_pool_level(slot->pool, dimension);
+		const int64_t need = sl_limit_need(limit, least[i].cost);
+
+		if (level >= need)
+			continue;
+		*retry_after_ns = wait_for(self, limit, need - level);
+		return refuse(self, slot, dimension, SL_REASON_QUOTA_EXCEEDED);
+	}
+	return SL_REASON_NONE;
+}
+
+enum sl_reason sl_tenants_take_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenant,
+					 uint64_t bytes, uint64_t *retry_after_ns)
+{
+	struct sl_tenants_slot *slot = only_slot_of(self, tenant);
+	int64_t *own = slot->chunk;
+	const int64_t cost = as_tokens(bytes);
+	uint64_t wait_ns;
+	unsigned dimension = SL_DIMENSION_IN_FLIGHT_REQUESTS;
+
+	wait_ns = spend_slowly(self, slot, dimension, 1);
+	if (wait_ns == 0) {
+		dimension = SL_DIMENSION_IN_FLIGHT_BYTES;
+		wait_ns = spend_slowly(self, slot, dimension, cost);
+		if (SL_LIKELY(wait_ns == 0))
+			return SL_REASON_NONE;
+		own[SL_DIMENSION_IN_FLIGHT_REQUESTS]++;
+	}
+	return_chunk(self, slot, SL_DIMENSION_IN_FLIGHT_REQUESTS);
+	return_chunk(self, slot, SL_DIMENSION_IN_FLIGHT_BYTES);
+	if (refuse(self, slot, dimension, SL_REASON_IN_FLIGHT_EXCEEDED)) {
+		*retry_after_ns = wait_ns;
+		return SL_REASON_IN_FLIGHT_EXCEEDED;
+	}
+	// Observed only: it is in flight all the same, so the pool owes it.
+	sl_quota_pool_return(slot->pool, SL_DIMENSION_IN_FLIGHT_REQUESTS, -1);
+	sl_quota_pool_return(slot->pool, SL_DIMENSION_IN_FLIGHT_BYTES, -cost);
+	return SL_REASON_NONE;
+}
+
+void sl_tenants_give_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenant, uint64_t bytes)
+{
+	struct sl_tenants_slot *slot = only_slot_of(self, tenant);
+
+	slot->chunk[SL_DIMENSION_IN_FLIGHT_BYTES] += as_tokens(bytes);
+	slot->chunk[SL_DIMENSION_IN_FLIGHT_REQUESTS]++;
+	spill(self, slot, SL_DIMENSION_IN_FLIGHT_BYTES);
+	spill(self, slot, SL_DIMENSION_IN_FLIGHT_REQUESTS);
+}
+
+// --- the control thread --------------------------------------------------------------------------
+
+// Pools of the new snapshot take over its limits; those whose level does not fit wake.
+static void adopt(const struct sl_tenants *tenants)
+{
+	struct sl_registry *registry = tenants->registry;
+
+	for (uint32_t i = 0; i < tenants->entry_count; i++) {
+		const struct sl_tenant_entry *entry = &tenants->entries[i];
+
+		if (entry->limits)
+			sl_authority_adopt(&registry->authority, entry->pool, entry->limits);
+	}
+	registry->adopted = tenants->generation;
+}
+
+void sl_tenants_tick(struct sl_tenants *tenants, uint64_t now_ns)
+{
+	struct sl_registry *registry = tenants->registry;
+	struct sl_authority *authority = &registry->authority;
+	struct sl_quota_pool **at = &authority->awake;
+
+	if (registry->adopted != tenants->generation)
+		adopt(tenants);
+	sl_authority_begin(authority, now_ns);
+	while (*at) {
+		struct sl_quota_pool *pool = *at, *next = pool->next;
+		const struct sl_tenant_entry *entry = pool->tenant < tenants->entry_count
+							      ? &tenants->entries[pool->tenant]
+							      : NULL;
+		const struct sl_limits *limits = entry && entry->limits ? entry->limits
+									: &sl_limits_none;
+
+		// Once it sleeps, a shard may put it on the list of the woken: `next` is read
+		// before.
+		if (sl_authority_fill(pool, limits, now_ns) && sl_authority_sleep(pool, limits))
+			*at = next;
+		else
+			at = &pool->next;
+	}
+}

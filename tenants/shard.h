@@ -1,0 +1,56 @@
+#pragma once
+
+#include "dataplane/base/random.h"
+#include "tenants/identity.h"
+#include "tenants/table.h"
+
+// A shard's side: for each tenant it serves a chunk of tokens of its own, so that most requests
+// touch no memory that another core writes.
+//
+//   by tenant: 4 bytes -> slot (hot tenants only): chunk[dimension] <-draw/return-> pool
+//
+// Threading: owned by one shard. Memory: all taken at creation; a tenant beyond the slots takes the
+// place of one that the batch at work does not use.
+#define SL_TENANTS_SLOTS 2048 // a power of two, and far more than a batch touches
+
+//      field             kind     name                                labels     help
+#define SL_TENANTS_COUNTERS(X)                                                                     \
+	X(refused, COUNTER, "sluice_quota_refused_requests", dimension,                            \
+	  "Requests refused over a tenant's quota, by the dimension that was short.")              \
+	X(observed, COUNTER, "sluice_quota_observed_requests", dimension,                          \
+	  "Requests over quota that mode observe let pass.")                                       \
+	X(draws, COUNTER, "sluice_quota_draws", none, "Chunks of tokens taken from the pools.")    \
+	X(returns, COUNTER, "sluice_quota_returns", none, "Chunks of tokens given back.")          \
+	X(lookups, COUNTER, "sluice_credential_lookups", none, "Secrets looked up.")               \
+	X(hits, COUNTER, "sluice_credential_cache_hits", none,                                     \
+	  "Secrets that were known without a SHA-256.")                                            \
+	X(unknown, COUNTER, "sluice_identity_refused_requests", none,                              \
+	  "Calls whose tenant could not be named or is suspended.")                                \
+	X(tenants, GAUGE, "sluice_tenants", none, "Tenants in the configuration.")
+SL_COUNTERS(tenants, SL_TENANTS_COUNTERS)
+
+struct sl_tenants_slot {
+	int64_t chunk[SL_DIMENSIONS]; // >= 0
+	const struct sl_limits *limits;
+	struct sl_quota_pool *pool; // NULL: the slot is free
+	uint64_t used_ns;
+	sl_tenant_id tenant;
+	uint32_t refused; // not yet told to the pool
+	uint32_t stamp;   // the call that touched it last
+};
+
+struct sl_tenants_shard {
+	const struct sl_tenants *tenants;
+	uint64_t generation; // of the snapshot that the slots' limits point into
+	uint64_t now_ns;
+	uint32_t *slot_of; // by tenant: slot + 1; 0: cold
+	struct sl_tenants_slot *slots;
+	uint32_t hand;        // the next slot to look at
+	uint32_t stamp;       // of the batch at work
+	uint32_t shard_shift; // 2^shard_shift >= the number of shards
+	uint32_t shard;
+	struct sl_random random;
+	struct sl_metrics *metrics;
+	struct sl_identity_cache *cache;
+	struct sl_tenants_counters counters;
+};

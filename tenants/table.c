@@ -1,0 +1,532 @@
+#include "tenants/table.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "dataplane/base/hash.h"
+
+// --- indexes -------------------------------------------------------------------------------------
+
+static int index_init(struct sl_table_index *index, size_t count)
+{
+	uint32_t size = 8;
+
+	while (size < count * 2)
+		size *= 2;
+	index->slots = calloc(size, sizeof(*index->slots));
+	index->mask = size - 1;
+	return index->slots ? 0 : -ENOMEM;
+}
+
+static uint32_t *find_name(const struct sl_tenants *tenants, struct sl_bytes name)
+{
+	const struct sl_table_index *index = &tenants->by_name;
+	uint32_t at = (uint32_t)sl_hash(name) & index->mask;
+
+	for (; index->slots[at]; at = (at + 1) & index->mask) {
+		const struct sl_tenant_entry *entry = &tenants->entries[index->slots[at] - 1];
+
+		if (sl_bytes_equal(sl_bytes(entry->name, entry->name_bytes), name))
+			break;
+	}
+	return &index->slots[at];
+}
+
+static uint32_t *find_digest(const struct sl_tenants *tenants, const uint8_t digest[32])
+{
+	const struct sl_table_index *index = &tenants->by_digest;
+	uint32_t at = (uint32_t)sl_hash(sl_bytes(digest, 32)) & index->mask;
+
+	while (index->slots[at] &&
+	       !sl_hash_equal(tenants->credentials[index->slots[at] - 1].digest, digest, 32))
+		at = (at + 1) & index->mask;
+	return &index->slots[at];
+}
+
+static uint32_t *find_certificate(const struct sl_tenants *tenants, struct sl_bytes name)
+{
+	const struct sl_table_index *index = &tenants->by_certificate;
+	uint32_t at = (uint32_t)sl_hash(name) & index->mask;
+
+	while (index->slots[at] &&
+	       !sl_bytes_equal(sl_bytes_of(tenants->certificates[index->slots[at] - 1].name), name))
+		at = (at + 1) & index->mask;
+	return &index->slots[at];
+}
+
+const struct sl_credential *sl_tenants_credential(const struct sl_tenants *tenants,
+						  const uint8_t digest[32], uint64_t wall_ns)
+{
+	const uint32_t slot = *find_digest(tenants, digest);
+	const struct sl_credential *credential = slot ? &tenants->credentials[slot - 1] : NULL;
+
+	return credential && credential->expires_ns > wall_ns ? credential : NULL;
+}
+
+const struct sl_certificate *sl_tenants_certificate(const struct sl_tenants *tenants,
+						    struct sl_bytes name)
+{
+	const uint32_t slot = *find_certificate(tenants, name);
+
+	return slot ? &tenants->certificates[slot - 1] : NULL;
+}
+
+bool sl_tenants_find(const struct sl_tenants *tenants, struct sl_bytes name, sl_tenant_id *tenant)
+{
+	const uint32_t slot = *find_name(tenants, name);
+
+	*tenant = slot ? slot - 1 : SL_TENANT_NONE;
+	return slot != 0;
+}
+
+bool sl_tenants_info(const struct sl_tenants *tenants, sl_tenant_id tenant,
+		     struct sl_tenant_info *info)
+{
+	if (tenant >= tenants->entry_count || !tenants->entries[tenant].limits)
+		return false;
+
+	const struct sl_tenant_entry *entry = &tenants->entries[tenant];
+
+	*info = (struct sl_tenant_info){
+		.name = sl_bytes(entry->name, entry->name_bytes),
+		.class_name = entry->class_index == UINT16_MAX
+				      ? SL_BYTES_NONE
+				      : sl_bytes_of(tenants->classes[entry->class_index].name),
+		.body_bytes_max = entry->body_bytes_max,
+		.suspended = entry->suspended,
+	};
+	return true;
+}
+
+uint32_t sl_tenants_count(const struct sl_tenants *tenants)
+{
+	return tenants->tenant_count;
+}
+
+const char *sl_tenants_file(const struct sl_tenants *tenants)
+{
+	return tenants->file;
+}
+
+void sl_tenants_destroy(struct sl_tenants *tenants)
+{
+	if (!tenants)
+		return;
+	for (uint32_t i = 0; i < tenants->class_count; i++)
+		free(tenants->classes[i].name);
+	for (uint32_t i = 0; i < tenants->certificate_count; i++)
+		free(tenants->certificates[i].name);
+	for (uint32_t i = 0; i < tenants->own_limits_count; i++)
+		free(tenants->own_limits[i]);
+	sl_identity_rules_fini(&tenants->rules);
+	sl_registry_put(tenants->registry);
+	free(tenants->by_name.slots);
+	free(tenants->by_digest.slots);
+	free(tenants->by_certificate.slots);
+	free(tenants->entries);
+	free(tenants->credentials);
+	free(tenants->certificates);
+	free(tenants->classes);
+	free(tenants->own_limits);
+	free(tenants->file);
+	free(tenants);
+}
+
+// --- building ------------------------------------------------------------------------------------
+
+struct sl_limits sl_tenants_limits(const struct sl_quota_config *of_class,
+				   const struct sl_quota_config *own, bool observe)
+{
+	static const struct sl_quota_config nothing = {.burst_ns = SL_S};
+	struct sl_quota_config quota = of_class ? *of_class : nothing;
+
+	if (own) {
+#define REPLACE(field, named) quota.field = own->has.named ? own->field : quota.field
+		REPLACE(bytes, bytes);
+		REPLACE(spans, spans);
+		REPLACE(points, points);
+		REPLACE(log_records, log_records);
+		REPLACE(requests, requests);
+		REPLACE(burst_ns, burst);
+		REPLACE(in_flight_bytes, in_flight_bytes);
+		REPLACE(in_flight_requests, in_flight_requests);
+		REPLACE(mode, mode);
+#undef REPLACE
+		quota.has.mode |= own->has.mode;
+	}
+	return (struct sl_limits){
+		.dimensions =
+			{
+				sl_limit_rate(quota.bytes, quota.burst_ns),
+				sl_limit_rate(quota.spans, quota.burst_ns),
+				sl_limit_rate(quota.points, quota.burst_ns),
+				sl_limit_rate(quota.log_records, quota.burst_ns),
+				sl_limit_rate(quota.requests, quota.burst_ns),
+				sl_limit_in_flight(quota.in_flight_bytes),
+				sl_limit_in_flight(quota.in_flight_requests),
+			},
+		.observe = quota.has.mode ? quota.mode == SL_QUOTA_OBSERVE : observe,
+	};
+}
+
+// The state of one build.
+struct builder {
+	struct sl_tenants *tenants;
+	const struct sl_tenants_file *const *files;
+	uint32_t file_count;
+	struct sl_errors *errors;
+	struct sl_table_index classes;
+};
+
+static uint32_t *find_class(const struct builder *builder, struct sl_bytes name)
+{
+	const struct sl_table_index *index = &builder->classes;
+	uint32_t at = (uint32_t)sl_hash(name) & index->mask;
+
+	while (index->slots[at] &&
+	       !sl_bytes_equal(sl_bytes_of(builder->tenants->classes[index->slots[at] - 1].name),
+			       name))
+		at = (at + 1) & index->mask;
+	return &index->slots[at];
+}
+
+static int add_class(struct builder *builder, const struct sl_class_config *from)
+{
+	struct sl_tenants *tenants = builder->tenants;
+	const struct sl_bytes name = sl_bytes_of(from->name);
+
+	if (!sl_tenant_name_valid(name)) {
+		sl_errors_add(builder->errors, &from->where, "%s is no name of a class",
+			      from->name);
+		return 0;
+	}
+
+	uint32_t *slot = find_class(builder, name);
+
+	if (*slot) {
+		sl_errors_add(builder->errors, &from->where, "there is another class %s",
+			      from->name);
+		return 0;
+	}
+
+	struct sl_tenant_class *class = &tenants->classes[tenants->class_count];
+
+	class->name = strdup(from->name);
+	if (!class->name)
+		return -ENOMEM;
+	class->priority = from->priority;
+	class->body_bytes_max = from->body_bytes;
+	class->quota = from->quota;
+	class->limits = sl_tenants_limits(&class->quota, NULL, tenants->observe);
+	*slot = ++tenants->class_count;
+	return 0;
+}
+
+static int add_credentials(struct builder *builder, const struct sl_tenant_config *from,
+			   sl_tenant_id tenant)
+{
+	struct sl_tenants *tenants = builder->tenants;
+	const struct sl_credential_config *config = from->credentials.items;
+
+	for (size_t i = 0; i < from->credentials.count; i++) {
+		struct sl_credential *to = &tenants->credentials[tenants->credential_count];
+
+		to->tenant = tenant;
+		to->expires_ns = UINT64_MAX;
+		if (sl_tenants_parse_digest(config[i].digest, to->digest)) {
+			sl_errors_add(builder->errors, &config[i].where,
+				      "a credential of %s is not sha256: and 64 hexadecimal digits",
+				      from->name);
+			continue;
+		}
+		if (config[i].expires && sl_tenants_parse_time(config[i].expires, &to->expires_ns))
+			sl_errors_add(builder->errors, &config[i].where,
+				      "%s is not a time as 2027-01-31T00:00:00Z",
+				      config[i].expires);
+
+		uint32_t *slot = find_digest(tenants, to->digest);
+
+		if (*slot) {
+			const sl_tenant_id other = tenants->credentials[*slot - 1].tenant;
+			const struct sl_tenant_entry *entry = &tenants->entries[other];
+
+			sl_errors_add(builder->errors, &config[i].where,
+				      "a credential of %s is one of %.*s already", from->name,
+				      (int)entry->name_bytes, (const char *)entry->name);
+			continue;
+		}
+		*slot = ++tenants->credential_count;
+	}
+	return 0;
+}
+
+static int add_certificates(struct builder *builder, const struct sl_tenant_config *from,
+			    sl_tenant_id tenant)
+{
+	struct sl_tenants *tenants = builder->tenants;
+	const char *const *names = from->certificates.items;
+
+	for (size_t i = 0; i < from->certificates.count; i++) {
+		uint32_t *slot = find_certificate(tenants, sl_bytes_of(names[i]));
+		struct sl_certificate *to = &tenants->certificates[tenants->certificate_count];
+
+		if (*slot) {
+			sl_errors_add(builder->errors, &from->where,
+				      "two tenants have the certificate %s", names[i]);
+			continue;
+		}
+		to->name = strdup(names[i]);
+		if (!to->name)
+			return -ENOMEM;
+		to->tenant = tenant;
+		*slot = ++tenants->certificate_count;
+	}
+	return 0;
+}
+
+// A tenant's limits: its class' own struct, unless it overrides something.
+static const struct sl_limits *limits_of(struct builder *builder,
+					 const struct sl_tenant_config *from, uint32_t class_slot)
+{
+	struct sl_tenants *tenants = builder->tenants;
+	const struct sl_tenant_class *class = class_slot ? &tenants->classes[class_slot - 1] : NULL;
+
+	if (!from->quota)
+		return class ? &class->limits : &sl_limits_none;
+
+	struct sl_limits *own = malloc(sizeof(*own));
+
+	if (!own)
+		return NULL;
+	*own = sl_tenants_limits(class ? &class->quota : NULL, from->quota, tenants->observe);
+	tenants->own_limits[tenants->own_limits_count++] = own;
+	return own;
+}
+
+static int add_tenant(struct builder *builder, const struct sl_tenant_config *from,
+		      sl_tenant_id tenant)
+{
+	struct sl_tenants *tenants = builder->tenants;
+	struct sl_tenant_entry *entry = &tenants->entries[tenant];
+	uint32_t class_slot = 0;
+	int error;
+
+	if (from->class_name) {
+		class_slot = *find_class(builder, sl_bytes_of(from->class_name));
+		if (!class_slot)
+			sl_errors_add(builder->errors, &from->where,
+				      "tenant %s: there is no class %s", from->name,
+				      from->class_name);
+	}
+	if (entry->limits) {
+		sl_errors_add(builder->errors, &from->where, "there is another tenant %s",
+			      from->name);
+		return 0;
+	}
+	entry->limits = limits_of(builder, from, class_slot);
+	if (!entry->limits)
+		return -ENOMEM;
+	entry->suspended = from->suspended;
+	entry->class_index = class_slot ? (uint16_t)(class_slot - 1) : UINT16_MAX;
+	entry->body_bytes_max = from->has_body_bytes ? from->body_bytes
+				: class_slot ? tenants->classes[class_slot - 1].body_bytes_max
+					     : 0;
+	*find_name(tenants, sl_bytes(entry->name, entry->name_bytes)) = tenant + 1;
+	tenants->tenant_count++;
+	sl_authority_introduce(entry->pool, entry->limits);
+	error = add_credentials(builder, from, tenant);
+	return error ? error : add_certificates(builder, from, tenant);
+}
+
+// Numbers for all names first: the entries' array is made once, as long as the registry.
+static int register_names(struct builder *builder, sl_tenant_id *ids)
+{
+	struct sl_registry *registry = builder->tenants->registry;
+	size_t at = 0;
+
+	for (uint32_t i = 0; i < builder->file_count; i++) {
+		const struct sl_tenant_config *from = builder->files[i]->tenants.items;
+
+		for (size_t j = 0; j < builder->files[i]->tenants.count; j++, at++) {
+			const struct sl_bytes name = sl_bytes_of(from[j].name);
+			int error;
+
+			ids[at] = SL_TENANT_NONE;
+			if (!sl_tenant_name_valid(name)) {
+				sl_errors_add(
+					builder->errors, &from[j].where,
+					"%s is no name of a tenant: 1-150 letters, digits and "
+					"!-_.*'(), not . or ..",
+					from[j].name);
+				continue;
+			}
+			error = sl_registry_add(registry, name, &ids[at]);
+			if (error == -ENOSPC)
+				sl_errors_add(builder->errors, &from[j].where,
+					      "more than %u tenants since the start; restart to "
+					      "forget removed ones",
+					      SL_TENANTS_MAX);
+			if (error)
+				return error;
+		}
+	}
+	return 0;
+}
+
+static int make_arrays(struct builder *builder)
+{
+	struct sl_tenants *tenants = builder->tenants;
+	size_t tenant_count = 1, credentials = 0, certificates = 0, classes = 0, own = 0;
+
+	for (uint32_t i = 0; i < builder->file_count; i++) {
+		const struct sl_tenant_config *from = builder->files[i]->tenants.items;
+
+		classes += builder->files[i]->classes.count;
+		tenant_count += builder->files[i]->tenants.count;
+		for (size_t j = 0; j < builder->files[i]->tenants.count; j++) {
+			credentials += from[j].credentials.count;
+			certificates += from[j].certificates.count;
+			own += from[j].quota != NULL;
+		}
+	}
+	if (classes >= UINT16_MAX) {
+		sl_errors_add(builder->errors, NULL, "more than %d classes", UINT16_MAX - 1);
+		return -EINVAL;
+	}
+	tenants->credentials = calloc(credentials + 1, sizeof(*tenants->credentials));
+	tenants->certificates = calloc(certificates + 1, sizeof(*tenants->certificates));
+	tenants->classes = calloc(classes + 1, sizeof(*tenants->classes));
+	tenants->own_limits = calloc(own + 1, sizeof(*tenants->own_limits));
+	if (!tenants->credentials || !tenants->certificates || !tenants->classes ||
+	    !tenants->own_limits || index_init(&tenants->by_name, tenant_count) ||
+	    index_init(&tenants->by_digest, credentials) ||
+	    index_init(&tenants->by_certificate, certificates) ||
+	    index_init(&builder->classes, classes))
+		return -ENOMEM;
+	return 0;
+}
+
+// An entry for every number there is: also of tenants that are gone, whose requests may be in
+// flight.
+static int make_entries(struct sl_tenants *tenants)
+{
+	const struct sl_registry *registry = tenants->registry;
+
+	tenants->entry_count = registry->count;
+	tenants->entries = calloc((size_t)registry->count + 1, sizeof(*tenants->entries));
+	if (!tenants->entries)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < registry->count; i++) {
+		struct sl_tenant_entry *entry = &tenants->entries[i];
+
+		entry->pool = sl_registry_pool(registry, i);
+		entry->name = registry->names[i].data;
+		entry->name_bytes = (uint8_t)registry->names[i].size;
+		entry->class_index = UINT16_MAX;
+	}
+	return 0;
+}
+
+static int fill(struct builder *builder)
+{
+	size_t count = 0, at = 0;
+	sl_tenant_id *ids;
+	int error;
+
+	for (uint32_t i = 0; i < builder->file_count; i++)
+		count += builder->files[i]->tenants.count;
+	ids = calloc(count + 1, sizeof(*ids));
+	error = ids ? make_arrays(builder) : -ENOMEM;
+	if (!error)
+		error = register_names(builder, ids);
+	if (!error)
+		error = make_entries(builder->tenants);
+	for (uint32_t i = 0; i < builder->file_count && !error; i++) {
+		const struct sl_class_config *classes = builder->files[i]->classes.items;
+
+		for (size_t j = 0; j < builder->files[i]->classes.count && !error; j++)
+			error = add_class(builder, &classes[j]);
+	}
+	for (uint32_t i = 0; i < builder->file_count && !error; i++) {
+		const struct sl_tenant_config *tenants = builder->files[i]->tenants.items;
+
+		for (size_t j = 0; j < builder->files[i]->tenants.count && !error; j++, at++)
+			if (ids[at] != SL_TENANT_NONE)
+				error = add_tenant(builder, &tenants[j], ids[at]);
+	}
+	free(ids);
+	return error;
+}
+
+static sl_tenant_id named_in_config(struct builder *builder, const char *name, const char *key,
+				    const struct sl_where *where)
+{
+	sl_tenant_id tenant;
+
+	if (!sl_tenants_find(builder->tenants, sl_bytes_of(name), &tenant))
+		sl_errors_add(builder->errors, where, "%s: there is no tenant %s", key, name);
+	return tenant;
+}
+
+static void resolve_defaults(struct builder *builder, const struct sl_tenants_config *config)
+{
+	struct sl_tenants *tenants = builder->tenants;
+
+	tenants->unknown = SL_TENANT_NONE;
+	if (config->unknown && strcmp(config->unknown, "refuse") != 0)
+		tenants->unknown = named_in_config(builder, config->unknown, "tenants.unknown",
+						   &config->where);
+	tenants->fallback = config->fallback ? named_in_config(builder, config->fallback,
+							       "tenants.default", &config->where)
+					     : tenants->unknown;
+}
+
+struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *config,
+				    const struct sl_tenants_file *const *files, uint32_t count,
+				    const struct sl_tenants *before, struct sl_errors *errors)
+{
+	// Without any tenant there is one, for all calls, and nothing to tell them apart by.
+	static struct sl_tenant_config only = {.name = "default"};
+	static const struct sl_tenants_file nobody = {.tenants = {&only, 1}};
+	static const struct sl_tenants_file *const nobody_file = &nobody;
+	const uint32_t errors_before = sl_errors_count(errors);
+	struct sl_tenants *tenants = calloc(1, sizeof(*tenants));
+	struct builder builder = {tenants, files, count, errors, {0}};
+	size_t named = 0;
+	int error = tenants ? 0 : -ENOMEM;
+
+	for (uint32_t i = 0; i < count; i++)
+		named += files[i]->tenants.count;
+	if (!named) {
+		builder.files = &nobody_file;
+		builder.file_count = 1;
+	}
+	if (!error) {
+		tenants->registry = before ? before->registry : sl_registry_create();
+		error = tenants->registry ? 0 : -ENOMEM;
+	}
+	if (!error) {
+		if (before)
+			sl_registry_get(tenants->registry);
+		tenants->generation = ++tenants->registry->generation;
+		tenants->observe = config->quotas.mode == SL_QUOTA_OBSERVE;
+		tenants->file = config->tenants.file ? strdup(config->tenants.file) : NULL;
+		error = config->tenants.file && !tenants->file ? -ENOMEM : fill(&builder);
+	}
+	if (!error && named) {
+		sl_identity_rules_build(&tenants->rules, &config->tenants, errors);
+		resolve_defaults(&builder, &config->tenants);
+	} else if (!error) {
+		sl_tenants_find(tenants, SL_LITERAL("default"), &tenants->fallback);
+		tenants->unknown = tenants->fallback;
+	}
+	free(builder.classes.slots);
+	if (error == -ENOMEM)
+		sl_errors_add(errors, NULL, "tenants: out of memory");
+	if (error || sl_errors_count(errors) != errors_before) {
+		sl_tenants_destroy(tenants);
+		return NULL;
+	}
+	return tenants;
+}

@@ -1,0 +1,89 @@
+#pragma once
+
+#include "tenants/identity.h"
+#include "tenants/registry.h"
+#include "tenants/settings.h"
+#include "tenants/tenants.h"
+
+// A snapshot's tenants: by number what each may do, and by name and by credential who it is.
+//
+// Threading: built by the control thread, read by shards. Memory: one block an array; limits are
+// shared by the tenants of a class that override nothing.
+struct sl_tenant_entry {
+	const struct sl_limits *limits; // NULL: not in this snapshot
+	struct sl_quota_pool *pool;
+	const uint8_t *name;
+	uint64_t body_bytes_max;
+	uint16_t class_index; // UINT16_MAX: none
+	uint8_t name_bytes;
+	bool suspended;
+};
+
+// A class, as tenants see it.
+struct sl_tenant_class {
+	char *name;
+	uint64_t priority;
+	uint64_t body_bytes_max;
+	struct sl_quota_config quota;
+	struct sl_limits limits;
+};
+
+struct sl_credential {
+	uint8_t digest[32];
+	uint64_t expires_ns; // wall time; UINT64_MAX: never
+	sl_tenant_id tenant;
+};
+
+struct sl_certificate {
+	char *name;
+	sl_tenant_id tenant;
+};
+
+// Open addressing, at most half full: a hash -> number + 1 of whatever is indexed.
+struct sl_table_index {
+	uint32_t *slots;
+	uint32_t mask;
+};
+
+struct sl_tenants {
+	struct sl_registry *registry;
+	uint64_t generation;
+	struct sl_tenant_entry *entries; // by id: all that the registry knew when this was built
+	uint32_t entry_count;
+	uint32_t tenant_count;
+	struct sl_table_index by_name, by_digest, by_certificate;
+	struct sl_credential *credentials;
+	uint32_t credential_count;
+	struct sl_certificate *certificates;
+	uint32_t certificate_count;
+	struct sl_tenant_class *classes;
+	uint32_t class_count;
+	struct sl_limits **own_limits; // of tenants that override
+	uint32_t own_limits_count;
+	struct sl_identity_rules rules;
+	sl_tenant_id unknown, fallback; // SL_TENANT_NONE: refuse
+	char *file;
+	bool observe;
+};
+
+// Builds from the main configuration and the given lists of classes and tenants. NULL: problems in
+// `errors`.
+struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *config,
+				    const struct sl_tenants_file *const *files, uint32_t count,
+				    const struct sl_tenants *before, struct sl_errors *errors);
+void sl_tenants_destroy(struct sl_tenants *tenants);
+
+// The live credential with that digest at `wall_ns`, or NULL. Compared in constant time.
+const struct sl_credential *sl_tenants_credential(const struct sl_tenants *tenants,
+						  const uint8_t digest[32], uint64_t wall_ns);
+const struct sl_certificate *sl_tenants_certificate(const struct sl_tenants *tenants,
+						    struct sl_bytes name);
+
+// What a tenant's limits are: its class', with the keys that `own` names (NULL: none) replaced.
+struct sl_limits sl_tenants_limits(const struct sl_quota_config *of_class,
+				   const struct sl_quota_config *own, bool observe);
+
+// RFC 3339 -> ns since the epoch. Returns 0 or -EINVAL.
+int sl_tenants_parse_time(const char *text, uint64_t *wall_ns);
+// "sha256:<64 hex>". Returns 0 or -EINVAL.
+int sl_tenants_parse_digest(const char *text, uint8_t digest[32]);
