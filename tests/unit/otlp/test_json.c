@@ -44,163 +44,146 @@ static enum sl_json_result read_json(enum sl_signal signal, struct sl_bytes json
 
 // What is accepted, as canonical JSON: the writer is the reader's witness, and the oracle of both
 // is protobuf (tests/conform).
+static const struct {
+	const char *why, *json, *want;
+} accepted[] = {
+	{"item 4: nothing", "{}", "{}"},
+	{"white space", " { \"resourceSpans\" : [ ] } \n", "{}"},
+	{"item 44: ids in either case",
+	 SPAN("\"traceId\":\"0102030405060708090A0B0c0d0e0f10\",\"parentSpanId\":"
+	      "\"00000000000"
+	      "0000a\""),
+	 SPAN("\"traceId\":\"0102030405060708090a0b0c0d0e0f10\",\"parentSpanId\":"
+	      "\"00000000000"
+	      "0000a\"")},
+	{"item 49: an empty id is none", SPAN("\"traceId\":\"\",\"name\":\"n\""),
+	 SPAN("\"name\":\"n\"")},
+	{"item 44: links' ids too", SPAN("\"links\":[{\"spanId\":\"FFfffffffffffffe\"}]"),
+	 SPAN("\"links\":[{\"spanId\":\"fffffffffffffffe\"}]")},
+	{"item 44: other bytes are base64", ANY("\"bytesValue\":\"+/8=\""),
+	 ANY("\"bytesValue\":\"+/8=\"")},
+	{"item 48: the other alphabet, unpadded", ANY("\"bytesValue\":\"-_8\""),
+	 ANY("\"bytesValue\":\"+/8=\"")},
+	{"item 45: enums are integers", SPAN("\"kind\":3"), SPAN("\"kind\":3")},
+	{"an enum's number that is new to us", SPAN("\"kind\":99"), SPAN("\"kind\":99")},
+	{"item 46: unknown names, however deep",
+	 SPAN("\"a\":[[{\"traceId\":5}],null,1e9],\"b\":{\"name\":{}},\"kind\":1,\"c\":"
+	      "true"),
+	 SPAN("\"kind\":1")},
+	{"item 46: names have one case", SPAN("\"trace_id\":\"x\",\"Name\":1"), SPAN("")},
+	{"item 47: 64 bits as a number", SPAN("\"startTimeUnixNano\":18446744073709551615"),
+	 SPAN("\"startTimeUnixNano\":\"18446744073709551615\"")},
+	{"item 47: 64 bits as a string", ANY("\"intValue\":\"-9223372036854775808\""),
+	 ANY("\"intValue\":\"-9223372036854775808\"")},
+	{"item 48: null is unset", SPAN("\"name\":null,\"attributes\":null,\"status\":null"),
+	 SPAN("")},
+	{"item 48: an integer with a fraction", ANY("\"intValue\":5.0"), ANY("\"intValue\":\"5\"")},
+	{"item 48: with an exponent", ANY("\"intValue\":1e3"), ANY("\"intValue\":\"1000\"")},
+	{"item 48: in a string", ANY("\"intValue\":\"1e3\""), ANY("\"intValue\":\"1000\"")},
+	{"an exponent that takes the fraction", ANY("\"intValue\":1.50e1"),
+	 ANY("\"intValue\":\"15\"")},
+	{"zero at any exponent", ANY("\"intValue\":0e99999999999"), ANY("\"intValue\":\"0\"")},
+	{"item 48: not a number", ANY("\"doubleValue\":\"NaN\""), ANY("\"doubleValue\":\"NaN\"")},
+	{"item 48: infinity", ANY("\"doubleValue\":\"-Infinity\""),
+	 ANY("\"doubleValue\":\"-Infinity\"")},
+	{"a double in a string", ANY("\"doubleValue\":\"1.5e-3\""), ANY("\"doubleValue\":0.0015")},
+	{"minus zero keeps its sign", ANY("\"doubleValue\":-0.0"), ANY("\"doubleValue\":-0.0")},
+	{"17 digits where they are needed", ANY("\"doubleValue\":0.30000000000000004"),
+	 ANY("\"doubleValue\":0.30000000000000004")},
+	{"item 9: empty values stay", ANY("\"stringValue\":\"\""), ANY("\"stringValue\":\"\"")},
+	{"item 9: an empty array stays", ANY("\"arrayValue\":{}"), ANY("\"arrayValue\":{}")},
+	{"null is no second member", ANY("\"stringValue\":null,\"boolValue\":false"),
+	 ANY("\"boolValue\":false")},
+	{"item 10: known, though it means nothing", ANY("\"stringValueStrindex\":-1"),
+	 ANY("\"stringValueStrindex\":-1")},
+	{"of a name that comes twice, the last",
+	 SPAN("\"kind\":1,\"name\":\"a\",\"name\":\"\",\"kind\":0"), SPAN("")},
+	{"escapes", SPAN("\"name\":\"\\u00e4\\ud83d\\udc0c\\/\\n\\u0000\""),
+	 SPAN("\"name\":\"\xc3\xa4\xf0\x9f\x90\x8c/\\n\\u0000\"")},
+};
+
 static void test_accepted(void **state)
 {
 	(void)state;
-	static const struct {
-		const char *why, *json, *want;
-	} rows[] = {
-		{"item 4: nothing", "{}", "{}"},
-		{"white space", " { \"resourceSpans\" : [ ] } \n", "{}"},
-		{"item 44: ids in either case",
-		 SPAN("\"traceId\":\"0102030405060708090A0B0c0d0e0f10\",\"parentSpanId\":"
-		      "\"00000000000"
-		      "0000a\""),
-		 SPAN("\"traceId\":\"0102030405060708090a0b0c0d0e0f10\",\"parentSpanId\":"
-		      "\"00000000000"
-		      "0000a\"")},
-		{"item 49: an empty id is none", SPAN("\"traceId\":\"\",\"name\":\"n\""),
-		 SPAN("\"name\":\"n\"")},
-		{"item 44: links' ids too", SPAN("\"links\":[{\"spanId\":\"FFfffffffffffffe\"}]"),
-		 SPAN("\"links\":[{\"spanId\":\"fffffffffffffffe\"}]")},
-		{"item 44: other bytes are base64", ANY("\"bytesValue\":\"+/8=\""),
-		 ANY("\"bytesValue\":\"+/8=\"")},
-		{"item 48: the other alphabet, unpadded", ANY("\"bytesValue\":\"-_8\""),
-		 ANY("\"bytesValue\":\"+/8=\"")},
-		{"item 45: enums are integers", SPAN("\"kind\":3"), SPAN("\"kind\":3")},
-		{"an enum's number that is new to us", SPAN("\"kind\":99"), SPAN("\"kind\":99")},
-		{"item 46: unknown names, however deep",
-		 SPAN("\"a\":[[{\"traceId\":5}],null,1e9],\"b\":{\"name\":{}},\"kind\":1,\"c\":"
-		      "true"),
-		 SPAN("\"kind\":1")},
-		{"item 46: names have one case", SPAN("\"trace_id\":\"x\",\"Name\":1"), SPAN("")},
-		{"item 47: 64 bits as a number", SPAN("\"startTimeUnixNano\":18446744073709551615"),
-		 SPAN("\"startTimeUnixNano\":\"18446744073709551615\"")},
-		{"item 47: 64 bits as a string", ANY("\"intValue\":\"-9223372036854775808\""),
-		 ANY("\"intValue\":\"-9223372036854775808\"")},
-		{"item 48: null is unset",
-		 SPAN("\"name\":null,\"attributes\":null,\"status\":null"), SPAN("")},
-		{"item 48: an integer with a fraction", ANY("\"intValue\":5.0"),
-		 ANY("\"intValue\":\"5\"")},
-		{"item 48: with an exponent", ANY("\"intValue\":1e3"),
-		 ANY("\"intValue\":\"1000\"")},
-		{"item 48: in a string", ANY("\"intValue\":\"1e3\""), ANY("\"intValue\":\"1000\"")},
-		{"an exponent that takes the fraction", ANY("\"intValue\":1.50e1"),
-		 ANY("\"intValue\":\"15\"")},
-		{"zero at any exponent", ANY("\"intValue\":0e99999999999"),
-		 ANY("\"intValue\":\"0\"")},
-		{"item 48: not a number", ANY("\"doubleValue\":\"NaN\""),
-		 ANY("\"doubleValue\":\"NaN\"")},
-		{"item 48: infinity", ANY("\"doubleValue\":\"-Infinity\""),
-		 ANY("\"doubleValue\":\"-Infinity\"")},
-		{"a double in a string", ANY("\"doubleValue\":\"1.5e-3\""),
-		 ANY("\"doubleValue\":0.0015")},
-		{"minus zero keeps its sign", ANY("\"doubleValue\":-0.0"),
-		 ANY("\"doubleValue\":-0.0")},
-		{"17 digits where they are needed", ANY("\"doubleValue\":0.30000000000000004"),
-		 ANY("\"doubleValue\":0.30000000000000004")},
-		{"item 9: empty values stay", ANY("\"stringValue\":\"\""),
-		 ANY("\"stringValue\":\"\"")},
-		{"item 9: an empty array stays", ANY("\"arrayValue\":{}"),
-		 ANY("\"arrayValue\":{}")},
-		{"null is no second member", ANY("\"stringValue\":null,\"boolValue\":false"),
-		 ANY("\"boolValue\":false")},
-		{"item 10: known, though it means nothing", ANY("\"stringValueStrindex\":-1"),
-		 ANY("\"stringValueStrindex\":-1")},
-		{"of a name that comes twice, the last",
-		 SPAN("\"kind\":1,\"name\":\"a\",\"name\":\"\",\"kind\":0"), SPAN("")},
-		{"escapes", SPAN("\"name\":\"\\u00e4\\ud83d\\udc0c\\/\\n\\u0000\""),
-		 SPAN("\"name\":\"\xc3\xa4\xf0\x9f\x90\x8c/\\n\\u0000\"")},
-	};
-
-	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+	for (size_t i = 0; i < SL_COUNT_OF(accepted); i++) {
 		char error[160] = "";
 		struct sl_json_text text = {0};
 		struct sl_arena arena;
 		struct sl_bytes wire;
 
-		print_message("%s\n", rows[i].why);
-		assert_int_equal(read_json(SL_TRACES, sl_bytes_of(rows[i].json), false, &arena,
+		print_message("%s\n", accepted[i].why);
+		assert_int_equal(read_json(SL_TRACES, sl_bytes_of(accepted[i].json), false, &arena,
 					   &wire, error, sizeof(error)),
 				 SL_JSON_OK);
 		assert_int_equal(sl_json_from_wire(SL_TRACES, wire, &text), 0);
-		if (!sl_bytes_equal(sl_bytes(text.text, text.size), sl_bytes_of(rows[i].want)))
+		if (!sl_bytes_equal(sl_bytes(text.text, text.size), sl_bytes_of(accepted[i].want)))
 			fail_msg("%.*s", (int)text.size, text.text);
 		sl_json_text_fini(&text);
 		sl_arena_fini(&arena);
 	}
 }
 
+static const struct {
+	const char *why, *json, *error;
+} refused[] = {
+	{"item 49: a short id", SPAN("\"traceId\":\"01\""), AT "traceId: expected 32 hex digits"},
+	{"item 49: a span id as long as a trace id",
+	 SPAN("\"spanId\":\"0102030405060708090a0b0c0d0e0f10\""),
+	 AT "spanId: expected 16 hex digits"},
+	{"item 44: base64 is no id", SPAN("\"spanId\":\"AAAAAAAAAAAAAAA=\""),
+	 AT "spanId: expected 16 hex digits"},
+	{"item 45: an enum's name", SPAN("\"kind\":\"SPAN_KIND_SERVER\""),
+	 AT "kind: expected an enum's number"},
+	{"an integer with a fraction", SPAN("\"kind\":2.5"), AT "kind: expected an enum's number"},
+	{"33 bits", SPAN("\"flags\":4294967296"), AT "flags: expected an unsigned 32-bit integer"},
+	{"a negative count", SPAN("\"droppedEventsCount\":-1"),
+	 AT "droppedEventsCount: expected an unsigned 32-bit integer"},
+	{"65 bits", ANY("\"intValue\":\"9223372036854775808\""), AT_ANY "intValue: expected"},
+	{"an exponent beyond 64 bits", ANY("\"intValue\":1e20"), AT_ANY "intValue: expected"},
+	{"an exponent below one", ANY("\"intValue\":1e-1"), AT_ANY "intValue: expected"},
+	{"an empty number", ANY("\"intValue\":\"\""), AT_ANY "intValue: expected"},
+	{"a number with a space", ANY("\"intValue\":\" 1\""), AT_ANY "intValue: expected"},
+	{"hexadecimal", ANY("\"doubleValue\":\"0x10\""), AT_ANY "doubleValue: expected a number"},
+	{"no double is that large", ANY("\"doubleValue\":1e999"),
+	 AT_ANY "doubleValue: expected a number"},
+	{"infinity has one name", ANY("\"doubleValue\":\"inf\""),
+	 AT_ANY "doubleValue: expected a number"},
+	{"base64 of one digit", ANY("\"bytesValue\":\"A\""), AT_ANY "bytesValue: expected base64"},
+	{"padding that does not fill", ANY("\"bytesValue\":\"AA=\""),
+	 AT_ANY "bytesValue: expected base64"},
+	{"a boolean is no string", ANY("\"boolValue\":\"true\""),
+	 AT_ANY "boolValue: expected true or false"},
+	{"a string is no number", SPAN("\"name\":5"), AT "name: expected a string"},
+	{"a string is no object", SPAN("\"name\":{}"), AT "name: expected a string"},
+	{"an array is not one", SPAN("\"name\":[\"a\"]"), AT "name: expected a string"},
+	{"one is no array", SPAN("\"attributes\":{}"), AT "attributes: expected an array"},
+	{"null is no element", SPAN("\"attributes\":[{},null]"),
+	 AT "attributes[1]: expected an object"},
+	{"arrays do not nest", SPAN("\"attributes\":[[]]"), AT "attributes[0]: expected an object"},
+	{"two of a choice of one", ANY("\"stringValue\":\"a\",\"intValue\":1"),
+	 AT_ANY "intValue: expected no second value"},
+	{"overlong UTF-8", SPAN("\"name\":\"\xc0\xaf\""), AT "name: expected UTF-8"},
+	{"a surrogate in UTF-8", SPAN("\"name\":\"\xed\xa0\x80\""), AT "name: expected UTF-8"},
+	{"an array is no request", "[]", "expected an object"},
+	{"null is no request", "null", "expected an object"},
+	{"nothing is no request", "", "parse error"},
+	{"two requests", "{}{}", "parse error: trailing garbage"},
+	{"a comma too many", "{\"a\":1,}", "parse error"},
+};
+
 static void test_refused(void **state)
 {
 	(void)state;
-	static const struct {
-		const char *why, *json, *error;
-	} rows[] = {
-		{"item 49: a short id", SPAN("\"traceId\":\"01\""),
-		 AT "traceId: expected 32 hex digits"},
-		{"item 49: a span id as long as a trace id",
-		 SPAN("\"spanId\":\"0102030405060708090a0b0c0d0e0f10\""),
-		 AT "spanId: expected 16 hex digits"},
-		{"item 44: base64 is no id", SPAN("\"spanId\":\"AAAAAAAAAAAAAAA=\""),
-		 AT "spanId: expected 16 hex digits"},
-		{"item 45: an enum's name", SPAN("\"kind\":\"SPAN_KIND_SERVER\""),
-		 AT "kind: expected an enum's number"},
-		{"an integer with a fraction", SPAN("\"kind\":2.5"),
-		 AT "kind: expected an enum's number"},
-		{"33 bits", SPAN("\"flags\":4294967296"),
-		 AT "flags: expected an unsigned 32-bit integer"},
-		{"a negative count", SPAN("\"droppedEventsCount\":-1"),
-		 AT "droppedEventsCount: expected an unsigned 32-bit integer"},
-		{"65 bits", ANY("\"intValue\":\"9223372036854775808\""),
-		 AT_ANY "intValue: expected"},
-		{"an exponent beyond 64 bits", ANY("\"intValue\":1e20"),
-		 AT_ANY "intValue: expected"},
-		{"an exponent below one", ANY("\"intValue\":1e-1"), AT_ANY "intValue: expected"},
-		{"an empty number", ANY("\"intValue\":\"\""), AT_ANY "intValue: expected"},
-		{"a number with a space", ANY("\"intValue\":\" 1\""), AT_ANY "intValue: expected"},
-		{"hexadecimal", ANY("\"doubleValue\":\"0x10\""),
-		 AT_ANY "doubleValue: expected a number"},
-		{"no double is that large", ANY("\"doubleValue\":1e999"),
-		 AT_ANY "doubleValue: expected a number"},
-		{"infinity has one name", ANY("\"doubleValue\":\"inf\""),
-		 AT_ANY "doubleValue: expected a number"},
-		{"base64 of one digit", ANY("\"bytesValue\":\"A\""),
-		 AT_ANY "bytesValue: expected base64"},
-		{"padding that does not fill", ANY("\"bytesValue\":\"AA=\""),
-		 AT_ANY "bytesValue: expected base64"},
-		{"a boolean is no string", ANY("\"boolValue\":\"true\""),
-		 AT_ANY "boolValue: expected true or false"},
-		{"a string is no number", SPAN("\"name\":5"), AT "name: expected a string"},
-		{"a string is no object", SPAN("\"name\":{}"), AT "name: expected a string"},
-		{"an array is not one", SPAN("\"name\":[\"a\"]"), AT "name: expected a string"},
-		{"one is no array", SPAN("\"attributes\":{}"), AT "attributes: expected an array"},
-		{"null is no element", SPAN("\"attributes\":[{},null]"),
-		 AT "attributes[1]: expected an object"},
-		{"arrays do not nest", SPAN("\"attributes\":[[]]"),
-		 AT "attributes[0]: expected an object"},
-		{"two of a choice of one", ANY("\"stringValue\":\"a\",\"intValue\":1"),
-		 AT_ANY "intValue: expected no second value"},
-		{"overlong UTF-8", SPAN("\"name\":\"\xc0\xaf\""), AT "name: expected UTF-8"},
-		{"a surrogate in UTF-8", SPAN("\"name\":\"\xed\xa0\x80\""),
-		 AT "name: expected UTF-8"},
-		{"an array is no request", "[]", "expected an object"},
-		{"null is no request", "null", "expected an object"},
-		{"nothing is no request", "", "parse error"},
-		{"two requests", "{}{}", "parse error: trailing garbage"},
-		{"a comma too many", "{\"a\":1,}", "parse error"},
-	};
-
-	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+	for (size_t i = 0; i < SL_COUNT_OF(refused); i++) {
 		char error[160] = "";
 		struct sl_arena arena;
 		struct sl_bytes wire;
 
-		print_message("%s\n", rows[i].why);
-		assert_int_equal(read_json(SL_TRACES, sl_bytes_of(rows[i].json), false, &arena,
+		print_message("%s\n", refused[i].why);
+		assert_int_equal(read_json(SL_TRACES, sl_bytes_of(refused[i].json), false, &arena,
 					   &wire, error, sizeof(error)),
 				 SL_JSON_MALFORMED);
-		if (strncmp(error, rows[i].error, strlen(rows[i].error)) != 0)
+		if (strncmp(error, refused[i].error, strlen(refused[i].error)) != 0)
 			fail_msg("%s", error);
 		sl_arena_fini(&arena);
 	}
