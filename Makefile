@@ -47,7 +47,7 @@ fuzz: install-test
 	@tests/run.py fuzz --seconds $(or $(SECONDS),600)
 
 bench: install-bench
-	@perf/bench.sh
+	@perf/bench.py
 
 reference: build
 	@$(BUILD)/sluice --reference > config/REFERENCE.md
