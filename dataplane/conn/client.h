@@ -35,11 +35,16 @@ struct sl_client_call {
 	void (*data)(struct sl_client_call *call, struct sl_bytes bytes);
 	void (*trailers)(struct sl_client_call *call, const struct sl_http_header *headers,
 			 uint32_t header_count);
+	// Always comes, exactly once, after a start that returned 0. While bytes of the body lie in
+	// the socket it waits for them: only then is their memory the caller's again.
 	void (*ended)(struct sl_client_call *call, int result, uint64_t now_ns);
 	// The pool's.
 	struct sl_client_call *next, *prev;
-	struct sl_client *client;
+	struct sl_client_pool *pool; // NULL: not open
+	struct sl_client *client;    // NULL: queued
 	struct sl_timer timer;
+	int result;
+	bool over; // its end is decided; ended() is still to come
 };
 
 enum sl_client_result {
@@ -50,17 +55,19 @@ enum sl_client_result {
 	SL_CLIENT_UNPROCESSED = -4, // the peer says it was not: safe to send again at once
 };
 
-// Options are copied. Returns NULL when out of memory.
+// Options are copied (and the context referenced). Returns NULL when out of memory.
 struct sl_client_pool *sl_client_pool_create(const struct sl_client_options *options,
 					     struct sl_io *io, struct sl_memory *memory,
 					     struct sl_timers *timers);
 // Open calls end with SL_CLIENT_BROKEN; connections close. `done(user)` follows when the last one
-// has gone, perhaps at once.
+// has gone, perhaps at once. Polls of the io go on until then.
 void sl_client_pool_destroy(struct sl_client_pool *pool, void (*done)(void *user), void *user);
 
 // Starts a call, or queues it while connections come up. Returns 0, or -EAGAIN when the pool has
-// as many as it may.
+// as many as it may: connections * streams (on HTTP/1 a stream is a place in the queue).
 int sl_client_call_start(struct sl_client_pool *pool, struct sl_client_call *call, uint64_t now_ns);
+// Ends a call with SL_CLIENT_BROKEN: no head(), data() or trailers() comes any more; ended() comes
+// before this returns, or later when its body lies in the socket. Nothing when it is not open.
 void sl_client_call_cancel(struct sl_client_call *call);
 // Writes what the turn has gathered: one system call a connection. Call once a turn.
 void sl_client_pool_flush(struct sl_client_pool *pool, uint64_t now_ns);
