@@ -34,7 +34,6 @@ int sl_shard_start(struct sl_shard *shard);
 // Waits for the thread's end, then frees. The shard must have been told to stop.
 void sl_shard_destroy(struct sl_shard *shard);
 
-// --- from any thread -----------------------------------------------------------------------------
 // Something changed that a blocked shard should see (a snapshot).
 void sl_shard_wake(struct sl_shard *shard);
 // Begin to drain: no new connections or calls, GOAWAY; the loop goes on until nothing is open.
