@@ -141,11 +141,12 @@ struct sl_http_exchange {
 	uint64_t body_bytes;
 	void *user;
 	// The layer's.
-	struct sl_http_exchange *next;
+	struct sl_http_exchange *next, *prev;
 	int32_t stream_id;
 	uint32_t body_index;
 	size_t body_offset;
-	bool head_seen;
+	bool head_seen, end_seen, unprocessed;
+	int error;
 };
 
 struct sl_http_client_upcalls {
