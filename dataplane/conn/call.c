@@ -50,9 +50,6 @@ static struct sl_call *call_new(struct sl_session *session, struct sl_http_strea
 	return call;
 }
 
-// --- answers
-// ---------------------------------------------------------------------------------------
-
 // The message a client reads: the request's own, or its reason's.
 static struct sl_bytes message_of(const struct sl_request *request, enum sl_reason reason)
 {
@@ -168,9 +165,6 @@ static void refuse(struct sl_call *call, enum sl_reason reason, uint64_t retry_a
 		env->host->give(env->self, request);
 }
 
-// --- the body's buffer
-// -----------------------------------------------------------------------------
-
 // Makes room for a body of `bytes` in all, of which `body_bytes` have come. What is reserved and
 // unread is bounded for a connection, though one body of the largest size always may come.
 static enum sl_reason reserve(struct sl_call *call, uint64_t bytes, uint64_t *retry_after_ns)
@@ -236,9 +230,6 @@ static enum sl_reason append(struct sl_call *call, struct sl_bytes bytes, uint64
 	call->session->unread_bytes -= arrived;
 	return SL_REASON_NONE;
 }
-
-// --- heads
-// -----------------------------------------------------------------------------------------
 
 static bool origin_allowed(const struct sl_server_limits *limits, struct sl_bytes origin)
 {
@@ -372,9 +363,6 @@ static void on_head(void *owner, struct sl_http_stream *stream, const struct sl_
 	if (head->expects_continue)
 		sl_http_stream_continue(stream);
 }
-
-// --- bodies
-// ----------------------------------------------------------------------------------------
 
 static enum sl_reason feed_grpc(struct sl_call *call, struct sl_bytes bytes,
 				uint64_t *retry_after_ns)

@@ -7,9 +7,6 @@
 // decoded (inflate, JSON, scan), judged as parts by the stages, answered when its required
 // deliveries have ended, freed when all have.
 
-// --- the two ends
-// ----------------------------------------------------------------------------------
-
 static struct sl_request *host_take(void *self)
 {
 	struct sl_shard *shard = self;
@@ -76,9 +73,6 @@ static void answer_due(struct sl_timer *timer, uint64_t now_ns)
 	sl_request_refuse(request, SL_REASON_TIMED_OUT, 0);
 	answer(request);
 }
-
-// --- what sessions ask
-// -----------------------------------------------------------------------------
 
 static enum sl_reason host_admit(void *self, struct sl_request *request,
 				 const struct sl_http_head *head, const struct sl_address *peer,
@@ -149,9 +143,6 @@ const struct sl_server_host sl_shard_host = {
 	.take = host_take,
 	.give = host_give,
 };
-
-// --- decode: body -> view
-// --------------------------------------------------------------------------
 
 static enum sl_reason inflate(struct sl_shard *shard, struct sl_request *request,
 			      const struct sl_server_limits *limits, struct sl_bytes *body)
@@ -259,9 +250,6 @@ static enum sl_reason decode(struct sl_shard *shard, struct sl_request *request)
 		request->view.item_count = 0;
 	return reason;
 }
-
-// --- the stages
-// ------------------------------------------------------------------------------------
 
 // Takes a whole request off the shard's own hold: it may be answered and freed here.
 static void leave_stages(struct sl_request *request)
