@@ -1,0 +1,132 @@
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "dataplane/base/clock.h"
+#include "dataplane/base/hash.h"
+#include "tenants/shard.h"
+
+// Nanoseconds a call: naming a tenant by its credential, and deciding its quota.
+#define ROUNDS 400000
+
+static char (*names)[16], (*digests)[80];
+
+static struct sl_tenants *make(unsigned count, double spans)
+{
+	struct sl_tenant_config *tenants = calloc(count, sizeof(*tenants));
+	struct sl_credential_config *credentials = calloc(count, sizeof(*credentials));
+	struct sl_class_config class = {
+		.name = "c",
+		.priority = 1,
+		.quota = {.spans = spans, .bytes = 1e11, .requests = 1e9, .burst_ns = SL_S}};
+	const struct sl_tenants_module_config config = {
+		.tenants = {.inline_ = {.classes = {&class, 1}, .tenants = {tenants, count}}}};
+	const struct sl_tenants_file *files[] = {&config.tenants.inline_};
+	struct sl_errors *errors = sl_errors_create();
+
+	for (unsigned i = 0; i < count; i++) {
+		uint8_t digest[32];
+
+		snprintf(names[i], sizeof(names[i]), "tenant%u", i);
+		sl_hash_sha256(sl_bytes_of(names[i]), digest);
+		snprintf(digests[i], sizeof(digests[i]), "sha256:");
+		for (unsigned j = 0; j < 32; j++)
+			snprintf(digests[i] + 7 + 2 * j, 3, "%02x", digest[j]);
+		credentials[i].digest = digests[i];
+		tenants[i] = (struct sl_tenant_config){
+			.name = names[i], .class_name = "c", .credentials = {&credentials[i], 1}};
+	}
+
+	const uint64_t begun_ns = sl_clock_now_ns();
+	struct sl_tenants *made = sl_tenants_build(&config, files, 1, NULL, errors);
+
+	printf("build of %6u tenants  %8.1f ms\n", count,
+	       (double)(sl_clock_now_ns() - begun_ns) / 1e6);
+	sl_errors_destroy(errors);
+	free(credentials);
+	free(tenants);
+	return made;
+}
+
+// `used` of the tenants in turn, so that the cache of credentials holds or misses.
+static void identify(struct sl_tenants_shard *shard, unsigned count, unsigned used)
+{
+	struct sl_http_header headers[] = {
+		{SL_LITERAL("content-type"), SL_LITERAL("application/grpc")},
+		{SL_LITERAL("te"), SL_LITERAL("trailers")},
+		{SL_LITERAL("user-agent"), SL_LITERAL("OTel Go 1.0")},
+		{SL_LITERAL("x-api-key"), SL_BYTES_NONE},
+	};
+	const struct sl_identity_claim claim = {.headers = headers, .header_count = 4};
+	uint64_t named = 0;
+	const uint64_t begun_ns = sl_clock_now_ns();
+
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		headers[3].value = sl_bytes_of(names[i % used]);
+		named += sl_tenants_identify(shard, &claim, 1).reason == SL_REASON_NONE;
+	}
+	printf("identify, %6u tenants, %6u used  %6.1f ns\n", count, used,
+	       (double)(sl_clock_now_ns() - begun_ns) / (double)named);
+}
+
+static void decide(struct sl_tenants_shard *shard, unsigned used, uint32_t items, const char *what)
+{
+	static struct sl_request request;
+	static struct sl_part parts[SL_BATCH_MAX];
+	static struct sl_batch batch;
+	uint64_t admitted = 0, seed = 1;
+	const uint64_t begun_ns = sl_clock_now_ns();
+
+	request.part_count = 1;
+	request.view.body.size = 3000;
+	for (unsigned i = 0; i < ROUNDS / 16; i++) {
+		for (unsigned j = 0; j < 16; j++) {
+			seed = seed * 6364136223846793005u + 1442695040888963407u;
+			parts[j] = (struct sl_part){.request = &request,
+						    .tenant = (uint32_t)(seed >> 33) % used,
+						    .offered_items = items};
+			batch.parts[j] = &parts[j];
+		}
+		batch.count = 16;
+		batch.refused_count = 0;
+		sl_tenants_quota_stage(shard, &batch);
+		admitted += batch.count;
+	}
+	printf("decide, %-28s %6.1f ns  (%5.1f %% admitted)\n", what,
+	       (double)(sl_clock_now_ns() - begun_ns) / ROUNDS, (double)admitted * 100 / ROUNDS);
+}
+
+int main(void)
+{
+	static const unsigned counts[] = {10, 100000};
+
+	sl_hash_seed();
+	names = calloc(100000, sizeof(*names));
+	digests = calloc(100000, sizeof(*digests));
+	for (unsigned i = 0; i < SL_COUNT_OF(counts); i++) {
+		struct sl_tenants *tenants = make(counts[i], 1e10);
+		struct sl_tenants_shard *shard = sl_tenants_shard_create(0, 4, NULL);
+
+		sl_tenants_shard_turn(shard, tenants, 1);
+		identify(shard, counts[i], 10);
+		if (counts[i] > 10)
+			identify(shard, counts[i], counts[i]);
+		decide(shard, 10, 100, "chunks (hot)");
+		if (counts[i] > 10)
+			decide(shard, 1500, 100, "1,500 tenants");
+		if (counts[i] > 10)
+			decide(shard, counts[i], 100, "100,000 tenants (all cold)");
+		sl_tenants_shard_destroy(shard);
+		sl_tenants_destroy(tenants);
+	}
+
+	struct sl_tenants *tenants = make(10, 1000);
+	struct sl_tenants_shard *shard = sl_tenants_shard_create(0, 4, NULL);
+
+	sl_tenants_shard_turn(shard, tenants, 1);
+	decide(shard, 10, 100, "over quota (refusals)");
+	sl_tenants_shard_destroy(shard);
+	sl_tenants_destroy(tenants);
+	free(names);
+	free(digests);
+	return 0;
+}
