@@ -1,23 +1,18 @@
 """Who may send, and how much: over the wire, with reloads."""
 
 import base64
-import hashlib
 import threading
 import time
 
 import pytest
 from lib import otlp, wire
-from lib.sluice import TENANTS, wait_for
+from lib.sluice import TENANTS, digest, wait_for
 
 BODY = otlp.request("traces", 1).SerializeToString()
 
 
 def status(sluice, headers):
     return wire.post(sluice.http_port, "/v1/traces", BODY, headers=headers)[0]
-
-
-def digest(text):
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("headers, wanted", [
@@ -59,7 +54,7 @@ def test_credentials_expire_and_many_live_side_by_side(start):
 def test_basic_and_api_keys(start):
     basic = base64.b64encode(b"17:secret").decode()
     sluice = start(tenants={"tenants": {"demo": {}, "acme": {
-        "credentials": [digest(basic), digest("key-1")]}}})
+        "credentials": [digest("17:secret"), digest("key-1")]}}})
     for headers in ({"Authorization": f"Basic {basic}"}, {"Authorization": "ApiKey key-1"},
                     {"X-API-Key": "key-1"}, {"Api-Key": "key-1"}):
         assert status(sluice, headers) == 200, headers

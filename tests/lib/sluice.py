@@ -1,5 +1,6 @@
 """The real binary as a test runs it: its own folder, ports and configuration."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -17,19 +18,19 @@ BINARY = os.environ.get("SLUICE", str(ROOT / "build/dev/sluice"))
 SANITIZED = os.environ.get("SLUICE_PRESET", "") in ("asan", "tsan")
 PATIENCE = 30 if SANITIZED else 15
 
-# sha256 of "gold-token", "free-token", ...: the file holds digests only.
+
+
+def digest(secret):
+    """A credential as the tenants file holds it."""
+    return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()
+
+
 TENANTS = {
     "tenants": {
         "demo": {},
-        "gold": {"credentials": ["sha256:" + __import__("hashlib").sha256(b"gold-token").hexdigest()]},
-        "free": {
-            "quota": {"spans": "1000/s"},
-            "credentials": ["sha256:" + __import__("hashlib").sha256(b"free-token").hexdigest()],
-        },
-        "gone": {
-            "suspended": True,
-            "credentials": ["sha256:" + __import__("hashlib").sha256(b"gone-token").hexdigest()],
-        },
+        "gold": {"credentials": [digest("gold-token")]},
+        "free": {"quota": {"spans": "1000/s"}, "credentials": [digest("free-token")]},
+        "gone": {"suspended": True, "credentials": [digest("gone-token")]},
     }
 }
 
@@ -59,7 +60,8 @@ class Sluice:
             "shards": shards,
             "listen": [f"127.0.0.1:{self.grpc_port}", f"127.0.0.1:{self.http_port}"],
             "admin": f"127.0.0.1:{self.admin_port}",
-            "tenants": {"file": "tenants.yaml", "default": "demo"},
+            "tenants": {"file": "tenants.yaml", "default": "demo",
+                        "identify": ["credential", {"header": "X-Scope-OrgID"}]},
             "destinations": {"file": {"file": {"path": str(self.data), "format": "protobuf"}}},
             "routes": [{"to": ["file"]}],
         }
