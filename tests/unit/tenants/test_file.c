@@ -1,0 +1,177 @@
+#include "tests/unit/tenants/fixture.h"
+
+#include <unistd.h>
+
+#include "dataplane/base/clock.h"
+
+// The module as the process uses it: settings tables, the tenants file, build().
+
+static struct sl_tenants *build_text(const char *text, size_t size, struct sl_errors *errors)
+{
+	struct sl_loaded loaded = {0};
+	const struct sl_build build = {.errors = errors};
+	struct sl_tenants *tenants = NULL;
+
+	if (!sl_settings_load_text(sl_tenants_module.settings, SL_TEST_FOLDER "/test.yaml", text,
+				   size, &loaded, errors))
+		tenants = sl_tenants_module.build(loaded.object, &build);
+	for (uint32_t i = 0; i < sl_errors_count(errors); i++)
+		print_message("%s\n", sl_errors_line(errors, i));
+	sl_loaded_fini(&loaded);
+	return tenants;
+}
+
+static void test_embedded(void **state)
+{
+	static const char text[] =
+		"tenants: {file: ../../../config/examples/embedded-tenants.yaml, default: demo}\n"
+		"quotas: {mode: enforce}\n";
+	struct sl_errors *errors = sl_errors_create();
+	struct sl_tenants *tenants = build_text(text, sizeof(text) - 1, errors);
+	sl_tenant_id free_id, demo;
+
+	(void)state;
+	assert_non_null(tenants);
+	assert_int_equal(sl_tenants_count(tenants), 3);
+	assert_true(sl_tenants_find(tenants, SL_LITERAL("free"), &free_id));
+	assert_true(sl_tenants_find(tenants, SL_LITERAL("demo"), &demo));
+	assert_int_equal(tenants->fallback, demo);
+	assert_int_equal(tenants->entries[free_id].limits->dimensions[SL_DIMENSION_SPANS].burst,
+			 1000);
+	assert_ptr_equal(tenants->entries[demo].limits, &sl_limits_none);
+
+	char *json = sl_tenants_describe(tenants, free_id);
+
+	assert_string_equal(json, "{\"tenant\":\"free\",\"suspended\":false,\"class\":\"free\","
+				  "\"priority\":1,\"mode\":\"enforce\",\"quota\":{\"spans\":{"
+				  "\"per_second\":1000,\"burst\":1000,\"level\":1000}},"
+				  "\"refused_requests\":0}");
+	free(json);
+	sl_tenants_module.destroy(tenants);
+	sl_errors_destroy(errors);
+}
+
+static void test_inline(void **state)
+{
+	static const struct {
+		const char *why, *text;
+		bool good;
+	} rows[] = {
+		{"nothing at all", "{}", true},
+		{"all ways to name a tenant",
+		 "tenants:\n"
+		 "  identify: [credential, certificate, {header: X-Scope-OrgID, trusted_from: "
+		 "[10.0.0.0/8, mtls]}]\n"
+		 "  credentials: [{header: Authorization, scheme: Bearer}, X-Api-Key]\n"
+		 "  unknown: a\n"
+		 "  list: {a: {certificates: [client.example]}}\n",
+		 true},
+		{"a credential that expires",
+		 "tenants: {list: {a: {credentials: [{digest: \"sha256:"
+		 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\", expires: "
+		 "\"2030-01-01T00:00:00Z\"}]}}}",
+		 true},
+		{"an unknown key", "tenants: {lists: {a: {}}}", false},
+		{"a resource attribute",
+		 "tenants: {identify: [{resource: [tenant.id]}], list: {a: {}}}", false},
+		{"trust in nonsense",
+		 "tenants: {identify: [{header: x, trusted_from: [nonsense]}], list: {a: {}}}",
+		 false},
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < SL_COUNT_OF(rows); i++) {
+		struct sl_errors *errors = sl_errors_create();
+		struct sl_tenants *tenants = build_text(rows[i].text, strlen(rows[i].text), errors);
+
+		print_message("%s\n", rows[i].why);
+		assert_int_equal(tenants != NULL, rows[i].good);
+		assert_int_equal(sl_errors_count(errors) == 0, rows[i].good);
+		sl_tenants_module.destroy(tenants);
+		sl_errors_destroy(errors);
+	}
+}
+
+// The override of one key leaves the class' others, through the file as well.
+static void test_override(void **state)
+{
+	static const char text[] =
+		"tenants:\n"
+		"  classes: {c: {quota: {bytes: 1MiB/s, spans: 10/s, burst: 2s}}}\n"
+		"  list: {a: {class: c, quota: {spans: 7/s}}}\n";
+	struct sl_errors *errors = sl_errors_create();
+	struct sl_tenants *tenants = build_text(text, sizeof(text) - 1, errors);
+
+	(void)state;
+	assert_non_null(tenants);
+	const struct sl_limits *limits = tenants->entries[0].limits;
+
+	assert_int_equal(limits->dimensions[SL_DIMENSION_SPANS].burst, 14);
+	assert_int_equal(limits->dimensions[SL_DIMENSION_BYTES].burst, 2 * 1024 * 1024);
+	sl_tenants_module.destroy(tenants);
+	sl_errors_destroy(errors);
+}
+
+// All arrays that grow with tenants, and the names.
+static size_t bytes_of(const struct sl_tenants *tenants)
+{
+	const struct sl_registry *registry = tenants->registry;
+
+	return (size_t)tenants->entry_count *
+		       (sizeof(struct sl_tenant_entry) + sizeof(struct sl_quota_pool) +
+			sizeof("tenant-99999")) +
+	       (registry->index_mask + 1) * (sizeof(uint32_t) + sizeof(struct sl_bytes) / 2) +
+	       (tenants->by_name.mask + tenants->by_digest.mask + 2) * sizeof(uint32_t) +
+	       tenants->credential_count * sizeof(struct sl_credential);
+}
+
+// 100,000 tenants load in under 2 s, and idle ones cost at most 512 bytes each.
+static void test_many(void **state)
+{
+	enum { COUNT = 100000 };
+	const struct sl_tenants_module_config none = {.tenants = {.unknown = "refuse"}};
+	char path[] = "/tmp/sluice-tenants-XXXXXX";
+	FILE *file = fdopen(mkstemp(path), "w");
+	struct sl_errors *errors = sl_errors_create();
+	struct sl_tenants_module_config config = none;
+
+	(void)state;
+	fprintf(file, "classes: {c: {quota: {spans: 1000/s}}}\ntenants:\n");
+	for (unsigned i = 0; i < COUNT; i++)
+		fprintf(file, "  tenant-%u: {class: c, credentials: [\"sha256:%064x\"]}\n", i, i);
+	fclose(file);
+	config.tenants.file = path;
+
+	const struct sl_build build = {.errors = errors};
+	const uint64_t begun_ns = sl_clock_now_ns();
+	struct sl_tenants *tenants = sl_tenants_module.build(&config, &build);
+	const uint64_t took_ns = sl_clock_now_ns() - begun_ns;
+
+	unlink(path);
+	for (uint32_t i = 0; i < sl_errors_count(errors); i++)
+		print_message("%s\n", sl_errors_line(errors, i));
+	assert_non_null(tenants);
+	assert_int_equal(sl_tenants_count(tenants), COUNT);
+
+	const size_t bytes = bytes_of(tenants);
+
+	print_message("%llu ms, %zu bytes a tenant\n", (unsigned long long)(took_ns / SL_MS),
+		      bytes / COUNT);
+	assert_true(bytes <= 512 * COUNT);
+	assert_true(took_ns < 2 * SL_S);
+	sl_tenants_module.destroy(tenants);
+	sl_errors_destroy(errors);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_embedded),
+		cmocka_unit_test(test_inline),
+		cmocka_unit_test(test_override),
+		cmocka_unit_test(test_many),
+	};
+
+	sl_hash_seed();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
