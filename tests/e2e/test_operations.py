@@ -10,7 +10,7 @@ import time
 
 import pytest
 from lib import otlp, wire
-from lib.sluice import BINARY, ROOT, wait_for
+from lib.sluice import BINARY, ROOT, SANITIZED, wait_for
 
 TRACES = otlp.SERVICES["traces"]
 BODY = otlp.request("traces", 2).SerializeToString()
@@ -274,6 +274,44 @@ def test_steady_state_allocates_nothing_and_calls_once(start):
     assert grown("sluice_io_writes_total") <= calls * 1.5 + 20
     assert grown("sluice_io_reads_total") <= calls * 4 + 20
     client.close()
+
+
+@pytest.mark.skipif(SANITIZED, reason="the sanitizers bring allocators of their own")
+def test_our_code_allocates_nothing_on_a_request_s_way(start, tmp_path):
+    """A preloaded library counts malloc and its kin by caller: ours, on a shard, must not call it."""
+    library, counts = tmp_path / "count.so", tmp_path / "count"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-D_GNU_SOURCE", "-o", library,
+                    ROOT / "tests/lib/malloc_count.c", "-ldl"], check=True)
+    sluice = start(environment={"LD_PRELOAD": str(library), "MALLOC_COUNT_FILE": str(counts)},
+                   config={"destinations": {"file": {"blackhole": {}}},
+                           "sampling": [{"match": {"signal": "traces"}, "mode": "proportional",
+                                         "rate": "50%"}]})
+
+    def count():
+        counts.unlink(missing_ok=True)
+        sluice.process.send_signal(signal.SIGUSR2)
+        text = wait_for("the count", lambda: counts.exists() and counts.read_text())
+        return int(text.split()[0]), text
+
+    bodies = [otlp.request(name, 50).SerializeToString() for name in otlp.SIGNALS]
+
+    def load(calls):
+        client = wire.Http2(sluice.grpc_port)
+        for index in range(calls):
+            name = otlp.SIGNALS[index % 3]
+            coding = ("identity", "gzip", "zstd")[index % 3]
+            body = wire.frame(otlp.compress(coding, bodies[index % 3]), coding != "identity")
+            assert client.call(otlp.SERVICES[name], body,
+                               {"authorization": "Bearer gold-token",
+                                "grpc-encoding": coding}).grpc_status == 0
+            assert wire.post(sluice.http_port, f"/v1/{name}", bodies[index % 3])[0] == 200
+        client.close()
+
+    load(60)
+    before, _ = count()
+    load(120)
+    after, text = count()
+    assert after == before, f"{after - before} allocations in 240 calls, the last at {text}"
 
 
 def test_json_log_format(start):
