@@ -73,7 +73,9 @@ void sl_tenants_give_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenan
 // all dimensions or none; refuses with SL_REASON_QUOTA_EXCEEDED and the bucket's own refill time,
 // jittered. `self` is a struct sl_tenants_shard. Mode `observe` counts and refuses nothing.
 void sl_tenants_quota_stage(void *self, struct sl_batch *batch);
-// Gives a part's charge back (another part of its request was refused).
+// The bound over any time and any number of shards is derived in authority.h.
+// Gives a part's charge back (it, or another part of its request, was refused after the charge).
+// Doing it twice, or for a part that was not charged, does nothing.
 void sl_tenants_refund(struct sl_tenants_shard *self, struct sl_part *part);
 
 // --- the control thread's side -------------------------------------------------------------------
