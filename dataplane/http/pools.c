@@ -68,10 +68,11 @@ static void *mem_malloc(size_t size, void *user)
 static void mem_free(void *pointer, void *user)
 {
 	struct sl_http_pools *pools = user;
-	struct block *block = (struct block *)pointer - 1;
+	struct block *block;
 
 	if (!pointer)
 		return;
+	block = (struct block *)pointer - 1;
 	if (SL_LIKELY(block->class != CLASS_LARGE)) {
 		struct sl_http_small *object = pointer;
 
@@ -95,12 +96,13 @@ static void *mem_calloc(size_t count, size_t size, void *user)
 
 static void *mem_realloc(void *pointer, size_t size, void *user)
 {
-	struct block *block = (struct block *)pointer - 1;
+	struct block *block;
 	size_t room;
 	void *moved;
 
 	if (!pointer)
 		return mem_malloc(size, user);
+	block = (struct block *)pointer - 1;
 	room = block->class == CLASS_LARGE ? block->capacity - sizeof(*block) : block->capacity;
 	if (size <= room && size > room / 2)
 		return pointer;
