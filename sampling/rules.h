@@ -1,0 +1,63 @@
+#pragma once
+
+#include "config/settings.h"
+#include "dataplane/otlp/signal.h"
+#include "sampling/sampler.h"
+#include "sampling/sampling.h"
+
+// The rules as configured and as the stage reads them; in order, the first that matches wins.
+//
+// Threading: built by the control thread, then read-only. Memory: strings lie in the configuration,
+// which lives as long as its snapshot.
+#define SL_SAMPLING_RULES_MAX 256
+#define SL_SAMPLING_KEEPS_MAX 8
+
+// What a rule keeps at its keep_rate: all that is named must hold.
+struct sl_sampling_keep {
+	uint32_t status; // 0: any, 1: error
+	uint64_t slower_than_ns;
+	struct sl_where where;
+};
+
+struct sl_sampling_match {
+	const char *tenant, *service; // globs; NULL: any
+	uint32_t signal;              // 0: any, else enum sl_signal + 1
+};
+
+struct sl_sampling_rule_config {
+	struct sl_sampling_match match;
+	uint32_t mode;
+	double rate, keep_rate;
+	uint64_t precision, seed;
+	bool fail_closed;
+	const char *priority, *attribute;
+	struct sl_list keep; // struct sl_sampling_keep
+	struct sl_where where;
+};
+
+struct sl_sampling_config {
+	struct sl_list rules; // struct sl_sampling_rule_config
+};
+
+struct sl_sampling_rule {
+	struct sl_bytes tenant, service; // globs; empty: any
+	bool signals[SL_SIGNALS];
+	struct sl_sampler rate, keep_rate;
+	struct sl_bytes priority[SL_SIGNALS]; // the attribute's key; empty: not looked for
+	struct sl_bytes attribute;            // hash_seed of logs: hashed instead of the trace id
+	uint32_t keep_count;
+	struct {
+		bool error;
+		uint32_t slower_than_us;
+	} keeps[SL_SAMPLING_KEEPS_MAX];
+	uint8_t field[32]; // the trace_state field of a kept span that had none
+	uint8_t field_bytes;
+};
+
+struct sl_sampling {
+	uint32_t rule_count;
+	struct sl_sampling_rule rules[];
+};
+
+// NULL when memory is short.
+struct sl_sampling *sl_sampling_compile(const struct sl_sampling_config *config);
