@@ -276,6 +276,7 @@ static void settle_refused(struct sl_shard *shard, struct sl_batch *batch)
 				batch->parts[kept++] = batch->parts[j];
 		}
 		batch->count = kept;
+		sl_tenants_refund(shard->tenants, part); // what a later stage refuses was charged
 		sl_request_refuse(request, part->reason, part->retry_after_ns);
 		leave_stages(request);
 	}
