@@ -63,7 +63,8 @@ struct sl_setting {
 	const char *const *choices;       // ENUM; ends with NULL
 	const struct sl_settings *object; // OBJECT, OPTIONAL, MAP, CHOICE, or LIST of those
 	enum sl_setting_type element;     // LIST
-	const char *shorthand;            // CHOICE
+	const char *shorthand;            // CHOICE; MAP, OBJECT and OPTIONAL may have one too
+	bool watched;          // PATH: a file that is read; a reload follows when it changes
 	size_t present_offset; // > 0: a bool field set to true when the file names the key
 	const char *help;
 };
@@ -96,7 +97,9 @@ struct sl_loaded {
 
 // Reads and validates a YAML file. Unknown and duplicate keys, wrong types, bounds, missing
 // required keys and unset environment variables (${env:NAME}, ${env:NAME:-default}; `$$` is one
-// `$`) are errors. Returns 0, or -EINVAL with lines in `errors` (-ENOENT and the like too).
+// `$`) are errors, as are aliases, tags and second documents. A value that is null (or empty and
+// not quoted) is as if its key were not there; "" switches an ADDRESS off. Returns 0, or -EINVAL
+// with lines in `errors` (-ENOENT and the like too).
 int sl_settings_load(const struct sl_settings *settings, const char *file, struct sl_loaded *loaded,
 		     struct sl_errors *errors);
 // The same from text; `name` stands for the file in messages.
@@ -112,3 +115,6 @@ char *sl_settings_reference(const struct sl_settings *settings);
 // in `text`.
 uint32_t sl_settings_restart_needed(const struct sl_settings *settings, const void *before,
 				    const void *after, char *text, size_t size);
+// Calls `path` for each file that a loaded object names in a row with `watched`.
+void sl_settings_watched(const struct sl_settings *settings, const void *object,
+			 void (*path)(void *self, const char *path), void *self);

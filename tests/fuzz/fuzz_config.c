@@ -1,0 +1,40 @@
+// Any text loads or is refused with a line that says where; what loads dumps, and the dump loads
+// again to the same dump.
+
+#include <stdlib.h>
+
+#include "tests/fuzz/config_sample.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check(bool holds)
+{
+	if (!holds)
+		abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct sl_errors *errors = sl_errors_create();
+	struct sl_loaded loaded, again;
+	char *dump, *other;
+
+	if (sl_settings_load_text(&sample_table, "/f", (const char *)data, size, &loaded, errors)) {
+		check(sl_errors_count(errors) > 0);
+		check(!loaded.object && !loaded.memory);
+		sl_errors_destroy(errors);
+		return 0;
+	}
+	check(sl_errors_count(errors) == 0);
+	dump = sl_settings_dump(&sample_table, loaded.object);
+	check(sl_settings_load_text(&sample_table, "/f", dump, strlen(dump), &again, errors) == 0);
+	other = sl_settings_dump(&sample_table, again.object);
+	check(strcmp(dump, other) == 0);
+	check(sl_settings_restart_needed(&sample_table, loaded.object, again.object, NULL, 0) == 0);
+	free(dump);
+	free(other);
+	sl_loaded_fini(&loaded);
+	sl_loaded_fini(&again);
+	sl_errors_destroy(errors);
+	return 0;
+}
