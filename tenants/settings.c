@@ -138,7 +138,7 @@ static const struct sl_settings credential_header_settings = SETTINGS(
 
 static const struct sl_setting tenants_rows[] = {
 	ROW(sl_tenants_config, where, NULL, WHERE),
-	ROW(sl_tenants_config, file, "file", PATH,
+	ROW(sl_tenants_config, file, "file", PATH, .watched = true,
 	    .help = "The tenants file (keys classes, tenants); read again when it changes."),
 	ROW(sl_tenants_config, identify, "identify", LIST, .element = SL_TYPE_CHOICE,
 	    .object = &identify_settings, .shorthand = "by",

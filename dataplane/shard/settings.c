@@ -55,8 +55,8 @@ struct server_config {
 
 static const struct sl_setting certificate_rows[] = {
 	ROW(certificate_config, certificate_file, "certificate_file", PATH, .required = true,
-	    .help = "PEM file: the certificate, then its chain."),
-	ROW(certificate_config, key_file, "key_file", PATH, .required = true,
+	    .watched = true, .help = "PEM file: the certificate, then its chain."),
+	ROW(certificate_config, key_file, "key_file", PATH, .required = true, .watched = true,
 	    .help = "PEM file with the private key."),
 };
 static const struct sl_settings certificate_settings = SETTINGS(
@@ -68,13 +68,13 @@ static const struct sl_setting tls_rows[] = {
 	ROW(tls_config, certificates, "certificates", LIST, .required = true,
 	    .element = SL_TYPE_OBJECT, .object = &certificate_settings,
 	    .help = "Certificates; SNI picks by the names they hold, the first is the default."),
-	ROW(tls_config, client_ca_file, "client_ca_file", PATH,
+	ROW(tls_config, client_ca_file, "client_ca_file", PATH, .watched = true,
 	    .help = "PEM file of the authorities whose client certificates are accepted (mTLS)."),
 	ROW(tls_config, require_client, "require_client", BOOL, .preset = "false",
 	    .help = "Refuse clients without a certificate of client_ca_file."),
 	ROW(tls_config, min_version, "min_version", STRING, .preset = "\"1.2\"",
 	    .help = "Lowest TLS version: \"1.2\" or \"1.3\"."),
-	ROW(tls_config, ticket_key_file, "ticket_key_file", PATH,
+	ROW(tls_config, ticket_key_file, "ticket_key_file", PATH, .watched = true,
 	    .help = "48 or 80 random bytes that all instances share, so that sessions resume "
 		    "on any of them."),
 };
