@@ -34,8 +34,17 @@ struct sl_envelope {
 	uint32_t parent; // index, or SL_TOP
 	uint8_t kind;
 	uint8_t head;
-	uint16_t field;                  // the field's number in its parent message
+	uint8_t field;                   // the field's number in its parent message
+	uint8_t flags;                   // enum sl_envelope_flags
 	uint32_t first_item, item_count; // items inside it, at any depth (they are contiguous)
+	// Where its children (envelopes or items) begin and end; both the payload's end without
+	// any.
+	uint32_t children_at, children_end;
+};
+static_assert(sizeof(struct sl_envelope) == 32, "two envelopes a cache line");
+
+enum sl_envelope_flags {
+	SL_ENVELOPE_DENSE = 1, // nothing but children between children_at and children_end
 };
 
 enum sl_item_flags {

@@ -1,0 +1,194 @@
+#include "dataplane/otlp/wire.h"
+
+#include "dataplane/otlp/view.h"
+
+// Walks over bytes that the scan has checked; what it would have refused ends the walk.
+
+static const uint8_t *varint(const uint8_t *at, const uint8_t *end, uint64_t *value)
+{
+	const int bytes = sl_varint_get(at, (size_t)(end - at), value);
+
+	return bytes > 0 ? at + bytes : NULL;
+}
+
+static const uint8_t *value_of(const uint8_t *at, const uint8_t *end, struct sl_wire_field *field)
+{
+	uint32_t half;
+
+	switch (field->wire_type) {
+	case 0:
+		return varint(at, end, &field->value);
+	case 1:
+		if (end - at < 8)
+			return NULL;
+		memcpy(&field->value, at, 8);
+		return at + 8;
+	case 2:
+		at = varint(at, end, &field->value);
+		if (!at || field->value > (size_t)(end - at))
+			return NULL;
+		field->data = sl_bytes(at, (size_t)field->value);
+		field->value = 0;
+		return at + field->data.size;
+	case 5:
+		if (end - at < 4)
+			return NULL;
+		memcpy(&half, at, 4);
+		field->value = half;
+		return at + 4;
+	}
+	return NULL;
+}
+
+bool sl_wire_next(struct sl_bytes payload, uint32_t *offset, struct sl_wire_field *field)
+{
+	if (*offset >= payload.size)
+		return false;
+
+	const uint8_t *const start = payload.data + *offset, *const end = payload.data +
+									  payload.size;
+	const uint8_t *at = start;
+	uint32_t open = 0; // groups
+	uint64_t tag;
+
+	*field = (struct sl_wire_field){.at = *offset};
+	do {
+		struct sl_wire_field inside = {.wire_type = 3};
+
+		at = varint(at, end, &tag);
+		if (!at)
+			return false;
+		inside.wire_type = tag & 7;
+		inside.number = (uint32_t)(tag >> 3);
+		if (inside.wire_type == 3)
+			open++;
+		else if (inside.wire_type == 4 && open)
+			open--;
+		else
+			at = value_of(at, end, &inside);
+		if (!at)
+			return false;
+		if (field->number == 0) {
+			inside.at = *offset;
+			*field = inside;
+		}
+	} while (open);
+	field->bytes = (uint32_t)(at - start);
+	*offset += field->bytes;
+	return true;
+}
+
+struct sl_bytes sl_view_item_payload(const struct sl_view *view, uint32_t item)
+{
+	assert(item < view->item_count);
+
+	const struct sl_item *found = &view->items[item];
+	struct sl_bytes field = sl_bytes(view->body.data + found->at, found->bytes);
+	struct sl_wire_field whole;
+	uint32_t offset = 0;
+
+	return sl_wire_next(field, &offset, &whole) ? whole.data : SL_BYTES_NONE;
+}
+
+struct sl_bytes sl_view_envelope_payload(const struct sl_view *view, uint32_t envelope)
+{
+	assert(envelope < view->envelope_count);
+
+	const struct sl_envelope *found = &view->envelopes[envelope];
+
+	return sl_bytes(view->body.data + found->at + found->head, found->bytes - found->head);
+}
+
+bool sl_view_trace_id(const struct sl_view *view, uint32_t item, uint8_t trace_id[16])
+{
+	assert(item < view->item_count);
+
+	const struct sl_item *found = &view->items[item];
+	const uint32_t number = view->signal == SL_TRACES ? 1 : 9;
+	struct sl_bytes last = SL_BYTES_NONE;
+	struct sl_wire_field field;
+	uint32_t offset = 0;
+
+	if (view->signal == SL_METRICS)
+		return false;
+	if (found->trace_at != SL_TRACE_AT_UNKNOWN) {
+		memcpy(trace_id, view->body.data + found->at + found->trace_at, 16);
+		return true;
+	}
+
+	const struct sl_bytes payload = sl_view_item_payload(view, item);
+
+	while (sl_wire_next(payload, &offset, &field))
+		if (field.number == number && field.wire_type == 2)
+			last = field.data;
+	if (last.size != 16)
+		return false;
+	memcpy(trace_id, last.data, 16);
+	return true;
+}
+
+uint32_t sl_view_resource_of(const struct sl_view *view, uint32_t envelope)
+{
+	assert(envelope < view->envelope_count);
+	while (view->envelopes[envelope].parent != SL_TOP)
+		envelope = view->envelopes[envelope].parent;
+	return envelope;
+}
+
+// The value of a KeyValue whose key is `key`: an AnyValue's last member, if that is a string. An
+// AnyValue given twice merges, so its members are looked at in wire order.
+static bool string_of(struct sl_bytes pair, struct sl_bytes key, bool *is_string,
+		      struct sl_bytes *value)
+{
+	struct sl_bytes name = SL_BYTES_NONE;
+	struct sl_wire_field field, member;
+	uint32_t offset = 0;
+
+	*is_string = false;
+	while (sl_wire_next(pair, &offset, &field)) {
+		if (field.wire_type != 2)
+			continue;
+		if (field.number == 1)
+			name = field.data;
+		if (field.number != 2)
+			continue;
+		for (uint32_t inner = 0; sl_wire_next(field.data, &inner, &member);) {
+			static const uint8_t types[] = {9, 2, 0, 0, 1, 2, 2, 2, 0};
+
+			if (member.number >= sizeof(types) ||
+			    member.wire_type != types[member.number])
+				continue;
+			*is_string = member.number == 1;
+			if (*is_string)
+				*value = member.data;
+		}
+	}
+	return sl_bytes_equal(name, key);
+}
+
+bool sl_view_resource_attribute(const struct sl_view *view, uint32_t resource, struct sl_bytes key,
+				struct sl_bytes *value)
+{
+	const struct sl_bytes payload = sl_view_envelope_payload(view, resource);
+	struct sl_wire_field about, field;
+	uint32_t offset = 0;
+	bool found = false;
+
+	assert(view->envelopes[resource].kind == SL_ENVELOPE_RESOURCE);
+	while (sl_wire_next(payload, &offset, &about)) {
+		if (about.number != 1 || about.wire_type != 2)
+			continue;
+		for (uint32_t inner = 0; sl_wire_next(about.data, &inner, &field);) {
+			struct sl_bytes text = SL_BYTES_NONE;
+			bool is_string;
+
+			if (field.number != 1 || field.wire_type != 2 ||
+			    !string_of(field.data, key, &is_string, &text))
+				continue;
+			found = is_string;
+			if (is_string)
+				*value = text;
+		}
+	}
+	return found;
+}
