@@ -1,5 +1,6 @@
 #pragma once
 
+#include <errno.h>
 #include <sys/uio.h>
 
 #include "dataplane/base/arena.h"
@@ -14,6 +15,8 @@
 // Replace `cut` bytes at `at` of the body by `put`. An edit lies inside one item or one envelope's
 // own fields, at the border of whole fields (or inside one scalar's payload when its length stays):
 // it never crosses an item's or envelope's tag or length. `cut` 0 inserts, an empty `put` removes.
+// An insertion where an item or envelope ends belongs to it, the innermost one, not to what begins
+// there. A message inside an item (a KeyValue) is replaced whole: its length is the editor's.
 struct sl_edit {
 	uint32_t at, cut;
 	struct sl_bytes put;
@@ -47,3 +50,7 @@ struct sl_pieces {
 // ignored. Returns 0, or -ENOMEM when the budget is spent.
 int sl_splice(const struct sl_view *view, const uint64_t *keep, const struct sl_edits *edits,
 	      struct sl_arena *arena, struct sl_pieces *out);
+
+// The same for a list of items, rising: the cost goes with what is kept, not with the view.
+int sl_splice_items(const struct sl_view *view, const uint32_t *items, uint32_t count,
+		    const struct sl_edits *edits, struct sl_arena *arena, struct sl_pieces *out);
