@@ -1,6 +1,7 @@
 #include "dataplane/base/metrics.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -13,6 +14,7 @@ const uint64_t sl_histogram_bounds_ns[SL_HISTOGRAM_BUCKETS - 1] = {
 };
 
 struct sl_metrics {
+	pthread_mutex_t lock; // never taken on a request's way
 	struct sl_metric_block *blocks;
 	size_t count, capacity;
 };
@@ -29,13 +31,18 @@ void sl_histogram_add(struct sl_histogram *histogram, uint64_t value_ns)
 
 struct sl_metrics *sl_metrics_create(void)
 {
-	return calloc(1, sizeof(struct sl_metrics));
+	struct sl_metrics *metrics = calloc(1, sizeof(*metrics));
+
+	if (metrics)
+		pthread_mutex_init(&metrics->lock, NULL);
+	return metrics;
 }
 
 void sl_metrics_destroy(struct sl_metrics *metrics)
 {
 	if (!metrics)
 		return;
+	pthread_mutex_destroy(&metrics->lock);
 	free(metrics->blocks);
 	free(metrics);
 }
@@ -45,12 +52,15 @@ int sl_metrics_add(struct sl_metrics *metrics, const struct sl_metric_row *rows,
 {
 	struct sl_metric_block *block;
 
+	pthread_mutex_lock(&metrics->lock);
 	if (metrics->count == metrics->capacity) {
 		const size_t capacity = metrics->capacity ? metrics->capacity * 2 : 16;
 		void *grown = realloc(metrics->blocks, capacity * sizeof(*metrics->blocks));
 
-		if (!grown)
+		if (!grown) {
+			pthread_mutex_unlock(&metrics->lock);
 			return -ENOMEM;
+		}
 		metrics->blocks = grown;
 		metrics->capacity = capacity;
 	}
@@ -58,6 +68,7 @@ int sl_metrics_add(struct sl_metrics *metrics, const struct sl_metric_row *rows,
 	*block = (struct sl_metric_block){
 		.rows = rows, .row_count = row_count, .base = base, .shard = shard};
 	snprintf(block->labels, sizeof(block->labels), "%s", labels ? labels : "");
+	pthread_mutex_unlock(&metrics->lock);
 	return 0;
 }
 
@@ -65,11 +76,13 @@ void sl_metrics_remove(struct sl_metrics *metrics, const void *base)
 {
 	size_t kept = 0;
 
+	pthread_mutex_lock(&metrics->lock);
 	for (size_t i = 0; i < metrics->count; i++) {
 		if (metrics->blocks[i].base != base)
 			metrics->blocks[kept++] = metrics->blocks[i];
 	}
 	metrics->count = kept;
+	pthread_mutex_unlock(&metrics->lock);
 }
 
 // A word of a block, read while its writer goes on.
@@ -231,6 +244,7 @@ char *sl_metrics_render(const struct sl_metrics *metrics, bool by_shard, size_t 
 
 	if (!out)
 		return NULL;
+	pthread_mutex_lock((pthread_mutex_t *)&metrics->lock);
 	for (size_t i = 0; i < metrics->count; i++) {
 		const struct sl_metric_block *block = &metrics->blocks[i];
 
@@ -245,6 +259,7 @@ char *sl_metrics_render(const struct sl_metrics *metrics, bool by_shard, size_t 
 			print_family(out, metrics, row->name, by_shard);
 		}
 	}
+	pthread_mutex_unlock((pthread_mutex_t *)&metrics->lock);
 	if (fclose(out) != 0) {
 		free(text);
 		return NULL;
@@ -268,6 +283,7 @@ uint64_t sl_metrics_sum(const struct sl_metrics *metrics, const char *name, cons
 {
 	uint64_t sum = 0;
 
+	pthread_mutex_lock((pthread_mutex_t *)&metrics->lock);
 	for (size_t i = 0; i < metrics->count; i++) {
 		const struct sl_metric_block *block = &metrics->blocks[i];
 
@@ -280,5 +296,6 @@ uint64_t sl_metrics_sum(const struct sl_metrics *metrics, const char *name, cons
 				sum += has_value(block, row, k, value) ? word(block, row, k) : 0;
 		}
 	}
+	pthread_mutex_unlock((pthread_mutex_t *)&metrics->lock);
 	return sum;
 }

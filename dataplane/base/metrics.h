@@ -77,8 +77,8 @@ struct sl_metric_block {
 	char labels[96]; // `destination="main"`, or empty
 };
 
-// The process' list of blocks. Threading: add and remove by set-up and the control thread only,
-// render by the control thread.
+// The process' list of blocks. Threading: any thread, under a lock: shards add and remove at set-up
+// and reloads only.
 struct sl_metrics;
 struct sl_metrics *sl_metrics_create(void);
 void sl_metrics_destroy(struct sl_metrics *metrics);
