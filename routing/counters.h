@@ -1,0 +1,31 @@
+#pragma once
+
+#include "dataplane/otlp/signal.h"
+
+// The books of one destination on one shard; the block bears `destination="name"`.
+//   taken = delivered + rejected + dropped + returned + lost + in flight
+// Threading: the shard writes, any thread may read.
+
+//      field             kind       name                              labels  help
+#define SL_DESTINATION_COUNTERS(X)                                                                 \
+	X(taken, COUNTER, "sluice_taken_items", signal, "Items given to the destination.")         \
+	X(delivered, COUNTER, "sluice_delivered_items", signal,                                    \
+	  "Items that the destination has confirmed.")                                             \
+	X(rejected, COUNTER, "sluice_rejected_items", signal,                                      \
+	  "Items that the destination refused for good.")                                          \
+	X(dropped, COUNTER, "sluice_dropped_items", signal,                                        \
+	  "Best-effort items given up: its cap was reached or its retries were used up.")          \
+	X(returned, COUNTER, "sluice_returned_items", signal,                                      \
+	  "Items not delivered whose sender was told to send again.")                              \
+	X(lost, COUNTER, "sluice_lost_items", signal,                                              \
+	  "Items acknowledged early and then given up.")                                           \
+	X(in_flight, GAUGE, "sluice_destination_in_flight_items", signal,                          \
+	  "Items taken and not ended.")                                                            \
+	X(retried_records, COUNTER, "sluice_retried_records", none, "Records tried once more.")    \
+	X(refused_parts, COUNTER, "sluice_egress_full_parts", none,                                \
+	  "Parts refused because a required destination was at its cap.")                          \
+	X(records, GAUGE, "sluice_queue_records", none, "Records taken and not ended.")            \
+	X(pinned_bytes, GAUGE, "sluice_pinned_bytes", none,                                        \
+	  "Memory held until the destination has confirmed.")
+
+SL_COUNTERS(destination, SL_DESTINATION_COUNTERS)

@@ -1,0 +1,61 @@
+#pragma once
+
+#include "dataplane/request/delivery.h"
+#include "routing/settings.h"
+
+// What carries records away. A driver is made for each destination on the control thread and has a
+// side in every shard; it sees records only, and ends each one it has taken exactly once.
+//
+//   create (control) -> open (each shard) -> submit* poll* -> close (each shard) -> destroy
+//   (control)
+//
+// Threading: submit, poll and close belong to the shard that opened. A driver's own threads are
+// made by create(), so that they do not inherit a shard's core; they speak to shards by rings and
+// wake them by `waker`.
+// Memory: a record, its pieces and what they point to stay as they are until the record ends; a
+// driver's thread may read them where they lie. The configuration goes with its snapshot: create()
+// copies what it needs.
+struct sl_io;
+struct sl_codec;
+struct sl_timers;
+struct sl_waker;
+struct sl_random;
+
+struct sl_driver_env {
+	uint32_t shard, shards;
+	struct sl_memory *memory;
+	struct sl_timers *timers;
+	struct sl_waker *waker;
+	struct sl_io *io;
+	struct sl_codec *codec;
+	struct sl_random *random;
+};
+
+struct sl_driver {
+	const char *name;
+	// Reports problems to `errors` with the destination's place and returns NULL. `check_only`:
+	// opens no file and connects nowhere.
+	void *(*create)(const struct sl_destination_config *config, bool check_only,
+			struct sl_errors *errors);
+	// All shards have closed it. May block.
+	void (*destroy)(void *self);
+	// A shard's side, or NULL when out of memory.
+	void *(*open)(void *self, const struct sl_driver_env *env);
+	void (*close)(void *side); // no record of this shard is with the driver
+	// Takes the record (SL_REASON_NONE) or refuses it untouched, to be offered again. It may
+	// end a record before it returns.
+	enum sl_reason (*submit)(void *side, struct sl_record *record);
+	// Once a turn: brings ends in, writes what the turn gathered.
+	void (*poll)(void *side, uint64_t now_ns);
+	// The longest record it carries in one piece; 0: any. Longer ones are split at item
+	// borders.
+	uint64_t (*record_bytes_max)(void *self);
+	// Records are keyed and split by trace id.
+	bool (*by_trace)(void *self);
+};
+
+extern const struct sl_driver sl_driver_blackhole, sl_driver_file, sl_driver_kafka;
+
+// The end of a record that a driver has taken. A retryable one is tried again or ends for good, as
+// its destination's retry settings say; `retry_after_ns` is the least wait, 0 when nobody said.
+void sl_egress_end(struct sl_record *record, enum sl_outcome outcome, uint64_t retry_after_ns);

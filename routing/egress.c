@@ -1,0 +1,380 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "dataplane/base/log.h"
+#include "routing/internal.h"
+
+// A shard's side: opens and retires destinations with the snapshots, pins bytes, submits records,
+// tries again, and keeps the destination's books.
+
+#define SL_COUNTER_STRUCT_ struct sl_destination_counters
+SL_COUNTER_ROWS(destination, SL_DESTINATION_COUNTERS)
+
+#define QUEUE_FULL_WAIT_NS (5 * SL_MS) // a driver that had no room is asked again after it
+
+struct sl_routing_shard *sl_routing_shard_create(const struct sl_routing_env *env)
+{
+	struct sl_routing_shard *self = calloc(1, sizeof(*self));
+
+	if (!self)
+		return NULL;
+	self->env = *env;
+	// Best-effort deliveries pin at most a quarter in all.
+	self->best_effort_pinned_max = env->memory->budget_bytes / 4;
+	return self;
+}
+
+static struct sl_meter *meter_of(struct sl_routing_shard *self, const char *name)
+{
+	struct sl_meter *meter = self->meters;
+	char labels[96];
+
+	while (meter && strcmp(meter->name, name) != 0)
+		meter = meter->next;
+	if (meter)
+		return meter;
+	meter = calloc(1, sizeof(*meter));
+	if (!meter)
+		return NULL;
+	snprintf(meter->name, sizeof(meter->name), "%s", name);
+	snprintf(labels, sizeof(labels), "destination=\"%s\"", name);
+	if (sl_metrics_add(self->env.metrics, sl_destination_counter_rows,
+			   sl_destination_counter_row_count, &meter->counters, (int)self->env.shard,
+			   labels) < 0) {
+		free(meter);
+		return NULL;
+	}
+	meter->next = self->meters;
+	self->meters = meter;
+	return meter;
+}
+
+static void close_egress(struct sl_egress *egress)
+{
+	assert(egress->records == 0 && egress->pinned_bytes == 0);
+	egress->destination->driver->close(egress->side);
+	__atomic_sub_fetch(&egress->destination->sides, 1, __ATOMIC_ACQ_REL);
+	free(egress->tenant_pinned);
+	free(egress);
+}
+
+static struct sl_egress *open_egress(struct sl_routing_shard *self,
+				     struct sl_destination *destination)
+{
+	const struct sl_routing_env *env = &self->env;
+	const struct sl_driver_env driver = {
+		.shard = env->shard,
+		.shards = env->shards,
+		.memory = env->memory,
+		.timers = env->timers,
+		.waker = env->waker,
+		.io = env->io,
+		.codec = env->codec,
+		.random = env->random,
+	};
+	struct sl_egress *egress = calloc(1, sizeof(*egress));
+
+	if (!egress)
+		return NULL;
+	egress->shard = self;
+	egress->destination = destination;
+	egress->waiting_last = &egress->waiting;
+	egress->waiting_due_ns = UINT64_MAX;
+	egress->pinned_bytes_max = destination->pinned_bytes_max
+					   ? destination->pinned_bytes_max / env->shards
+					   : env->memory->budget_bytes / 2;
+	egress->tenant_bytes_max = (uint64_t)((double)egress->pinned_bytes_max *
+					      destination->tenant_share);
+	egress->meter = meter_of(self, destination->name);
+	if (egress->meter)
+		egress->side = destination->driver->open(destination->self, &driver);
+	if (!egress->side) {
+		sl_log(SL_LOG_ERROR, "destination_not_opened", "destination=%s shard=%u",
+		       destination->name, env->shard);
+		free(egress);
+		return NULL;
+	}
+	__atomic_add_fetch(&destination->sides, 1, __ATOMIC_ACQ_REL);
+	egress->next = self->egresses;
+	self->egresses = egress;
+	return egress;
+}
+
+void sl_routing_shard_turn(struct sl_routing_shard *self, const struct sl_routing *routing,
+			   uint64_t now_ns)
+{
+	struct sl_egress **by_index;
+
+	self->now_ns = now_ns;
+	self->routing = routing;
+	if (SL_LIKELY(self->generation == routing->generation))
+		return;
+	by_index = calloc(routing->destination_count + 1, sizeof(struct sl_egress *));
+	if (!by_index) // seen in a reload only: the shard cannot go on with ids of another one
+		abort();
+	for (struct sl_egress *egress = self->egresses; egress; egress = egress->next)
+		egress->retired = true;
+	for (uint32_t i = 0; i < routing->destination_count; i++) {
+		struct sl_egress *egress = self->egresses;
+
+		while (egress && egress->destination != routing->destinations[i])
+			egress = egress->next;
+		by_index[i] = egress ? egress : open_egress(self, routing->destinations[i]);
+		if (by_index[i])
+			by_index[i]->retired = false;
+	}
+	free(self->by_index);
+	self->by_index = by_index;
+	self->generation = routing->generation;
+}
+
+void sl_routing_shard_destroy(struct sl_routing_shard *self)
+{
+	if (!self)
+		return;
+	assert(self->in_flight == 0);
+	while (self->egresses) {
+		struct sl_egress *egress = self->egresses;
+
+		self->egresses = egress->next;
+		close_egress(egress);
+	}
+	while (self->meters) {
+		struct sl_meter *meter = self->meters;
+
+		self->meters = meter->next;
+		sl_metrics_remove(self->env.metrics, &meter->counters);
+		free(meter);
+	}
+	sl_timer_cancel(self->env.timers, &self->timer);
+	free(self->by_index);
+	free(self);
+}
+
+uint64_t sl_routing_in_flight(const struct sl_routing_shard *self)
+{
+	return self->in_flight;
+}
+
+// --- pinned bytes --------------------------------------------------------------------------------
+
+static uint64_t *tenant_pinned(struct sl_egress *egress, sl_tenant_id tenant)
+{
+	if (SL_UNLIKELY(tenant >= egress->tenant_count)) {
+		const uint32_t count = SL_MAX(64u, (tenant + 1) * 2);
+		uint64_t *grown = realloc(egress->tenant_pinned, count * sizeof(*grown));
+
+		if (!grown)
+			return NULL;
+		memset(grown + egress->tenant_count, 0,
+		       (count - egress->tenant_count) * sizeof(*grown));
+		egress->tenant_pinned = grown;
+		egress->tenant_count = count;
+	}
+	return &egress->tenant_pinned[tenant];
+}
+
+// Whether `more` fits; what is alone always does, or a request above the cap would never pass.
+static bool fits(uint64_t pinned, uint64_t more, uint64_t max)
+{
+	return !pinned || pinned + more <= max;
+}
+
+bool sl_egress_pin(struct sl_flow *flow)
+{
+	struct sl_egress *egress = flow->egress;
+	struct sl_routing_shard *self = egress->shard;
+	const uint64_t more = flow->pinned_bytes;
+	uint64_t *tenant = tenant_pinned(egress, flow->tenant);
+
+	if (!tenant || !fits(egress->pinned_bytes, more, egress->pinned_bytes_max) ||
+	    !fits(*tenant, more, egress->tenant_bytes_max))
+		return false;
+	if (flow->best_effort) {
+		if (!fits(self->best_effort_pinned, more, self->best_effort_pinned_max))
+			return false;
+		self->best_effort_pinned += more;
+	}
+	*tenant += more;
+	egress->pinned_bytes += more;
+	sl_gauge(&egress->meter->counters.pinned_bytes[0], egress->pinned_bytes);
+	return true;
+}
+
+void sl_egress_unpin(struct sl_flow *flow)
+{
+	struct sl_egress *egress = flow->egress;
+
+	if (flow->full)
+		return;
+	assert(egress->pinned_bytes >= flow->pinned_bytes);
+	if (flow->best_effort)
+		egress->shard->best_effort_pinned -= flow->pinned_bytes;
+	egress->tenant_pinned[flow->tenant] -= flow->pinned_bytes;
+	egress->pinned_bytes -= flow->pinned_bytes;
+	sl_gauge(&egress->meter->counters.pinned_bytes[0], egress->pinned_bytes);
+}
+
+// --- ends ----------------------------------------------------------------------------------------
+
+// Books the end of a record and passes it on; the record may be gone afterwards.
+static void settle(struct sl_record *record, enum sl_outcome outcome, uint64_t retry_after_ns)
+{
+	struct sl_flow *flow = (struct sl_flow *)record->delivery;
+	struct sl_egress *egress = record->destination;
+	struct sl_destination_counters *counters = &egress->meter->counters;
+	uint64_t *by_outcome[] = {
+		[SL_OUTCOME_DELIVERED] = counters->delivered,
+		[SL_OUTCOME_DROPPED] = counters->dropped,
+		[SL_OUTCOME_REJECTED] = counters->rejected,
+		[SL_OUTCOME_RETRYABLE] = counters->returned,
+	};
+	uint64_t *row = outcome == SL_OUTCOME_DROPPED && flow->acknowledged ? counters->lost
+									    : by_outcome[outcome];
+
+	assert(egress->records > 0 && egress->shard->in_flight > 0);
+	egress->records--;
+	egress->shard->in_flight--;
+	sl_count(&row[record->signal], record->items);
+	sl_gauge(&counters->in_flight[record->signal],
+		 counters->in_flight[record->signal] - record->items);
+	sl_gauge(&counters->records[0], egress->records);
+	if (flow->delivery.open_records == 1) {
+		flow->delivery.part->deliveries_open--;
+		sl_egress_unpin(flow);
+	}
+	sl_record_end(record, outcome, retry_after_ns);
+}
+
+// Until when a record is tried again: while its sender waits, or for max_elapsed.
+static uint64_t give_up_ns(const struct sl_flow *flow)
+{
+	return flow->waits ? flow->delivery.part->request->answer_by_ns
+			   : flow->began_ns + flow->egress->destination->retry.max_elapsed_ns;
+}
+
+static void give_up(struct sl_record *record, uint64_t retry_after_ns)
+{
+	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
+
+	settle(record, flow->waits ? SL_OUTCOME_RETRYABLE : SL_OUTCOME_DROPPED, retry_after_ns);
+}
+
+static void queue(struct sl_egress *egress, struct sl_record *record, uint64_t wait_ns)
+{
+	struct sl_routing_shard *self = egress->shard;
+
+	record->due_ns = self->now_ns + wait_ns;
+	record->next = NULL;
+	*egress->waiting_last = record;
+	egress->waiting_last = &record->next;
+	egress->waiting_due_ns = SL_MIN(egress->waiting_due_ns, record->due_ns);
+}
+
+// The wait before the next attempt: exponential, its upper half random.
+static uint64_t backoff_ns(const struct sl_egress *egress, uint32_t attempts)
+{
+	const struct sl_retry_config *retry = &egress->destination->retry;
+	double wait = (double)retry->initial_ns;
+
+	for (uint32_t i = 0; i < attempts && wait < (double)retry->max_ns; i++)
+		wait *= retry->multiplier;
+
+	const uint64_t whole = (uint64_t)SL_MIN(wait, (double)retry->max_ns);
+
+	return whole / 2 + sl_random_below(egress->shard->env.random, whole / 2 + 1);
+}
+
+void sl_egress_end(struct sl_record *record, enum sl_outcome outcome, uint64_t retry_after_ns)
+{
+	struct sl_egress *egress = record->destination;
+	uint64_t wait_ns;
+
+	if (outcome != SL_OUTCOME_RETRYABLE) {
+		settle(record, outcome, retry_after_ns);
+		return;
+	}
+	wait_ns = SL_MAX(backoff_ns(egress, record->attempts), retry_after_ns);
+	if (egress->shard->now_ns + wait_ns >= give_up_ns((struct sl_flow *)record->delivery)) {
+		give_up(record, retry_after_ns);
+		return;
+	}
+	record->attempts++;
+	sl_count(&egress->meter->counters.retried_records[0], 1);
+	queue(egress, record, wait_ns);
+}
+
+static void offer(struct sl_egress *egress, struct sl_record *record)
+{
+	if (egress->destination->driver->submit(egress->side, record) != SL_REASON_NONE)
+		queue(egress, record, QUEUE_FULL_WAIT_NS);
+}
+
+void sl_egress_submit(struct sl_flow *flow)
+{
+	struct sl_egress *egress = flow->egress;
+	struct sl_destination_counters *counters = &egress->meter->counters;
+	struct sl_part *part = flow->delivery.part;
+	struct sl_record *record = flow->records, *next;
+
+	sl_request_hold(part->request, flow->waits);
+	part->deliveries_open++;
+	egress->records += flow->delivery.open_records;
+	egress->shard->in_flight += flow->delivery.open_records;
+	sl_gauge(&counters->records[0], egress->records);
+	sl_gauge(&counters->in_flight[record->signal],
+		 counters->in_flight[record->signal] + flow->delivery.items);
+	for (; record; record = next) {
+		next = record->next;
+		offer(egress, record);
+	}
+}
+
+// --- the turn ------------------------------------------------------------------------------------
+
+static void run_waiting(struct sl_egress *egress, uint64_t now_ns)
+{
+	struct sl_record *record = egress->waiting, *next;
+
+	egress->waiting = NULL;
+	egress->waiting_last = &egress->waiting;
+	egress->waiting_due_ns = UINT64_MAX;
+	for (; record; record = next) {
+		next = record->next;
+		if (now_ns >= give_up_ns((struct sl_flow *)record->delivery))
+			give_up(record, 0);
+		else if (now_ns >= record->due_ns)
+			offer(egress, record);
+		else
+			queue(egress, record, record->due_ns - now_ns);
+	}
+}
+
+static void nothing(struct sl_timer *timer, uint64_t now_ns)
+{
+	(void)timer, (void)now_ns;
+}
+
+void sl_routing_poll(struct sl_routing_shard *self, uint64_t now_ns)
+{
+	uint64_t due_ns = UINT64_MAX;
+
+	self->now_ns = now_ns;
+	for (struct sl_egress **link = &self->egresses, *egress; (egress = *link);) {
+		if (now_ns >= egress->waiting_due_ns)
+			run_waiting(egress, now_ns);
+		egress->destination->driver->poll(egress->side, now_ns);
+		if (SL_UNLIKELY(egress->retired && !egress->records)) {
+			*link = egress->next;
+			close_egress(egress);
+			continue;
+		}
+		due_ns = SL_MIN(due_ns, egress->waiting_due_ns);
+		link = &egress->next;
+	}
+	if (due_ns == UINT64_MAX)
+		return;
+	self->timer.fire = nothing;
+	sl_timer_set(self->env.timers, &self->timer, due_ns);
+}

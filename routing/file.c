@@ -1,0 +1,492 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "dataplane/base/clock.h"
+#include "dataplane/base/log.h"
+#include "dataplane/base/ring.h"
+#include "dataplane/base/varint.h"
+#include "dataplane/base/waker.h"
+#include "dataplane/otlp/json.h"
+#include "routing/driver.h"
+
+// Files of Export requests. One writer thread a destination; each shard's side has a ring of
+// records to it and a ring of ends back. Records are read where they lie: they stay until their
+// end has come back. The writer writes whole groups: a group that fails is cut off the file again,
+// so a file holds whole records only.
+//
+// Files: <path>/<signal>-<YYYYMMDDTHHMMSSZ>-<number>.binpb (each request behind its length as a
+// varint) or .jsonl (one request a line); the number goes up with each file of the process.
+#define RING_COUNT 4096 // records of one shard with the writer
+#define GROUP_MAX  256  // records written at once
+#define IDLE_MS    1000 // how often age is looked at
+#define PATH_BYTES 4096
+#define TEXT_KEPT  (4 * SL_MIB) // a larger text buffer goes back to the machine
+
+struct side {
+	struct side *next; // the writer's, once it is on the list
+	struct file *file;
+	struct sl_waker *waker; // the shard's
+	struct sl_ring todo, done;
+	uint32_t in_flight; // the shard's
+	bool pushed;        // the shard's: since the last poll
+	uint32_t busy;      // writer: the writer; its waker is in use
+	uint32_t closed;    // writer: the shard
+};
+
+struct output {
+	int fd; // -1: none
+	uint64_t bytes, opened_ns;
+};
+
+struct file {
+	char *path;
+	enum sl_file_format format;
+	uint64_t rotate_bytes, rotate_age_ns;
+	bool fsync;
+	struct sl_waker waker; // the writer's
+	struct side *opened;   // pushed by shards, taken by the writer
+	uint32_t stop;
+	bool running;
+	pthread_t thread;
+	// The writer's.
+	struct side *sides;
+	struct output outputs[SL_SIGNALS];
+	uint32_t number;
+	struct sl_json_text text;
+	struct iovec *pieces;
+	size_t piece_count, piece_capacity;
+	uint8_t *gathered;
+	size_t gathered_capacity;
+};
+
+struct entry {
+	struct sl_record *record;
+	struct side *side;
+	enum sl_outcome outcome;
+	uint8_t prefix[SL_VARINT_BYTES_MAX];
+};
+
+// --- the writer ----------------------------------------------------------------------------------
+
+static void close_output(struct output *output)
+{
+	if (output->fd >= 0)
+		close(output->fd);
+	output->fd = -1;
+}
+
+static int open_output(struct file *file, enum sl_signal signal, uint64_t now_ns)
+{
+	struct output *output = &file->outputs[signal];
+	const time_t wall = (time_t)(sl_clock_wall_ns() / SL_S);
+	char path[PATH_BYTES], stamp[32];
+	struct tm utc;
+
+	if (output->fd >= 0 &&
+	    (output->bytes >= file->rotate_bytes ||
+	     (file->rotate_age_ns && now_ns - output->opened_ns >= file->rotate_age_ns)))
+		close_output(output);
+	if (output->fd >= 0)
+		return 0;
+	gmtime_r(&wall, &utc);
+	strftime(stamp, sizeof(stamp), "%Y%m%dT%H%M%SZ", &utc);
+	do {
+		snprintf(path, sizeof(path), "%s/%s-%s-%06u.%s", file->path,
+			 sl_signal_names[signal], stamp, ++file->number,
+			 file->format == SL_FILE_JSON ? "jsonl" : "binpb");
+		output->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0644);
+	} while (output->fd < 0 && errno == EEXIST);
+	output->bytes = 0;
+	output->opened_ns = now_ns;
+	return output->fd < 0 ? -errno : 0;
+}
+
+// All pieces, whatever their number; -errno leaves an unknown part written.
+static int write_all(int fd, struct iovec *pieces, size_t count)
+{
+	while (count) {
+		ssize_t wrote = writev(fd, pieces, (int)SL_MIN(count, (size_t)IOV_MAX));
+
+		if (wrote < 0 && errno == EINTR)
+			continue;
+		if (wrote < 0)
+			return -errno;
+		for (; count && (size_t)wrote >= pieces->iov_len; pieces++, count--)
+			wrote -= (ssize_t)pieces->iov_len;
+		if (count) {
+			pieces->iov_base = (char *)pieces->iov_base + wrote;
+			pieces->iov_len -= (size_t)wrote;
+		}
+	}
+	return 0;
+}
+
+static int add_piece(struct file *file, const void *data, size_t size)
+{
+	if (file->piece_count == file->piece_capacity) {
+		const size_t capacity = file->piece_capacity ? file->piece_capacity * 2 : 1024;
+		void *grown = realloc(file->pieces, capacity * sizeof(*file->pieces));
+
+		if (!grown)
+			return -ENOMEM;
+		file->pieces = grown;
+		file->piece_capacity = capacity;
+	}
+	file->pieces[file->piece_count++] = (struct iovec){(void *)(uintptr_t)data, size};
+	return 0;
+}
+
+static int add_wire(struct file *file, struct entry *entry)
+{
+	const struct sl_record *record = entry->record;
+	int failed = add_piece(file, entry->prefix, sl_varint_put(entry->prefix, record->bytes));
+
+	for (uint32_t i = 0; i < record->piece_count && !failed; i++)
+		failed = add_piece(file, record->pieces[i].iov_base, record->pieces[i].iov_len);
+	return failed;
+}
+
+static int add_json(struct file *file, struct entry *entry)
+{
+	const struct sl_record *record = entry->record;
+	const size_t before = file->text.size;
+	size_t at = 0;
+	int failed;
+
+	if (record->bytes > file->gathered_capacity) {
+		void *grown = realloc(file->gathered, record->bytes + 64);
+
+		if (!grown)
+			return -ENOMEM;
+		file->gathered = grown;
+		file->gathered_capacity = record->bytes;
+	}
+	for (uint32_t i = 0; i < record->piece_count; i++) {
+		memcpy(file->gathered + at, record->pieces[i].iov_base, record->pieces[i].iov_len);
+		at += record->pieces[i].iov_len;
+	}
+	failed = sl_json_from_wire(record->signal, sl_bytes(file->gathered, at), &file->text);
+	if (!failed && file->text.size == file->text.capacity) {
+		void *grown = realloc(file->text.text, file->text.capacity + 64);
+
+		if (grown) {
+			file->text.text = grown;
+			file->text.capacity += 64;
+		} else {
+			failed = -ENOMEM;
+		}
+	}
+	if (failed)
+		file->text.size = before;
+	else
+		file->text.text[file->text.size++] = '\n';
+	return failed;
+}
+
+// Writes the group's records of one signal; sets their outcomes.
+static void write_signal(struct file *file, struct entry *group, uint32_t count,
+			 enum sl_signal signal)
+{
+	struct output *output = &file->outputs[signal];
+	uint64_t bytes = 0;
+	uint32_t wanted = 0;
+	int failed;
+
+	file->piece_count = file->text.size = 0;
+	for (uint32_t i = 0; i < count; i++) {
+		if (group[i].record->signal != signal)
+			continue;
+		failed = file->format == SL_FILE_JSON ? add_json(file, &group[i])
+						      : add_wire(file, &group[i]);
+		group[i].outcome = failed == -EINVAL ? SL_OUTCOME_REJECTED
+				   : failed          ? SL_OUTCOME_RETRYABLE
+						     : SL_OUTCOME_DELIVERED;
+		wanted += !failed;
+	}
+	if (!wanted)
+		return;
+	failed = file->text.size ? add_piece(file, file->text.text, file->text.size) : 0;
+	for (size_t i = 0; i < file->piece_count; i++)
+		bytes += file->pieces[i].iov_len;
+	if (!failed)
+		failed = open_output(file, signal, sl_clock_now_ns());
+	if (!failed)
+		failed = write_all(output->fd, file->pieces, file->piece_count);
+	if (!failed && file->fsync && fdatasync(output->fd) < 0)
+		failed = -errno;
+	if (!failed) {
+		output->bytes += bytes;
+		return;
+	}
+	sl_log(SL_LOG_ERROR, "file_not_written", "path=\"%s\" reason=\"%s\"", file->path,
+	       strerror(-failed));
+	// What was begun goes; where even that fails, the next group gets a new file.
+	if (output->fd >= 0 && ftruncate(output->fd, (off_t)output->bytes) < 0)
+		close_output(output);
+	for (uint32_t i = 0; i < count; i++) {
+		if (group[i].record->signal == signal && group[i].outcome == SL_OUTCOME_DELIVERED)
+			group[i].outcome = SL_OUTCOME_RETRYABLE;
+	}
+}
+
+static void write_group(struct file *file, struct entry *group, uint32_t count)
+{
+	for (unsigned signal = 0; signal < SL_SIGNALS; signal++)
+		write_signal(file, group, count, signal);
+	for (uint32_t i = 0; i < count; i++)
+		__atomic_store_n(&group[i].side->busy, 1, __ATOMIC_SEQ_CST);
+	for (uint32_t i = 0; i < count; i++) {
+		group[i].record->driver_data = (void *)(uintptr_t)group[i].outcome;
+		// A shard has no more with the writer than the ring holds.
+		if (!sl_ring_push(&group[i].side->done, group[i].record))
+			abort();
+	}
+	for (struct side *side = file->sides; side; side = side->next) {
+		if (!side->busy)
+			continue;
+		sl_waker_wake(side->waker);
+		__atomic_store_n(&side->busy, 0, __ATOMIC_SEQ_CST);
+	}
+	if (file->text.capacity > TEXT_KEPT)
+		sl_json_text_fini(&file->text);
+}
+
+static void free_side(struct side *side)
+{
+	sl_ring_fini(&side->todo);
+	sl_ring_fini(&side->done);
+	free(side);
+}
+
+// Takes what shards have opened, frees what they have closed.
+static void update_sides(struct file *file)
+{
+	struct side *side = __atomic_exchange_n(&file->opened, NULL, __ATOMIC_ACQUIRE), *next;
+
+	for (; side; side = next) {
+		next = side->next;
+		side->next = file->sides;
+		file->sides = side;
+	}
+	for (struct side **link = &file->sides; (side = *link);) {
+		if (!__atomic_load_n(&side->closed, __ATOMIC_ACQUIRE)) {
+			link = &side->next;
+			continue;
+		}
+		*link = side->next;
+		free_side(side);
+	}
+}
+
+static uint32_t collect(struct file *file, struct entry *group)
+{
+	uint32_t count = 0;
+
+	for (struct side *side = file->sides; side; side = side->next) {
+		// A share each, so that one busy shard does not starve the others.
+		for (uint32_t i = 0; i < GROUP_MAX / 4 && count < GROUP_MAX; i++) {
+			struct sl_record *record = sl_ring_pop(&side->todo);
+
+			if (!record)
+				break;
+			group[count++] = (struct entry){.record = record, .side = side};
+		}
+	}
+	return count;
+}
+
+static void *writer_main(void *argument)
+{
+	struct file *file = argument;
+	struct entry *group = calloc(GROUP_MAX, sizeof(*group));
+
+	if (!group)
+		abort(); // at the thread's start only
+	for (;;) {
+		struct pollfd wait = {.fd = file->waker.fd, .events = POLLIN};
+		const bool stop = __atomic_load_n(&file->stop, __ATOMIC_ACQUIRE);
+		uint32_t count;
+
+		sl_waker_clear(&file->waker);
+		update_sides(file);
+		count = collect(file, group);
+		if (count) {
+			write_group(file, group, count);
+			continue;
+		}
+		if (stop)
+			break;
+		for (unsigned i = 0; i < SL_SIGNALS && file->rotate_age_ns; i++) {
+			if (file->outputs[i].fd >= 0 &&
+			    sl_clock_now_ns() - file->outputs[i].opened_ns >= file->rotate_age_ns)
+				close_output(&file->outputs[i]);
+		}
+		poll(&wait, 1, IDLE_MS);
+	}
+	free(group);
+	return NULL;
+}
+
+// --- control thread ------------------------------------------------------------------------------
+
+static int make_folders(char *path)
+{
+	for (char *at = path + 1; *at; at++) {
+		if (*at != '/')
+			continue;
+		*at = 0;
+		if (mkdir(path, 0755) < 0 && errno != EEXIST) {
+			*at = '/';
+			return -errno;
+		}
+		*at = '/';
+	}
+	return mkdir(path, 0755) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+static void destroy(void *self)
+{
+	struct file *file = self;
+
+	if (file->running) {
+		__atomic_store_n(&file->stop, 1, __ATOMIC_RELEASE);
+		sl_waker_wake(&file->waker);
+		pthread_join(file->thread, NULL);
+	}
+	while (file->sides) {
+		struct side *side = file->sides;
+
+		file->sides = side->next;
+		free_side(side);
+	}
+	for (unsigned i = 0; i < SL_SIGNALS; i++)
+		close_output(&file->outputs[i]);
+	sl_waker_fini(&file->waker);
+	sl_json_text_fini(&file->text);
+	free(file->pieces);
+	free(file->gathered);
+	free(file->path);
+	free(file);
+}
+
+static void *create(const struct sl_destination_config *destination, bool check_only,
+		    struct sl_errors *errors)
+{
+	const struct sl_file_config *config = destination->file;
+	struct file *file = calloc(1, sizeof(*file));
+	int failed = -ENOMEM;
+
+	if (!file)
+		return NULL;
+	for (unsigned i = 0; i < SL_SIGNALS; i++)
+		file->outputs[i].fd = -1;
+	file->waker.fd = -1;
+	file->format = config->format;
+	file->rotate_bytes = config->rotate_bytes;
+	file->rotate_age_ns = config->rotate_age_ns;
+	file->fsync = config->fsync;
+	file->path = strdup(config->path);
+	if (!file->path)
+		goto fail;
+	if (check_only)
+		return file;
+	failed = make_folders(file->path);
+	if (!failed && access(file->path, W_OK | X_OK) < 0)
+		failed = -errno;
+	if (!failed)
+		failed = sl_waker_init(&file->waker);
+	if (!failed)
+		failed = -pthread_create(&file->thread, NULL, writer_main, file);
+	if (failed)
+		goto fail;
+	file->running = true;
+	pthread_setname_np(file->thread, "file-writer");
+	return file;
+fail:
+	sl_errors_add(errors, &config->where, "file: %s: %s", config->path, strerror(-failed));
+	destroy(file);
+	return NULL;
+}
+
+// --- shards --------------------------------------------------------------------------------------
+
+static void *open_side(void *self, const struct sl_driver_env *env)
+{
+	struct file *file = self;
+	struct side *side = NULL;
+
+	if (posix_memalign((void **)&side, SL_CACHE_LINE, sizeof(*side)) != 0)
+		return NULL;
+	memset(side, 0, sizeof(*side));
+	side->file = file;
+	side->waker = env->waker;
+	if (sl_ring_init(&side->todo, RING_COUNT) < 0 ||
+	    sl_ring_init(&side->done, RING_COUNT) < 0) {
+		free_side(side);
+		return NULL;
+	}
+	side->next = __atomic_load_n(&file->opened, __ATOMIC_RELAXED);
+	while (!__atomic_compare_exchange_n(&file->opened, &side->next, side, true,
+					    __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+		;
+	return side;
+}
+
+static void close_side(void *state)
+{
+	struct side *side = state;
+	struct file *file = side->file;
+
+	assert(side->in_flight == 0);
+	// The writer may still be between its last end and its wake.
+	while (__atomic_load_n(&side->busy, __ATOMIC_SEQ_CST))
+		sched_yield();
+	__atomic_store_n(&side->closed, 1, __ATOMIC_RELEASE);
+	sl_waker_wake(&file->waker);
+}
+
+static enum sl_reason submit(void *state, struct sl_record *record)
+{
+	struct side *side = state;
+
+	if (side->in_flight == RING_COUNT || !sl_ring_push(&side->todo, record))
+		return SL_REASON_EGRESS_FULL;
+	side->in_flight++;
+	side->pushed = true;
+	return SL_REASON_NONE;
+}
+
+static void poll_side(void *state, uint64_t now_ns)
+{
+	struct side *side = state;
+	struct sl_record *record;
+
+	(void)now_ns;
+	if (side->pushed) {
+		side->pushed = false;
+		sl_waker_wake(&side->file->waker);
+	}
+	while ((record = sl_ring_pop(&side->done))) {
+		side->in_flight--;
+		sl_egress_end(record, (enum sl_outcome)(uintptr_t)record->driver_data, 0);
+	}
+}
+
+const struct sl_driver sl_driver_file = {
+	.name = "file",
+	.create = create,
+	.destroy = destroy,
+	.open = open_side,
+	.close = close_side,
+	.submit = submit,
+	.poll = poll_side,
+};

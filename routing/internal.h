@@ -1,0 +1,130 @@
+#pragma once
+
+#include "dataplane/base/random.h"
+#include "routing/counters.h"
+#include "routing/driver.h"
+#include "routing/routing.h"
+
+// What the files of routing/ share: the snapshot's part, a shard's side, and a delivery's own.
+
+#define DESTINATION_NAME_MAX 64
+
+// Shared by all snapshots that name it with the same settings.
+struct sl_destination {
+	char name[DESTINATION_NAME_MAX + 1];
+	const struct sl_driver *driver;
+	void *self; // the driver's; NULL under --check
+	struct sl_retry_config retry;
+	uint64_t pinned_bytes_max;
+	double tenant_share;
+	uint64_t record_bytes_max;
+	bool by_trace;
+	uint32_t references; // snapshots; the control thread's
+	uint32_t sides;      // shards that have it open; atomic
+};
+
+struct sl_pattern {
+	struct sl_bytes text; // data NULL: anything
+	enum sl_match_kind kind;
+};
+
+struct sl_route_attribute {
+	struct sl_bytes name;
+	struct sl_pattern value;
+};
+
+struct sl_route_target {
+	uint32_t destination; // index
+	bool required;
+};
+
+struct sl_route {
+	struct sl_pattern tenant;
+	uint32_t signal; // enum sl_signal + 1; 0: any
+	struct sl_route_attribute *attributes;
+	uint32_t attribute_count;
+	struct sl_route_target *targets; // none: drop
+	uint32_t target_count;
+};
+
+struct sl_routing {
+	uint64_t generation;
+	enum sl_acknowledge acknowledge;
+	const struct sl_destination_config *configs; // as long as the snapshot
+	struct sl_destination **destinations;
+	uint32_t destination_count;
+	struct sl_route *routes;
+	uint32_t route_count;
+};
+
+// A destination's counters live as long as the shard, so that they never run backwards.
+struct sl_meter {
+	struct sl_meter *next;
+	char name[DESTINATION_NAME_MAX + 1];
+	struct sl_destination_counters counters;
+};
+
+// One destination on one shard.
+struct sl_egress {
+	struct sl_egress *next;
+	struct sl_routing_shard *shard;
+	struct sl_destination *destination;
+	void *side;
+	struct sl_meter *meter;
+	bool retired; // no snapshot of this shard names it any more
+	uint64_t pinned_bytes, pinned_bytes_max, tenant_bytes_max;
+	uint64_t *tenant_pinned; // by tenant index; grown when a higher one is first seen
+	uint32_t tenant_count;
+	uint64_t records; // taken and not ended
+	struct sl_record *waiting, **waiting_last;
+	uint64_t waiting_due_ns; // the first's of all
+};
+
+struct sl_routing_shard {
+	struct sl_routing_env env;
+	const struct sl_routing *routing; // this turn's
+	uint64_t generation, now_ns;
+	struct sl_egress *egresses;
+	struct sl_egress **by_index; // by the snapshot's index; NULL entries could not be opened
+	struct sl_meter *meters;
+	struct sl_timer timer; // only ends a wait: poll() does the work
+	uint64_t in_flight;    // records
+	uint64_t best_effort_pinned, best_effort_pinned_max;
+};
+
+// A delivery as the stage makes it, in the request's arena.
+struct sl_flow {
+	struct sl_delivery delivery; // first: a record points to it
+	struct sl_flow *next;
+	struct sl_egress *egress;
+	struct sl_record *records;
+	uint64_t began_ns, pinned_bytes;
+	sl_tenant_id tenant;
+	bool waits;        // the answer waits for it
+	bool best_effort;  // by its route
+	bool acknowledged; // required, but answered early
+	bool full;         // best-effort at its cap: only counted
+};
+
+// Compiles a pattern: without wildcards equal, with one trailing * prefix, else glob.
+struct sl_pattern sl_pattern_of(const char *text);
+bool sl_pattern_match(const struct sl_pattern *pattern, struct sl_bytes text);
+// The first route from `first` on that matches but for its attributes; route_count: none.
+uint32_t sl_route_find(const struct sl_routing *routing, const struct sl_part *part,
+		       uint32_t first);
+// The route of one resource envelope.
+uint32_t sl_route_find_resource(const struct sl_routing *routing, const struct sl_part *part,
+				uint32_t envelope);
+// A resource's attribute as text; integers and booleans in `scratch`. False: not there, or not a
+// scalar that a pattern could match.
+bool sl_resource_attribute(struct sl_bytes resource_field, struct sl_bytes name, char scratch[32],
+			   struct sl_bytes *value);
+
+// Records of what `keep` leaves of the part, `*records` being a list. Returns 0 or -ENOMEM.
+int sl_records_make(struct sl_flow *flow, const uint64_t *keep, struct sl_record **records);
+
+// Pins a flow's bytes, or returns false at a cap.
+bool sl_egress_pin(struct sl_flow *flow);
+void sl_egress_unpin(struct sl_flow *flow);
+// Submits all records of a flow that is pinned and held.
+void sl_egress_submit(struct sl_flow *flow);

@@ -1,0 +1,215 @@
+#include "routing/kafka.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "dataplane/base/log.h"
+
+// The Kafka driver's shard side: a record becomes one produce() call. One piece is handed over
+// where it lies (the request is held until the report); several are gathered once, in the
+// request's arena. Reports come back by ring from the producer's thread (kafka_producer.c).
+
+static void free_side(struct kafka_side *side)
+{
+	sl_ring_fini(&side->done);
+	free(side);
+}
+
+static void *open_side(void *self, const struct sl_driver_env *env)
+{
+	struct kafka *kafka = self;
+	struct kafka_side *side = NULL;
+
+	if (posix_memalign((void **)&side, SL_CACHE_LINE, sizeof(*side)) != 0)
+		return NULL;
+	memset(side, 0, sizeof(*side));
+	if (sl_ring_init(&side->done, KAFKA_RING_COUNT) < 0) {
+		free_side(side);
+		return NULL;
+	}
+	side->kafka = kafka;
+	side->producer = &kafka->producers[env->shard % kafka->producer_count];
+	side->waker = env->waker;
+	pthread_mutex_lock(&side->producer->lock);
+	side->next = side->producer->sides;
+	side->producer->sides = side;
+	pthread_mutex_unlock(&side->producer->lock);
+	return side;
+}
+
+// The lock is the producer's thread's only while it replaces a producer or wakes shards.
+static void close_side(void *state)
+{
+	struct kafka_side *side = state;
+	struct kafka_side **link;
+
+	assert(side->in_flight == 0);
+	// The producer's thread may still be between its last report and its wake.
+	while (__atomic_load_n(&side->busy, __ATOMIC_ACQUIRE))
+		sched_yield();
+	pthread_mutex_lock(&side->producer->lock);
+	link = &side->producer->sides;
+	while (*link != side)
+		link = &(*link)->next;
+	*link = side->next;
+	pthread_mutex_unlock(&side->producer->lock);
+	free_side(side);
+}
+
+// Several pieces become one, which stays for further attempts.
+static bool gather(struct sl_record *record)
+{
+	struct sl_arena *arena = &record->delivery->part->request->arena;
+	uint8_t *all;
+	size_t at = 0;
+
+	if (record->piece_count == 1)
+		return true;
+	all = sl_arena_alloc(arena, record->bytes);
+	if (!all)
+		return false;
+	for (uint32_t i = 0; i < record->piece_count; i++) {
+		memcpy(all + at, record->pieces[i].iov_base, record->pieces[i].iov_len);
+		at += record->pieces[i].iov_len;
+	}
+	record->pieces[0] = (struct iovec){all, record->bytes};
+	record->piece_count = 1;
+	return true;
+}
+
+static void append(char *out, size_t *at, size_t size, struct sl_bytes text)
+{
+	const size_t room = size - 1 - *at;
+	const size_t count = SL_MIN(room, text.size);
+
+	memcpy(out + *at, text.data, count);
+	*at += count;
+	out[*at] = 0;
+}
+
+// {signal} and {tenant} of the topic's template.
+static void topic_of(const struct kafka *kafka, const struct sl_record *record,
+		     char topic[KAFKA_TOPIC_BYTES])
+{
+	size_t at = 0;
+
+	topic[0] = 0;
+	for (const char *from = kafka->topic; *from;) {
+		if (strncmp(from, "{signal}", 8) == 0) {
+			append(topic, &at, KAFKA_TOPIC_BYTES,
+			       sl_bytes_of(sl_signal_topic_names[record->signal]));
+			from += 8;
+		} else if (strncmp(from, "{tenant}", 8) == 0) {
+			append(topic, &at, KAFKA_TOPIC_BYTES, record->tenant_name);
+			from += 8;
+		} else {
+			append(topic, &at, KAFKA_TOPIC_BYTES, sl_bytes(from++, 1));
+		}
+	}
+}
+
+static rd_kafka_resp_err_t produce(struct kafka_side *side, rd_kafka_t *handle,
+				   struct sl_record *record)
+{
+	const struct kafka *kafka = side->kafka;
+	rd_kafka_vu_t values[6 + KAFKA_HEADERS_MAX];
+	char topic[KAFKA_TOPIC_BYTES];
+	size_t count = 0;
+	rd_kafka_error_t *error;
+	rd_kafka_resp_err_t code = RD_KAFKA_RESP_ERR_NO_ERROR;
+
+	topic_of(kafka, record, topic);
+	values[count++] = (rd_kafka_vu_t){.vtype = RD_KAFKA_VTYPE_TOPIC, .u.cstr = topic};
+	values[count++] = (rd_kafka_vu_t){
+		.vtype = RD_KAFKA_VTYPE_VALUE,
+		.u.mem = {record->pieces[0].iov_base, record->pieces[0].iov_len}};
+	// Without flags the value is neither copied nor freed: it stays until the report.
+	values[count++] = (rd_kafka_vu_t){.vtype = RD_KAFKA_VTYPE_MSGFLAGS, .u.i = 0};
+	values[count++] = (rd_kafka_vu_t){.vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = record};
+	if (record->key.data)
+		values[count++] = (rd_kafka_vu_t){
+			.vtype = RD_KAFKA_VTYPE_KEY,
+			.u.mem = {(void *)(uintptr_t)record->key.data, record->key.size}};
+	if (kafka->tenant_header)
+		values[count++] = (rd_kafka_vu_t){.vtype = RD_KAFKA_VTYPE_HEADER,
+						  .u.header = {kafka->tenant_header,
+							       record->tenant_name.data,
+							       (ssize_t)record->tenant_name.size}};
+	for (uint32_t i = 0; i < kafka->header_count; i++)
+		values[count++] = (rd_kafka_vu_t){
+			.vtype = RD_KAFKA_VTYPE_HEADER,
+			.u.header = {kafka->headers[i].name, kafka->headers[i].value,
+				     (ssize_t)strlen(kafka->headers[i].value)}};
+	error = rd_kafka_produceva(handle, values, count);
+	if (error) {
+		code = rd_kafka_error_code(error);
+		rd_kafka_error_destroy(error);
+	}
+	return code;
+}
+
+static enum sl_reason submit(void *state, struct sl_record *record)
+{
+	struct kafka_side *side = state;
+	struct kafka_producer *producer = side->producer;
+	rd_kafka_resp_err_t code;
+	rd_kafka_t *handle;
+
+	if (side->in_flight == KAFKA_RING_COUNT || !gather(record))
+		return SL_REASON_EGRESS_FULL;
+	// The producer may be replaced at any moment: its thread keeps the old one until no shard
+	// says that it uses it. Both sides store, then load (sequentially consistent).
+	do {
+		handle = __atomic_load_n(&producer->handle, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&side->using, handle, __ATOMIC_SEQ_CST);
+	} while (handle != __atomic_load_n(&producer->handle, __ATOMIC_SEQ_CST));
+	record->driver_data = side;
+	code = produce(side, handle, record);
+	__atomic_store_n(&side->using, NULL, __ATOMIC_RELEASE);
+	if (code == RD_KAFKA_RESP_ERR_NO_ERROR) {
+		side->in_flight++;
+		return SL_REASON_NONE;
+	}
+	if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL || code == RD_KAFKA_RESP_ERR__FATAL)
+		return SL_REASON_EGRESS_FULL;
+	sl_log(SL_LOG_WARN, "kafka_not_produced", "destination=%s reason=\"%s\"", side->kafka->name,
+	       rd_kafka_err2str(code));
+	sl_egress_end(record, sl_kafka_outcome(code), 0);
+	return SL_REASON_NONE;
+}
+
+static void poll_side(void *state, uint64_t now_ns)
+{
+	struct kafka_side *side = state;
+	struct sl_record *record;
+
+	(void)now_ns;
+	while ((record = sl_ring_pop(&side->done))) {
+		side->in_flight--;
+		sl_egress_end(record, (enum sl_outcome)(uintptr_t)record->driver_data, 0);
+	}
+}
+
+static uint64_t record_bytes_max(void *self)
+{
+	return ((struct kafka *)self)->record_bytes_max;
+}
+
+static bool by_trace(void *self)
+{
+	return ((struct kafka *)self)->by_trace;
+}
+
+const struct sl_driver sl_driver_kafka = {
+	.name = "kafka",
+	.create = sl_kafka_create,
+	.destroy = sl_kafka_destroy,
+	.open = open_side,
+	.close = close_side,
+	.submit = submit,
+	.poll = poll_side,
+	.record_bytes_max = record_bytes_max,
+	.by_trace = by_trace,
+};

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <librdkafka/rdkafka.h>
+#include <pthread.h>
+
+#include "dataplane/base/ring.h"
+#include "dataplane/base/waker.h"
+#include "routing/driver.h"
+
+// The Kafka driver's own types: producers with a thread each, and shards' sides.
+//
+// Threading: a producer's thread polls it, passes reports to the shards' rings, and replaces it
+// after a fatal error. It is made by create(), as librdkafka's own threads are.
+#define KAFKA_RING_COUNT  16384 // records of one shard with its producer
+#define KAFKA_TOPIC_BYTES 250   // Kafka's limit is 249
+#define KAFKA_HEADERS_MAX 16
+
+struct kafka_side {
+	struct kafka_side *next; // in producer->sides, under its lock
+	struct kafka *kafka;
+	struct kafka_producer *producer;
+	struct sl_waker *waker;
+	struct sl_ring done;
+	uint32_t in_flight;
+	uint32_t busy;     // writer: the producer's thread; its waker is in use
+	rd_kafka_t *using; // writer: the shard; inside produce()
+};
+
+struct kafka_producer {
+	struct kafka *kafka;
+	rd_kafka_t *handle; // writer: its thread
+	pthread_t thread;
+	bool running;
+	uint32_t stop, fatal;
+	uint64_t replaced;
+	pthread_mutex_t lock;
+	struct kafka_side *sides;
+};
+
+struct kafka {
+	char *name, *topic, *tenant_header;
+	struct sl_name_value_config *headers; // copies
+	uint32_t header_count;
+	uint64_t record_bytes_max;
+	bool by_trace;
+	rd_kafka_conf_t *conf; // what producers are made of
+	struct kafka_producer *producers;
+	uint32_t producer_count;
+};
+
+void *sl_kafka_create(const struct sl_destination_config *config, bool check_only,
+		      struct sl_errors *errors);
+void sl_kafka_destroy(void *self);
+// What an error code means for a record.
+enum sl_outcome sl_kafka_outcome(rd_kafka_resp_err_t code);

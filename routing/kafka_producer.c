@@ -1,0 +1,356 @@
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "dataplane/base/log.h"
+#include "routing/kafka.h"
+
+// Producers: their configuration, their threads, their replacement.
+
+#define POLL_MS          100
+#define FLUSH_MS         1000
+#define RECORD_OVERHEAD  512 // key, headers and framing beside the value, for message.max.bytes
+#define PRODUCERS_PRESET 4
+
+enum sl_outcome sl_kafka_outcome(rd_kafka_resp_err_t code)
+{
+	switch (code) {
+	case RD_KAFKA_RESP_ERR_NO_ERROR:
+		return SL_OUTCOME_DELIVERED;
+	case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+	case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
+	case RD_KAFKA_RESP_ERR__INVALID_ARG:
+	case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+	case RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION:
+	case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+	case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
+	case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
+	case RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE:
+	case RD_KAFKA_RESP_ERR_INVALID_RECORD:
+	case RD_KAFKA_RESP_ERR_POLICY_VIOLATION:
+		return SL_OUTCOME_REJECTED;
+	default:
+		return SL_OUTCOME_RETRYABLE;
+	}
+}
+
+// --- a producer's thread -------------------------------------------------------------------------
+
+static void report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *opaque)
+{
+	struct sl_record *record = message->_private;
+	struct kafka_side *side = record->driver_data;
+	const struct kafka_producer *producer = opaque;
+
+	(void)handle;
+	if (message->err)
+		sl_log(SL_LOG_WARN, "kafka_not_delivered", "destination=%s reason=\"%s\"",
+		       producer->kafka->name, rd_kafka_err2str(message->err));
+	record->driver_data = (void *)(uintptr_t)sl_kafka_outcome(message->err);
+	__atomic_store_n(&side->busy, 1, __ATOMIC_RELEASE);
+	// A shard has no more with its producer than the ring holds.
+	if (!sl_ring_push(&side->done, record))
+		abort();
+}
+
+static void error_seen(rd_kafka_t *handle, int code, const char *reason, void *opaque)
+{
+	struct kafka_producer *producer = opaque;
+
+	(void)handle;
+	sl_log(SL_LOG_WARN, "kafka_error", "destination=%s code=%s reason=\"%s\"",
+	       producer->kafka->name, rd_kafka_err2name((rd_kafka_resp_err_t)code), reason);
+	if (code == RD_KAFKA_RESP_ERR__FATAL)
+		producer->fatal = 1;
+}
+
+static void throttled(rd_kafka_t *handle, const char *broker, int32_t id, int wait_ms, void *opaque)
+{
+	const struct kafka_producer *producer = opaque;
+
+	(void)handle, (void)id;
+	sl_log(SL_LOG_WARN, "kafka_throttled", "destination=%s broker=%s wait_ms=%d",
+	       producer->kafka->name, broker, wait_ms);
+}
+
+static void logged(const rd_kafka_t *handle, int level, const char *facility, const char *text)
+{
+	(void)handle;
+	sl_log(level <= 3 ? SL_LOG_WARN : SL_LOG_DEBUG, "librdkafka", "facility=%s text=\"%s\"",
+	       facility, text);
+}
+
+static rd_kafka_t *make_handle(struct kafka_producer *producer, char *error, size_t error_size)
+{
+	rd_kafka_conf_t *conf = rd_kafka_conf_dup(producer->kafka->conf);
+	rd_kafka_t *handle;
+
+	rd_kafka_conf_set_opaque(conf, producer);
+	handle = rd_kafka_new(RD_KAFKA_PRODUCER, conf, error, error_size);
+	if (!handle)
+		rd_kafka_conf_destroy(conf);
+	return handle;
+}
+
+// Serves reports, waiting for the first; then wakes the shards that have some. A side that is busy
+// is not closed, so its waker is there.
+static void poll_handle(struct kafka_producer *producer, rd_kafka_t *handle, int wait_ms)
+{
+	rd_kafka_poll(handle, wait_ms);
+	pthread_mutex_lock(&producer->lock);
+	for (struct kafka_side *side = producer->sides; side; side = side->next) {
+		if (!__atomic_load_n(&side->busy, __ATOMIC_RELAXED))
+			continue;
+		sl_waker_wake(side->waker);
+		__atomic_store_n(&side->busy, 0, __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&producer->lock);
+}
+
+// Ends all that the old producer holds as retryable, and destroys it once no shard is inside it.
+static void replace(struct kafka_producer *producer)
+{
+	rd_kafka_t *old = producer->handle, *fresh;
+	char error[512];
+
+	fresh = make_handle(producer, error, sizeof(error));
+	if (!fresh) {
+		sl_log(SL_LOG_ERROR, "kafka_not_replaced", "destination=%s reason=\"%s\"",
+		       producer->kafka->name, error);
+		usleep(POLL_MS * 1000);
+		return;
+	}
+	producer->fatal = 0;
+	producer->replaced++;
+	__atomic_store_n(&producer->handle, fresh, __ATOMIC_SEQ_CST);
+	pthread_mutex_lock(&producer->lock);
+	for (struct kafka_side *side = producer->sides; side; side = side->next) {
+		while (__atomic_load_n(&side->using, __ATOMIC_SEQ_CST) == old)
+			sched_yield();
+	}
+	pthread_mutex_unlock(&producer->lock);
+	rd_kafka_purge(old, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
+	while (rd_kafka_outq_len(old))
+		poll_handle(producer, old, 10);
+	rd_kafka_destroy(old);
+	producer->fatal = 0; // what the old one still said
+	sl_log(SL_LOG_WARN, "kafka_replaced", "destination=%s count=%llu", producer->kafka->name,
+	       (unsigned long long)producer->replaced);
+}
+
+static void *thread_main(void *argument)
+{
+	struct kafka_producer *producer = argument;
+
+	while (!__atomic_load_n(&producer->stop, __ATOMIC_ACQUIRE)) {
+		poll_handle(producer, producer->handle, POLL_MS);
+		if (SL_UNLIKELY(producer->fatal))
+			replace(producer);
+	}
+	return NULL;
+}
+
+// --- control thread ------------------------------------------------------------------------------
+
+struct setter {
+	rd_kafka_conf_t *conf;
+	const struct sl_where *where;
+	struct sl_errors *errors;
+	bool failed;
+};
+
+static void set(struct setter *setter, const char *name, const char *value)
+{
+	char error[256];
+
+	if (!value ||
+	    rd_kafka_conf_set(setter->conf, name, value, error, sizeof(error)) == RD_KAFKA_CONF_OK)
+		return;
+	sl_errors_add(setter->errors, setter->where, "kafka: %s", error);
+	setter->failed = true;
+}
+
+static void set_number(struct setter *setter, const char *name, uint64_t value)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+	set(setter, name, text);
+}
+
+static void set_security(struct setter *setter, const struct sl_kafka_config *config)
+{
+	const struct sl_kafka_tls_config *tls = config->tls;
+	const struct sl_kafka_sasl_config *sasl = config->sasl;
+
+	if (tls || sasl)
+		set(setter, "security.protocol",
+		    tls && sasl ? "sasl_ssl"
+		    : tls       ? "ssl"
+				: "sasl_plaintext");
+	if (tls) {
+		set(setter, "ssl.ca.location", tls->ca_file);
+		set(setter, "ssl.certificate.location", tls->certificate_file);
+		set(setter, "ssl.key.location", tls->key_file);
+		set(setter, "ssl.key.password", tls->key_password);
+		set(setter, "enable.ssl.certificate.verification", tls->verify ? "true" : "false");
+		set(setter, "ssl.endpoint.identification.algorithm",
+		    tls->verify ? "https" : "none");
+	}
+	if (sasl) {
+		set(setter, "sasl.mechanism", sl_kafka_sasl[sasl->mechanism]);
+		set(setter, "sasl.username", sasl->username);
+		set(setter, "sasl.password", sasl->password);
+	}
+}
+
+static void set_brokers(struct setter *setter, const struct sl_kafka_config *config)
+{
+	const char *const *brokers = config->brokers.items;
+	char *text = NULL;
+	size_t size = 0;
+	FILE *out = open_memstream(&text, &size);
+
+	for (size_t i = 0; out && i < config->brokers.count; i++)
+		fprintf(out, "%s%s", i ? "," : "", brokers[i]);
+	if (out && fclose(out) == 0)
+		set(setter, "bootstrap.servers", text);
+	free(text);
+}
+
+static bool fill_conf(rd_kafka_conf_t *conf, const struct sl_kafka_config *config,
+		      struct sl_errors *errors)
+{
+	const struct sl_name_value_config *properties = config->properties.items;
+	struct setter setter = {.conf = conf, .where = &config->where, .errors = errors};
+
+	set_brokers(&setter, config);
+	set(&setter, "client.id", config->client_id);
+	set(&setter, "acks", sl_kafka_acks[config->acks]);
+	set(&setter, "enable.idempotence", config->idempotence ? "true" : "false");
+	set(&setter, "compression.codec", sl_kafka_compressions[config->compression]);
+	set(&setter, "partitioner", config->partitioner);
+	set_number(&setter, "linger.ms", config->linger_ns / SL_MS);
+	set_number(&setter, "message.timeout.ms", config->message_timeout_ns / SL_MS);
+	set_number(&setter, "message.max.bytes", config->message_bytes_max);
+	set_number(&setter, "queue.buffering.max.kbytes", config->queue_bytes_max / 1024);
+	set_number(&setter, "queue.buffering.max.messages", config->queue_records_max);
+	set(&setter, "socket.keepalive.enable", "true");
+	set_security(&setter, config);
+	for (size_t i = 0; i < config->properties.count; i++)
+		set(&setter, properties[i].name, properties[i].value);
+	rd_kafka_conf_set_dr_msg_cb(conf, report);
+	rd_kafka_conf_set_error_cb(conf, error_seen);
+	rd_kafka_conf_set_throttle_cb(conf, throttled);
+	rd_kafka_conf_set_log_cb(conf, logged);
+	return !setter.failed;
+}
+
+void sl_kafka_destroy(void *self)
+{
+	struct kafka *kafka = self;
+
+	if (!kafka)
+		return;
+	for (uint32_t i = 0; kafka->producers && i < kafka->producer_count; i++) {
+		struct kafka_producer *producer = &kafka->producers[i];
+
+		if (producer->running) {
+			__atomic_store_n(&producer->stop, 1, __ATOMIC_RELEASE);
+			pthread_join(producer->thread, NULL);
+		}
+		if (producer->handle) {
+			rd_kafka_flush(producer->handle, FLUSH_MS);
+			rd_kafka_destroy(producer->handle);
+		}
+		pthread_mutex_destroy(&producer->lock);
+	}
+	for (uint32_t i = 0; i < kafka->header_count; i++) {
+		free((void *)(uintptr_t)kafka->headers[i].name);
+		free((void *)(uintptr_t)kafka->headers[i].value);
+	}
+	if (kafka->conf)
+		rd_kafka_conf_destroy(kafka->conf);
+	free(kafka->headers);
+	free(kafka->producers);
+	free(kafka->tenant_header);
+	free(kafka->topic);
+	free(kafka->name);
+	free(kafka);
+}
+
+static int copy_names(struct kafka *kafka, const char *name, const struct sl_kafka_config *config)
+{
+	const struct sl_name_value_config *from = config->headers.items;
+
+	kafka->name = strdup(name);
+	kafka->topic = strdup(config->topic);
+	kafka->tenant_header = config->tenant_header ? strdup(config->tenant_header) : NULL;
+	kafka->headers = calloc(config->headers.count + 1, sizeof(*kafka->headers));
+	if (!kafka->name || !kafka->topic || !kafka->headers ||
+	    (config->tenant_header && !kafka->tenant_header))
+		return -ENOMEM;
+	for (size_t i = 0; i < config->headers.count; i++) {
+		struct sl_name_value_config *to = &kafka->headers[kafka->header_count++];
+
+		to->name = strdup(from[i].name);
+		to->value = strdup(from[i].value);
+		if (!to->name || !to->value)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int start_producers(struct kafka *kafka, const struct sl_where *where,
+			   struct sl_errors *errors)
+{
+	char error[512];
+
+	for (uint32_t i = 0; i < kafka->producer_count; i++) {
+		struct kafka_producer *producer = &kafka->producers[i];
+
+		producer->handle = make_handle(producer, error, sizeof(error));
+		if (!producer->handle) {
+			sl_errors_add(errors, where, "kafka: %s", error);
+			return -EINVAL;
+		}
+		if (pthread_create(&producer->thread, NULL, thread_main, producer) != 0)
+			return -EAGAIN;
+		producer->running = true;
+		pthread_setname_np(producer->thread, "kafka-reports");
+	}
+	return 0;
+}
+
+void *sl_kafka_create(const struct sl_destination_config *destination, bool check_only,
+		      struct sl_errors *errors)
+{
+	const struct sl_kafka_config *config = destination->kafka;
+	const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	struct kafka *kafka = calloc(1, sizeof(*kafka));
+
+	if (!kafka)
+		return NULL;
+	kafka->by_trace = config->partition_by == SL_PARTITION_TRACE;
+	kafka->record_bytes_max = config->message_bytes_max - RECORD_OVERHEAD;
+	kafka->producer_count = config->producers
+					? (uint32_t)config->producers
+					: (uint32_t)SL_MAX(1, SL_MIN(cores, PRODUCERS_PRESET));
+	kafka->producers = calloc(kafka->producer_count, sizeof(*kafka->producers));
+	kafka->conf = rd_kafka_conf_new();
+	for (uint32_t i = 0; kafka->producers && i < kafka->producer_count; i++) {
+		kafka->producers[i].kafka = kafka;
+		pthread_mutex_init(&kafka->producers[i].lock, NULL);
+	}
+	if (config->headers.count > KAFKA_HEADERS_MAX)
+		sl_errors_add(errors, &config->where, "kafka: at most %d headers",
+			      KAFKA_HEADERS_MAX);
+	else if (kafka->producers && copy_names(kafka, destination->name, config) == 0 &&
+		 fill_conf(kafka->conf, config, errors) &&
+		 (check_only || start_producers(kafka, &config->where, errors) == 0))
+		return kafka;
+	sl_kafka_destroy(kafka);
+	return NULL;
+}

@@ -1,0 +1,200 @@
+#include "routing/routing.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "dataplane/base/log.h"
+#include "routing/internal.h"
+
+// The snapshot's part: destinations, shared with the snapshot before where their settings are the
+// same, and compiled routes.
+
+#define CLOSE_LOOK_US 20000
+
+static const struct sl_driver *driver_of(const struct sl_destination_config *config)
+{
+	return config->kafka  ? &sl_driver_kafka
+	       : config->file ? &sl_driver_file
+			      : &sl_driver_blackhole;
+}
+
+static void free_destination(struct sl_destination *destination)
+{
+	if (destination->self)
+		destination->driver->destroy(destination->self);
+	free(destination);
+}
+
+// Waits until the shards have finished what is in flight; shards only count themselves out.
+static void *close_later(void *argument)
+{
+	struct sl_destination *destination = argument;
+
+	while (__atomic_load_n(&destination->sides, __ATOMIC_ACQUIRE))
+		usleep(CLOSE_LOOK_US);
+	sl_log(SL_LOG_INFO, "destination_closed", "destination=%s", destination->name);
+	free_destination(destination);
+	return NULL;
+}
+
+static void put_destination(struct sl_destination *destination)
+{
+	pthread_t thread;
+
+	if (!destination || --destination->references > 0)
+		return;
+	if (!__atomic_load_n(&destination->sides, __ATOMIC_ACQUIRE)) {
+		free_destination(destination);
+		return;
+	}
+	if (pthread_create(&thread, NULL, close_later, destination) != 0) {
+		sl_log(SL_LOG_ERROR, "destination_not_closed", "destination=%s", destination->name);
+		return;
+	}
+	pthread_detach(thread);
+}
+
+static struct sl_destination *make_destination(const struct sl_destination_config *config,
+					       const struct sl_build *build)
+{
+	struct sl_destination *destination = calloc(1, sizeof(*destination));
+
+	if (!destination)
+		return NULL;
+	snprintf(destination->name, sizeof(destination->name), "%s", config->name);
+	destination->driver = driver_of(config);
+	destination->retry = config->retry;
+	destination->pinned_bytes_max = config->pinned_bytes_max;
+	destination->tenant_share = config->tenant_share;
+	destination->references = 1;
+	destination->self = destination->driver->create(config, build->check_only, build->errors);
+	if (!destination->self) {
+		free(destination);
+		return NULL;
+	}
+	if (destination->driver->record_bytes_max)
+		destination->record_bytes_max = destination->driver->record_bytes_max(
+			destination->self);
+	if (destination->driver->by_trace)
+		destination->by_trace = destination->driver->by_trace(destination->self);
+	return destination;
+}
+
+static struct sl_destination *share_destination(const struct sl_routing *before,
+						const struct sl_destination_config *config)
+{
+	for (uint32_t i = 0; before && i < before->destination_count; i++) {
+		if (!sl_settings_same(&sl_destination_settings, &before->configs[i], config))
+			continue;
+		before->destinations[i]->references++;
+		return before->destinations[i];
+	}
+	return NULL;
+}
+
+static int make_attributes(struct sl_route *route, const struct sl_route_match_config *match)
+{
+	const struct sl_route_attribute_config *from = match->resource.items;
+	const size_t count = match->resource.count + !!match->service;
+
+	if (!count)
+		return 0;
+	route->attributes = calloc(count, sizeof(*route->attributes));
+	if (!route->attributes)
+		return -1;
+	for (size_t i = 0; i < match->resource.count; i++)
+		route->attributes[route->attribute_count++] = (struct sl_route_attribute){
+			sl_bytes_of(from[i].name), sl_pattern_of(from[i].value)};
+	if (match->service)
+		route->attributes[route->attribute_count++] = (struct sl_route_attribute){
+			SL_LITERAL("service.name"), sl_pattern_of(match->service)};
+	return 0;
+}
+
+static int make_route(struct sl_routing *routing, struct sl_route *route,
+		      const struct sl_route_config *config)
+{
+	const struct sl_route_target_config *to = config->to.items;
+
+	if (config->match) {
+		route->tenant = sl_pattern_of(config->match->tenant);
+		route->signal = config->match->signal;
+		if (make_attributes(route, config->match) < 0)
+			return -1;
+	}
+	route->targets = calloc(config->to.count + 1, sizeof(*route->targets));
+	if (!route->targets)
+		return -1;
+	for (size_t i = 0; i < config->to.count; i++) {
+		uint32_t index = 0;
+
+		while (strcmp(routing->configs[index].name, to[i].destination) != 0)
+			index++;
+		route->targets[route->target_count++] = (struct sl_route_target){
+			.destination = index, .required = to[i].required};
+	}
+	return 0;
+}
+
+static void destroy(void *object)
+{
+	struct sl_routing *routing = object;
+
+	if (!routing)
+		return;
+	for (uint32_t i = 0; routing->destinations && i < routing->destination_count; i++)
+		put_destination(routing->destinations[i]);
+	for (uint32_t i = 0; routing->routes && i < routing->route_count; i++) {
+		free(routing->routes[i].attributes);
+		free(routing->routes[i].targets);
+	}
+	free(routing->destinations);
+	free(routing->routes);
+	free(routing);
+}
+
+static void *build(const void *object, const struct sl_build *build)
+{
+	const struct sl_routing_config *config = object;
+	const struct sl_route_config *routes = config->routes.items;
+	const struct sl_routing *before = build->before ? build->before->parts[SL_MODULE_ROUTING]
+							: NULL;
+	struct sl_routing *routing = calloc(1, sizeof(*routing));
+
+	if (!routing)
+		return NULL;
+	routing->generation = before ? before->generation + 1 : 1;
+	routing->acknowledge = config->acknowledge;
+	routing->configs = config->destinations.items;
+	routing->destination_count = (uint32_t)config->destinations.count;
+	routing->route_count = (uint32_t)config->routes.count;
+	routing->destinations = calloc(config->destinations.count + 1, sizeof(void *));
+	routing->routes = calloc(config->routes.count + 1, sizeof(*routing->routes));
+	if (!routing->destinations || !routing->routes)
+		goto fail;
+	for (uint32_t i = 0; i < routing->route_count; i++) {
+		if (make_route(routing, &routing->routes[i], &routes[i]) < 0)
+			goto fail;
+	}
+	for (uint32_t i = 0; i < routing->destination_count; i++) {
+		routing->destinations[i] = share_destination(before, &routing->configs[i]);
+		if (!routing->destinations[i])
+			routing->destinations[i] = make_destination(&routing->configs[i], build);
+		if (!routing->destinations[i])
+			goto fail;
+	}
+	return routing;
+fail:
+	destroy(routing);
+	return NULL;
+}
+
+const struct sl_module sl_routing_module = {
+	.id = SL_MODULE_ROUTING,
+	.name = "routing",
+	.settings = &sl_routing_settings,
+	.build = build,
+	.destroy = destroy,
+};

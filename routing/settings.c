@@ -1,0 +1,351 @@
+#include "routing/settings.h"
+
+#include <stdio.h>
+
+#define ROW(struct_, field_, name_, type_, ...)                                                    \
+	{                                                                                          \
+		.name = name_, .type = SL_TYPE_##type_,                                            \
+		.offset = offsetof(struct struct_, field_), __VA_ARGS__                            \
+	}
+#define WHERE(struct_)                                                                             \
+	{                                                                                          \
+		.type = SL_TYPE_WHERE, .offset = offsetof(struct struct_, where)                   \
+	}
+#define SETTINGS(name_, struct_, rows_, ...)                                                       \
+	{                                                                                          \
+		.name = name_, .bytes = sizeof(struct struct_), .rows = rows_,                     \
+		.row_count = SL_COUNT_OF(rows_), __VA_ARGS__                                       \
+	}
+
+static const struct sl_setting blackhole_rows[] = {WHERE(sl_blackhole_config)};
+static const struct sl_settings blackhole_settings = SETTINGS(
+	"destination.blackhole", sl_blackhole_config, blackhole_rows,
+	.help = "Takes everything and keeps nothing: for measurements.");
+
+static const char *const file_formats[] = {"protobuf", "json", NULL};
+static const struct sl_setting file_rows[] = {
+	WHERE(sl_file_config),
+	ROW(sl_file_config, path, "path", PATH, .required = true,
+	    .help = "Folder; made when it is not there. Files are named "
+		    "<signal>-<UTC time>-<number>.binpb or .jsonl."),
+	ROW(sl_file_config, format, "format", ENUM, .choices = file_formats, .preset = "protobuf",
+	    .help = "protobuf: Export requests, each behind its length as a varint. json: one "
+		    "request a line."),
+	ROW(sl_file_config, rotate_bytes, "rotate", BYTES, .min = 1024, .max = 1e15,
+	    .preset = "256MiB", .help = "A new file begins when this one has reached it."),
+	ROW(sl_file_config, rotate_age_ns, "rotate_age", DURATION, .preset = "1h",
+	    .help = "A new file begins when this one is as old; 0: never."),
+	ROW(sl_file_config, fsync, "fsync", BOOL, .preset = "false",
+	    .help = "Confirm only what fsync has brought to the disk."),
+};
+static const struct sl_settings file_settings = SETTINGS("destination.file", sl_file_config,
+							 file_rows, .help = "Files in a folder.");
+
+static const struct sl_setting header_rows[] = {
+	ROW(sl_name_value_config, name, "", KEY, .help = "The header's name."),
+	ROW(sl_name_value_config, value, "value", STRING, .required = true,
+	    .help = "What it says."),
+};
+static const struct sl_settings header_settings = SETTINGS(
+	"destination.kafka.header", sl_name_value_config, header_rows, .help = "One header.");
+
+static const struct sl_setting property_rows[] = {
+	ROW(sl_name_value_config, name, "name", STRING, .required = true,
+	    .help = "A property of librdkafka's CONFIGURATION.md."),
+	ROW(sl_name_value_config, value, "value", STRING, .required = true, .secret = true,
+	    .help = "Its value."),
+};
+static const struct sl_settings property_settings = SETTINGS(
+	"destination.kafka.property", sl_name_value_config, property_rows, .help = "One property.");
+
+static const struct sl_setting kafka_tls_rows[] = {
+	ROW(sl_kafka_tls_config, ca_file, "ca_file", PATH,
+	    .help = "PEM file of the authorities; without it the system's."),
+	ROW(sl_kafka_tls_config, certificate_file, "certificate_file", PATH,
+	    .help = "PEM file: the client's certificate."),
+	ROW(sl_kafka_tls_config, key_file, "key_file", PATH, .help = "PEM file: its key."),
+	ROW(sl_kafka_tls_config, key_password, "key_password", STRING, .secret = true,
+	    .help = "The key's password."),
+	ROW(sl_kafka_tls_config, verify, "verify", BOOL, .preset = "true",
+	    .help = "Check the broker's certificate and name."),
+};
+static const struct sl_settings kafka_tls_settings = SETTINGS("destination.kafka.tls",
+							      sl_kafka_tls_config, kafka_tls_rows,
+							      .help = "TLS to the brokers.");
+
+const char *const sl_kafka_sasl[] = {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", NULL};
+static const struct sl_setting kafka_sasl_rows[] = {
+	ROW(sl_kafka_sasl_config, mechanism, "mechanism", ENUM, .choices = sl_kafka_sasl,
+	    .preset = "PLAIN",
+	    .help = "SCRAM does not work with Kafka 4 and this librdkafka (2.0.2)."),
+	ROW(sl_kafka_sasl_config, username, "username", STRING, .required = true,
+	    .help = "User name."),
+	ROW(sl_kafka_sasl_config, password, "password", STRING, .required = true, .secret = true,
+	    .help = "Password."),
+};
+static const struct sl_settings kafka_sasl_settings = SETTINGS(
+	"destination.kafka.sasl", sl_kafka_sasl_config, kafka_sasl_rows,
+	.help = "Login at the brokers.");
+
+const char *const sl_kafka_acks[] = {"all", "1", "0", NULL};
+const char *const sl_kafka_compressions[] = {"none", "gzip", "snappy", "lz4", "zstd", NULL};
+static const char *const partition_choices[] = {"none", "trace", NULL};
+static const struct sl_setting kafka_rows[] = {
+	WHERE(sl_kafka_config),
+	ROW(sl_kafka_config, brokers, "brokers", LIST, .element = SL_TYPE_STRING, .required = true,
+	    .help = "host:port of some brokers."),
+	ROW(sl_kafka_config, topic, "topic", STRING, .preset = "\"otlp_{signal}\"",
+	    .help = "Topic; {signal} is spans, metrics or logs, {tenant} the tenant's name."),
+	ROW(sl_kafka_config, partition_by, "partition_by", ENUM, .choices = partition_choices,
+	    .preset = "none",
+	    .help = "trace: one record a trace, its key the trace id in hex (spans and logs; "
+		    "metrics go whole)."),
+	ROW(sl_kafka_config, partitioner, "partitioner", STRING, .preset = "fnv1a_random",
+	    .help = "librdkafka's partitioner; the preset agrees with the Collector's."),
+	ROW(sl_kafka_config, acks, "acks", ENUM, .choices = sl_kafka_acks, .preset = "all",
+	    .help = "Which replicas confirm a record."),
+	ROW(sl_kafka_config, idempotence, "idempotence", BOOL, .preset = "true",
+	    .help = "No duplicates by the producer's own retries; needs acks: all."),
+	ROW(sl_kafka_config, compression, "compression", ENUM, .choices = sl_kafka_compressions,
+	    .preset = "none", .help = "Compression of batches."),
+	ROW(sl_kafka_config, linger_ns, "linger", DURATION, .max = 9e11, .preset = "5ms",
+	    .help = "How long a batch waits for more."),
+	ROW(sl_kafka_config, message_timeout_ns, "message_timeout", DURATION, .min = 1e9,
+	    .max = 3.6e12, .preset = "5m",
+	    .help = "The producer gives a record up after it; the caller's answer does not wait "
+		    "so long."),
+	ROW(sl_kafka_config, message_bytes_max, "max_message_bytes", BYTES, .min = 1000, .max = 1e9,
+	    .preset = "1MB", .help = "Longer records are split between items."),
+	ROW(sl_kafka_config, queue_bytes_max, "queue_bytes", BYTES, .min = 1 << 20, .max = 2e9,
+	    .preset = "256MiB", .help = "Bytes one producer holds."),
+	ROW(sl_kafka_config, queue_records_max, "queue_records", COUNT, .min = 1, .max = 1e7,
+	    .preset = "100k", .help = "Records one producer holds."),
+	ROW(sl_kafka_config, producers, "producers", COUNT, .max = 64, .preset = "0",
+	    .help = "Producers, each serving some shards; 0: one a core, at most 4."),
+	ROW(sl_kafka_config, tenant_header, "tenant_header", STRING,
+	    .help = "Header that carries the tenant's name, such as X-Scope-OrgID."),
+	ROW(sl_kafka_config, client_id, "client_id", STRING, .preset = "sluice",
+	    .help = "client.id."),
+	ROW(sl_kafka_config, headers, "headers", MAP, .object = &header_settings,
+	    .help = "More headers, the same on every record."),
+	ROW(sl_kafka_config, tls, "tls", OPTIONAL, .object = &kafka_tls_settings,
+	    .help = "Speak TLS."),
+	ROW(sl_kafka_config, sasl, "sasl", OPTIONAL, .object = &kafka_sasl_settings,
+	    .help = "Log in."),
+	ROW(sl_kafka_config, properties, "properties", LIST, .element = SL_TYPE_OBJECT,
+	    .object = &property_settings, .help = "Further properties for librdkafka."),
+};
+static void check_kafka(const void *object, struct sl_errors *errors)
+{
+	const struct sl_kafka_config *kafka = object;
+
+	if (!kafka->brokers.count)
+		sl_errors_add(errors, &kafka->where, "kafka: brokers must name at least one");
+	if (kafka->idempotence && kafka->acks != 0)
+		sl_errors_add(errors, &kafka->where, "kafka: idempotence needs acks: all");
+}
+static const struct sl_settings kafka_settings = SETTINGS("destination.kafka", sl_kafka_config,
+							  kafka_rows, .check = check_kafka,
+							  .help = "Topics of a Kafka cluster.");
+
+static const struct sl_setting retry_rows[] = {
+	ROW(sl_retry_config, initial_ns, "initial", DURATION, .min = 1e6, .max = 3.6e12,
+	    .preset = "100ms", .help = "The first wait, jittered."),
+	ROW(sl_retry_config, max_ns, "max", DURATION, .min = 1e6, .max = 3.6e12, .preset = "5s",
+	    .help = "The longest wait."),
+	ROW(sl_retry_config, multiplier, "multiplier", NUMBER, .min = 1, .max = 100, .preset = "2",
+	    .help = "Each wait is so many times the one before."),
+	ROW(sl_retry_config, max_elapsed_ns, "max_elapsed", DURATION, .preset = "1m",
+	    .help = "When what nobody waits for any more (best-effort, or acknowledged early) is "
+		    "given up. Others end with their request's answer: the client sends again."),
+};
+static const struct sl_settings retry_settings = SETTINGS(
+	"destination.retry", sl_retry_config, retry_rows, .help = "Trying again, backing off.");
+
+static const struct sl_setting destination_rows[] = {
+	ROW(sl_destination_config, name, "", KEY, .help = "Its name, for routes and metrics."),
+	WHERE(sl_destination_config),
+	ROW(sl_destination_config, kafka, "kafka", OPTIONAL, .object = &kafka_settings,
+	    .help = "A Kafka cluster."),
+	ROW(sl_destination_config, file, "file", OPTIONAL, .object = &file_settings,
+	    .help = "Files."),
+	ROW(sl_destination_config, blackhole, "blackhole", OPTIONAL, .object = &blackhole_settings,
+	    .help = "Nowhere."),
+	ROW(sl_destination_config, retry, "retry", OBJECT, .object = &retry_settings,
+	    .help = "Trying again."),
+	ROW(sl_destination_config, pinned_bytes_max, "pinned_bytes", BYTES, .max = 1e12,
+	    .preset = "0",
+	    .help = "Memory it may pin until delivery, over all shards; 0: half of the budget."),
+	ROW(sl_destination_config, tenant_share, "tenant_share", RATIO, .min = 0.001, .max = 1,
+	    .preset = "50%", .help = "What one tenant may pin of that."),
+};
+static void check_destination(const void *object, struct sl_errors *errors)
+{
+	const struct sl_destination_config *config = object;
+	const int kinds = !!config->kafka + !!config->file + !!config->blackhole;
+	static const char legal[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+				    "_-.";
+
+	if (kinds != 1)
+		sl_errors_add(errors, &config->where,
+			      "destination %s: say exactly one of kafka, file, blackhole",
+			      config->name);
+	if (!config->name[0] || strlen(config->name) > 64 ||
+	    config->name[strspn(config->name, legal)])
+		sl_errors_add(errors, &config->where,
+			      "destination \"%s\": names are 1 to 64 of letters, digits, _ - .",
+			      config->name);
+}
+const struct sl_settings sl_destination_settings = SETTINGS(
+	"destination", sl_destination_config, destination_rows, .check = check_destination,
+	.help = "Where records go.");
+
+static const struct sl_setting attribute_rows[] = {
+	ROW(sl_route_attribute_config, name, "name", STRING, .required = true,
+	    .help = "The attribute's key."),
+	ROW(sl_route_attribute_config, value, "value", STRING,
+	    .help = "Pattern of its value (*, ?); without one it only must be there."),
+};
+static const struct sl_settings attribute_settings = SETTINGS(
+	"route.match.resource", sl_route_attribute_config, attribute_rows,
+	.help = "A resource attribute.");
+
+static const char *const signal_choices[] = {"any", "traces", "metrics", "logs", NULL};
+static const struct sl_setting match_rows[] = {
+	ROW(sl_route_match_config, tenant, "tenant", STRING,
+	    .help = "Pattern of the tenant's name: * any run, ? one byte, \\ takes the next as "
+		    "it is."),
+	ROW(sl_route_match_config, signal, "signal", ENUM, .choices = signal_choices,
+	    .preset = "any", .help = "One signal only."),
+	ROW(sl_route_match_config, service, "service", STRING,
+	    .help = "Pattern of the resource's service.name."),
+	ROW(sl_route_match_config, resource, "resource", LIST, .element = SL_TYPE_CHOICE,
+	    .object = &attribute_settings, .shorthand = "name",
+	    .help = "Resource attributes, all of which must match. Each resource of a request "
+		    "finds its own route."),
+};
+static const struct sl_settings match_settings = SETTINGS(
+	"route.match", sl_route_match_config, match_rows, .help = "All that is said must hold.");
+
+static const struct sl_setting target_rows[] = {
+	WHERE(sl_route_target_config),
+	ROW(sl_route_target_config, destination, "destination", STRING, .required = true,
+	    .help = "A destination's name."),
+	ROW(sl_route_target_config, required, "required", BOOL, .preset = "true",
+	    .help = "The sender's answer waits for it; false: best effort."),
+};
+static const struct sl_settings target_settings = SETTINGS(
+	"route.to", sl_route_target_config, target_rows, .help = "One destination of a route.");
+
+static const struct sl_setting route_rows[] = {
+	WHERE(sl_route_config),
+	ROW(sl_route_config, match, "match", OPTIONAL, .object = &match_settings,
+	    .help = "What it takes; without it everything."),
+	ROW(sl_route_config, to, "to", LIST, .element = SL_TYPE_CHOICE, .object = &target_settings,
+	    .shorthand = "destination", .help = "Where it goes."),
+	ROW(sl_route_config, drop, "drop", BOOL, .preset = "false",
+	    .help = "Accept and drop, counted."),
+};
+static const struct sl_settings route_settings = SETTINGS("route", sl_route_config, route_rows,
+							  .help = "One rule.");
+
+// How many letters to change, add or remove to make b of a (Levenshtein), for short names.
+static unsigned distance(const char *a, const char *b)
+{
+	unsigned row[65], corner, above;
+	const size_t size = strlen(b);
+
+	if (size > 64)
+		return 99;
+	for (unsigned j = 0; j <= size; j++)
+		row[j] = j;
+	for (unsigned i = 0; a[i]; i++) {
+		corner = row[0];
+		row[0] = i + 1;
+		for (unsigned j = 1; j <= size; j++) {
+			above = row[j];
+			row[j] = SL_MIN(SL_MIN(row[j], row[j - 1]) + 1,
+					corner + (a[i] != b[j - 1]));
+			corner = above;
+		}
+	}
+	return row[size];
+}
+
+static void check_target(const struct sl_routing_config *config,
+			 const struct sl_route_target_config *target, struct sl_errors *errors)
+{
+	const struct sl_destination_config *destinations = config->destinations.items;
+	const char *nearest = NULL;
+	unsigned best = 4;
+
+	for (size_t i = 0; i < config->destinations.count; i++) {
+		const unsigned far = distance(target->destination, destinations[i].name);
+
+		if (far == 0)
+			return;
+		if (far < best) {
+			best = far;
+			nearest = destinations[i].name;
+		}
+	}
+	sl_errors_add(errors, &target->where, "routes: no destination is named \"%s\"%s%s%s",
+		      target->destination, nearest ? "; did you mean \"" : "",
+		      nearest ? nearest : "", nearest ? "\"?" : "");
+}
+
+static bool matches_all(const struct sl_route_match_config *match)
+{
+	return !match ||
+	       (!match->tenant && !match->service && !match->signal && !match->resource.count);
+}
+
+static void check_routing(const void *object, struct sl_errors *errors)
+{
+	const struct sl_routing_config *config = object;
+	const struct sl_route_config *routes = config->routes.items;
+
+	if (!config->routes.count) {
+		sl_errors_add(errors, NULL, "routes: at least one is needed");
+		return;
+	}
+	for (size_t i = 0; i < config->routes.count; i++) {
+		const struct sl_route_config *route = &routes[i];
+		const struct sl_route_target_config *to = route->to.items;
+
+		if (route->drop == (route->to.count > 0))
+			sl_errors_add(errors, &route->where, "routes: say either to or drop: true");
+		for (size_t j = 0; j < route->to.count; j++) {
+			check_target(config, &to[j], errors);
+			for (size_t k = 0; k < j; k++)
+				if (strcmp(to[j].destination, to[k].destination) == 0)
+					sl_errors_add(errors, &to[j].where,
+						      "routes: \"%s\" is named twice",
+						      to[j].destination);
+		}
+		if (i + 1 < config->routes.count && matches_all(route->match))
+			sl_errors_add(errors, &routes[i + 1].where,
+				      "routes: never reached, the rule before takes everything");
+	}
+	if (!matches_all(routes[config->routes.count - 1].match))
+		sl_errors_add(errors, &routes[config->routes.count - 1].where,
+			      "routes: the last rule must take everything (no match): {to: [...]} "
+			      "or {drop: true}");
+}
+
+static const char *const acknowledge_choices[] = {"delivered", "queued", NULL};
+static const struct sl_setting routing_rows[] = {
+	ROW(sl_routing_config, acknowledge, "acknowledge", ENUM, .choices = acknowledge_choices,
+	    .preset = "delivered",
+	    .help = "When a sender is told success: once all required destinations have confirmed, "
+		    "or once their queues have taken it (what is in memory is then lost in a "
+		    "crash)."),
+	ROW(sl_routing_config, destinations, "destinations", MAP,
+	    .object = &sl_destination_settings, .help = "Where records can go, by name."),
+	ROW(sl_routing_config, routes, "routes", LIST, .element = SL_TYPE_OBJECT,
+	    .object = &route_settings,
+	    .help = "Rules; the first that matches decides. The last must take everything."),
+};
+const struct sl_settings sl_routing_settings = SETTINGS("routing", sl_routing_config, routing_rows,
+							.check = check_routing,
+							.help = "Destinations and routes.");

@@ -1,0 +1,112 @@
+#pragma once
+
+#include "config/settings.h"
+
+// The configuration of destinations and routes, as the tables in settings.c fill it.
+//
+// Threading: built on the control thread, constant afterwards.
+// Memory: goes with the loaded configuration.
+enum sl_match_kind { SL_MATCH_EQUAL, SL_MATCH_PREFIX, SL_MATCH_GLOB };
+
+struct sl_blackhole_config {
+	struct sl_where where;
+};
+
+enum sl_file_format { SL_FILE_PROTOBUF, SL_FILE_JSON };
+
+struct sl_file_config {
+	struct sl_where where;
+	const char *path;
+	uint32_t format; // enum sl_file_format
+	uint64_t rotate_bytes, rotate_age_ns;
+	bool fsync;
+};
+
+struct sl_name_value_config {
+	const char *name, *value;
+};
+
+struct sl_kafka_tls_config {
+	const char *ca_file, *certificate_file, *key_file, *key_password;
+	bool verify;
+};
+
+struct sl_kafka_sasl_config {
+	uint32_t mechanism;
+	const char *username, *password;
+};
+
+enum sl_partition_by { SL_PARTITION_NONE, SL_PARTITION_TRACE };
+
+struct sl_kafka_config {
+	struct sl_where where;
+	struct sl_list brokers; // const char *
+	const char *topic;
+	uint32_t partition_by; // enum sl_partition_by
+	const char *partitioner;
+	uint32_t acks, compression;
+	bool idempotence;
+	uint64_t linger_ns, message_timeout_ns, message_bytes_max, queue_bytes_max;
+	uint64_t queue_records_max, producers;
+	const char *tenant_header;
+	const char *client_id;
+	struct sl_list headers; // struct sl_name_value_config
+	struct sl_kafka_tls_config *tls;
+	struct sl_kafka_sasl_config *sasl;
+	struct sl_list properties; // struct sl_name_value_config
+};
+
+struct sl_retry_config {
+	uint64_t initial_ns, max_ns, max_elapsed_ns;
+	double multiplier;
+};
+
+struct sl_destination_config {
+	const char *name;
+	struct sl_where where;
+	struct sl_retry_config retry;
+	uint64_t pinned_bytes_max; // 0: half of each shard's budget
+	double tenant_share;
+	struct sl_blackhole_config *blackhole;
+	struct sl_file_config *file;
+	struct sl_kafka_config *kafka;
+};
+
+struct sl_route_attribute_config {
+	const char *name, *value;
+};
+
+struct sl_route_match_config {
+	const char *tenant, *service;
+	uint32_t signal;         // enum sl_signal + 1; 0: any
+	struct sl_list resource; // struct sl_route_attribute_config
+};
+
+struct sl_route_target_config {
+	struct sl_where where;
+	const char *destination;
+	bool required;
+};
+
+struct sl_route_config {
+	struct sl_where where;
+	struct sl_route_match_config *match;
+	struct sl_list to; // struct sl_route_target_config
+	bool drop;
+};
+
+struct sl_routing_config {
+	uint32_t acknowledge;        // enum sl_acknowledge
+	struct sl_list destinations; // struct sl_destination_config
+	struct sl_list routes;       // struct sl_route_config
+};
+
+extern const struct sl_settings sl_routing_settings, sl_destination_settings;
+
+// Whether two structs that `settings` describes say the same; places in the file do not matter.
+bool sl_settings_same(const struct sl_settings *settings, const void *a, const void *b);
+
+// The kafka setting's index as librdkafka writes it.
+extern const char *const sl_kafka_acks[];
+extern const char *const sl_kafka_compressions[];
+extern const char *const sl_kafka_sasl[];
