@@ -450,6 +450,60 @@ static void test_full_and_destroy(void **state)
 	end();
 }
 
+// Its times: an idle connection goes after one, and a peer that answers nothing, not even a PING,
+// after the other.
+static void test_times(void **state)
+{
+	struct sl_client_options options = {
+		.host = "127.0.0.1",
+		.http2 = true,
+		.connections = 1,
+		.streams = 8,
+		.connect_timeout_ns = SL_S,
+	};
+	struct sl_client_pool *pool;
+	struct call call;
+	uint64_t end_ns;
+
+	(void)state;
+	begin(true, ANSWER);
+	options.port = server.port;
+	options.idle_timeout_ns = 30 * SL_MS;
+	pool = sl_client_pool_create(&options, io, &memory, &timers);
+	prepare(&call, NULL, SL_S);
+	assert_int_equal(sl_client_call_start(pool, &call.call, now_ns), 0);
+	until(pool, &call.ended);
+	assert_int_equal(call.result, SL_CLIENT_OK);
+	assert_int_equal(sl_io_stats(io)->connections, 2); // both ends are ours
+	end_ns = sl_clock_now_ns() + SL_S;
+	while (sl_io_stats(io)->connections > 1 && sl_clock_now_ns() < end_ns)
+		turn(pool);
+	assert_int_equal(sl_io_stats(io)->connections, 1);
+	destroy(pool);
+	end();
+
+	begin(true, SILENT);
+	options.port = server.port;
+	options.idle_timeout_ns = 0;
+	options.ping_after_ns = 30 * SL_MS;
+	pool = sl_client_pool_create(&options, io, &memory, &timers);
+	prepare(&call, NULL, 150 * SL_MS);
+	assert_int_equal(sl_client_call_start(pool, &call.call, now_ns), 0);
+	until(pool, &call.ended);
+	assert_int_equal(call.result, SL_CLIENT_TIMEOUT); // its PINGs were answered
+	assert_int_equal(server.sessions, 1);
+	server.requests = 0;
+	prepare(&call, NULL, 3 * SL_S);
+	assert_int_equal(sl_client_call_start(pool, &call.call, now_ns), 0);
+	until(pool, &server.requests);
+	sl_io_pause(&sessions->conn, true); // from here on it is as good as dead
+	until(pool, &call.ended);
+	assert_int_equal(call.result, SL_CLIENT_BROKEN);
+	assert_non_null(strstr(sl_client_pool_error(pool), "ping"));
+	destroy(pool);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -458,6 +512,7 @@ int main(void)
 		cmocka_unit_test(test_unresolved),
 		cmocka_unit_test(test_ways_to_fail),
 		cmocka_unit_test(test_full_and_destroy),
+		cmocka_unit_test(test_times),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
