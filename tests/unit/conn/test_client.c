@@ -7,11 +7,15 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "dataplane/base/clock.h"
 #include "dataplane/conn/client.h"
 #include "dataplane/io/listener.h"
+#include "dataplane/tls/tls.h"
 
 // A pool against a small server of the HTTP library's, on one io.
 static struct sl_memory memory;
@@ -27,6 +31,7 @@ static struct {
 	uint16_t port;
 	enum behaviour behaviour;
 	bool http2;
+	struct sl_tls_context *tls;
 	unsigned sessions, requests;
 	size_t body_bytes;
 } server;
@@ -34,6 +39,7 @@ static struct {
 struct session {
 	struct sl_conn conn;
 	struct sl_http_server *http;
+	struct sl_tls *tls;
 	bool in_flight;
 	struct session *next;
 };
@@ -87,11 +93,19 @@ static const struct sl_http_server_options server_options = {
 	.glitches_max = 1000,
 };
 
+static void session_plain(void *user, struct sl_bytes bytes)
+{
+	sl_http_server_feed(((struct session *)user)->http, bytes, now_ns);
+}
+
 static void session_received(struct sl_conn *conn, struct sl_bytes bytes, uint64_t now)
 {
 	struct session *session = (struct session *)conn;
 
-	sl_http_server_feed(session->http, bytes, now);
+	if (session->tls)
+		sl_tls_feed(session->tls, bytes, session_plain, session);
+	else
+		sl_http_server_feed(session->http, bytes, now);
 }
 
 static void session_sent(struct sl_conn *conn, uint64_t now)
@@ -100,7 +114,10 @@ static void session_sent(struct sl_conn *conn, uint64_t now)
 
 	(void)now;
 	session->in_flight = false;
-	sl_http_server_pulled(session->http);
+	if (session->tls)
+		sl_tls_pulled(session->tls);
+	else
+		sl_http_server_pulled(session->http);
 }
 
 static void session_closed(struct sl_conn *conn, enum sl_close why, int error)
@@ -113,6 +130,7 @@ static void session_closed(struct sl_conn *conn, enum sl_close why, int error)
 		link = &(*link)->next;
 	*link = session->next;
 	sl_http_server_destroy(session->http);
+	sl_tls_destroy(session->tls);
 	free(session);
 }
 
@@ -129,10 +147,31 @@ static void accepted(struct sl_listener *listener, int fd, const struct sl_addre
 	session->conn.upcalls = &session_upcalls;
 	session->http = sl_http_server_create(server.http2, &server_options, &server_upcalls,
 					      session, &memory);
+	session->tls = server.tls ? sl_tls_create(server.tls, &memory) : NULL;
 	assert_int_equal(sl_io_adopt(io, &session->conn, fd, peer), 0);
 	session->next = sessions;
 	sessions = session;
 	server.sessions++;
+}
+
+static void flush_tls(struct session *session)
+{
+	struct iovec pieces[64];
+	struct sl_bytes cipher;
+	size_t count;
+
+	while (sl_tls_is_up(session->tls) &&
+	       (count = sl_http_server_pull(session->http, pieces, 64))) {
+		sl_tls_write(session->tls, pieces, count);
+		sl_http_server_pulled(session->http);
+	}
+	cipher = sl_tls_pull(session->tls);
+	if (!cipher.size)
+		return;
+	pieces[0] = (struct iovec){(void *)(uintptr_t)cipher.data, cipher.size};
+	session->in_flight = sl_io_write(&session->conn, pieces, 1) > 0;
+	if (!session->in_flight)
+		sl_tls_pulled(session->tls);
 }
 
 static void flush_sessions(void)
@@ -143,6 +182,10 @@ static void flush_sessions(void)
 
 		if (session->in_flight)
 			continue;
+		if (session->tls) {
+			flush_tls(session);
+			continue;
+		}
 		while ((count = sl_http_server_pull(session->http, pieces, 64))) {
 			const int rest = sl_io_write(&session->conn, pieces, count);
 
@@ -400,7 +443,7 @@ static void test_ways_to_fail(void **state)
 
 		begin(rows[row].http2, rows[row].behaviour);
 		pool = make_pool("127.0.0.1", 1, 8);
-		prepare(&call, &body, rows[row].behaviour == SLAM ? 3 * SL_S : 60 * SL_MS);
+		prepare(&call, &body, rows[row].behaviour == SLAM ? 3 * SL_S : 100 * SL_MS);
 		assert_int_equal(sl_client_call_start(pool, &call.call, now_ns), 0);
 		until(pool, &server.requests);
 		if (rows[row].cancel)
@@ -485,9 +528,9 @@ static void test_times(void **state)
 	begin(true, SILENT);
 	options.port = server.port;
 	options.idle_timeout_ns = 0;
-	options.ping_after_ns = 30 * SL_MS;
+	options.ping_after_ns = 60 * SL_MS;
 	pool = sl_client_pool_create(&options, io, &memory, &timers);
-	prepare(&call, NULL, 150 * SL_MS);
+	prepare(&call, NULL, 250 * SL_MS);
 	assert_int_equal(sl_client_call_start(pool, &call.call, now_ns), 0);
 	until(pool, &call.ended);
 	assert_int_equal(call.result, SL_CLIENT_TIMEOUT); // its PINGs were answered
@@ -504,6 +547,95 @@ static void test_times(void **state)
 	end();
 }
 
+// A certificate of localhost that vouches for itself.
+static void make_certificate(const char *certificate_file, const char *key_file)
+{
+	EVP_PKEY *key = EVP_EC_gen("P-256");
+	X509 *certificate = X509_new();
+	X509_EXTENSION *extension;
+	FILE *file;
+
+	X509_set_version(certificate, 2);
+	X509_gmtime_adj(X509_getm_notBefore(certificate), -60);
+	X509_gmtime_adj(X509_getm_notAfter(certificate), 3600);
+	X509_set_pubkey(certificate, key);
+	X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN", MBSTRING_UTF8,
+				   (const uint8_t *)"test", -1, -1, 0);
+	X509_set_issuer_name(certificate, X509_get_subject_name(certificate));
+	extension = X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, "DNS:localhost");
+	X509_add_ext(certificate, extension, -1);
+	X509_EXTENSION_free(extension);
+	assert_true(X509_sign(certificate, key, EVP_sha256()) > 0);
+	file = fopen(certificate_file, "w");
+	PEM_write_X509(file, certificate);
+	fclose(file);
+	file = fopen(key_file, "w");
+	PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL);
+	fclose(file);
+	X509_free(certificate);
+	EVP_PKEY_free(key);
+}
+
+static void test_tls(void **state)
+{
+	static const struct {
+		const char *why, *name, *alpn;
+		bool http2;
+		int result;
+	} rows[] = {
+		{"HTTP/2", "localhost", "h2", true, SL_CLIENT_OK},
+		{"HTTP/1", "localhost", "http/1.1", false, SL_CLIENT_OK},
+		{"HTTP/1 without ALPN", "localhost", NULL, false, SL_CLIENT_OK},
+		{"HTTP/2 needs ALPN", "localhost", NULL, true, SL_CLIENT_UNREACHABLE},
+		{"another name's server", "bank.example", "h2", true, SL_CLIENT_UNREACHABLE},
+	};
+	static uint8_t data[1 << 20];
+	const struct iovec body = {data, sizeof(data)};
+	char folder[] = "/tmp/sl_client_XXXXXX", certificate_file[64], key_file[64], error[256];
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	snprintf(certificate_file, sizeof(certificate_file), "%s/a.pem", folder);
+	snprintf(key_file, sizeof(key_file), "%s/a.key", folder);
+	make_certificate(certificate_file, key_file);
+	for (size_t row = 0; row < SL_COUNT_OF(rows); row++) {
+		const struct sl_tls_certificate files = {certificate_file, key_file};
+		const struct sl_tls_config ours = {
+			.server = true, .certificates = &files, .certificate_count = 1};
+		const struct sl_tls_config theirs = {.ca_file = certificate_file,
+						     .server_name = rows[row].name,
+						     .alpn = rows[row].alpn};
+		struct sl_client_options options = {.host = "127.0.0.1",
+						    .http2 = rows[row].http2,
+						    .connections = 1,
+						    .streams = 8,
+						    .connect_timeout_ns = SL_S};
+		struct sl_client_pool *pool;
+		struct call call;
+
+		begin(rows[row].http2, ANSWER);
+		server.tls = sl_tls_context_create(&ours, error, sizeof(error));
+		options.tls = sl_tls_context_create(&theirs, error, sizeof(error));
+		options.port = server.port;
+		pool = sl_client_pool_create(&options, io, &memory, &timers);
+		sl_tls_context_put(options.tls); // the pool has its own reference
+		prepare(&call, &body, 3 * SL_S);
+		assert_int_equal(sl_client_call_start(pool, &call.call, now_ns), 0);
+		until(pool, &call.ended);
+		assert_int_equal(call.result, rows[row].result);
+		if (call.result == SL_CLIENT_OK)
+			assert_int_equal(server.body_bytes, sizeof(data));
+		else
+			assert_non_null(strstr(sl_client_pool_error(pool), "tls"));
+		destroy(pool);
+		sl_tls_context_put(server.tls);
+		end();
+	}
+	unlink(certificate_file);
+	unlink(key_file);
+	rmdir(folder);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -513,6 +645,7 @@ int main(void)
 		cmocka_unit_test(test_ways_to_fail),
 		cmocka_unit_test(test_full_and_destroy),
 		cmocka_unit_test(test_times),
+		cmocka_unit_test(test_tls),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
