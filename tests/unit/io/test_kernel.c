@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "dataplane/base/clock.h"
@@ -586,6 +587,46 @@ static void test_listener(void **state)
 	close(fd);
 }
 
+static bool is_open(int fd)
+{
+	return fcntl(fd, F_GETFD) >= 0;
+}
+
+static void test_inherited(void **state)
+{
+	struct sl_address at, bound, other;
+	char error[128], text[16];
+	int fd, status = 0;
+	pid_t child;
+
+	(void)state;
+	assert_int_equal(sl_address_parse(&at, "127.0.0.1:0"), 0);
+	assert_int_equal(sl_address_parse(&other, "127.0.0.1:1"), 0);
+	fd = sl_io_open_listener(&at, &(struct sl_listen_options){0}, error, sizeof(error));
+	assert_int_equal(sl_io_local_address(fd, &bound), 0);
+	child = fork();
+	if (child == 0) {
+		struct sl_inherited inherited;
+
+		// As an older process would hand it on: descriptor 3, and 4 is no listener.
+		dup2(fd, 3);
+		dup2(1, 4);
+		snprintf(text, sizeof(text), "%d", getpid());
+		setenv("LISTEN_PID", text, 1);
+		setenv("LISTEN_FDS", "2", 1);
+		sl_inherited_init(&inherited);
+		if (inherited.count != 1 || sl_inherited_take(&inherited, &other) != -1 ||
+		    sl_inherited_take(&inherited, &bound) != 3 ||
+		    sl_inherited_take(&inherited, &bound) != -1)
+			_exit(1);
+		sl_inherited_fini(&inherited);
+		_exit(is_open(3) && is_open(4) ? 0 : 2); // what was taken or foreign stays
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -605,6 +646,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_waker, set_up, tear_down),
 		cmocka_unit_test(test_modes),
 		cmocka_unit_test(test_listener),
+		cmocka_unit_test(test_inherited),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
