@@ -311,6 +311,9 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
 			break;
 		glitch(server);
 		break;
+	case NGHTTP2_GOAWAY:
+		server->peer_going = true;
+		break;
 	case NGHTTP2_WINDOW_UPDATE:
 		break;
 	default: // RST_STREAM, PRIORITY and what nobody uses
@@ -325,6 +328,8 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
 	const int32_t id = frame->hd.stream_id;
 	struct sl_http2_stream *stream;
 
+	if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR)
+		server->dying = true;
 	if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA)
 		return 0;
 	server->strikes = 0;
@@ -355,8 +360,9 @@ static int feed(struct sl_http_server *base, struct sl_bytes bytes, uint64_t now
 		    taken == NGHTTP2_ERR_FLOODED ? NGHTTP2_ENHANCE_YOUR_CALM
 						 : NGHTTP2_PROTOCOL_ERROR,
 		    nghttp2_strerror((int)taken));
-	// nghttp2 has written its own GOAWAY when it gave up.
-	if (!server->final && !nghttp2_session_want_read(server->session))
+	// nghttp2 has written its own GOAWAY when it gave up. It also wants no more when the peer
+	// said goodbye, which is no error.
+	if (!server->final && !server->peer_going && !nghttp2_session_want_read(server->session))
 		server->dying = true;
 	return server->dying ? -1 : 0;
 }

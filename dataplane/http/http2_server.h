@@ -26,6 +26,7 @@ struct sl_http2_server {
 	bool notice;       // the first GOAWAY waits to be written
 	bool noticed;      // it was
 	bool final;        // the last GOAWAY was submitted
+	bool peer_going;   // the peer sent one
 	const char *debug; // of the two
 };
 
