@@ -459,7 +459,10 @@ static bool is_done(const struct sl_http_server *base)
 
 	if (wants_pull(base))
 		return false;
-	return server->dying || (server->final && base->open_streams == 0);
+	// After the peer's GOAWAY nghttp2 reads no further once the last stream has ended.
+	return server->dying || (server->final && base->open_streams == 0) ||
+	       (server->peer_going && base->open_streams == 0 &&
+		!nghttp2_session_want_read(server->session));
 }
 
 // The next event that matters is the end of some body: at least the shortest rest must come before

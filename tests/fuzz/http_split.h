@@ -13,6 +13,7 @@ struct log {
 	uint32_t heads, gones;
 	int result;
 	unsigned manners;
+	bool left; // the peer said goodbye: what it sends afterwards is not read
 };
 
 static inline void check(bool holds)
@@ -125,6 +126,7 @@ static inline struct log run(bool http2, unsigned manners, struct sl_bytes bytes
 		sl_http_server_pulled(server);
 	}
 	check(!sl_http_server_wants_pull(server));
+	log.left = http2 && !log.result && sl_http_server_is_done(server);
 	sl_http_server_destroy(server);
 	check(log.heads == log.gones); // gone() comes exactly once
 	check(memory.used_bytes == 0);
@@ -142,6 +144,8 @@ static inline void check_split(bool http2, const uint8_t *data, size_t size)
 	const struct log whole = run(http2, manners, bytes, bytes.size);
 	const struct log split = run(http2, manners, bytes, data[1] * bytes.size / 256);
 
+	if (whole.left || split.left)
+		return;
 	check(whole.hash == split.hash && whole.heads == split.heads);
 	check(whole.result == split.result);
 }
