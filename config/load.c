@@ -276,7 +276,8 @@ static void fill_scalar(struct loader *loader, const struct sl_setting *row,
 	else if (error && type == SL_TYPE_ENUM)
 		wrong_choice(loader, row, &where, text);
 	else if (error)
-		problem(loader, &where, "expected %s, got %s", sl_value_expected(type),
+		problem(loader, &where, "expected %s%s%s, got %s", sl_value_expected(type),
+			row->choices ? ", or " : "", row->choices ? row->choices[0] : "",
 			shown(row, node, got, sizeof(got)));
 }
 

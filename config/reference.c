@@ -86,6 +86,8 @@ static void put_type(struct reference *reference, const struct sl_setting *row,
 		break;
 	default:
 		sl_text_print(text, "%s", words[type]);
+		for (uint32_t i = 0; row->choices && row->choices[i]; i++)
+			sl_text_print(text, " or `%s`", row->choices[i]);
 	}
 	if (row->shorthand && type == row->type && type != SL_TYPE_LIST)
 		sl_text_print(text, ", or its `%s` alone", row->shorthand);

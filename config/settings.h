@@ -59,8 +59,9 @@ struct sl_setting {
 	double min, max;    // in the field's unit; both 0: unbounded
 	const char *preset; // as it would be written; NULL: zero, empty, unset
 	bool required;
-	bool secret;                      // never shown by --dump or /config
-	const char *const *choices;       // ENUM; ends with NULL
+	bool secret; // never shown by --dump or /config
+	// ENUM; ends with NULL. Of COUNT, BYTES, DURATION: words for 0, 1, ... (`auto`)
+	const char *const *choices;
 	const struct sl_settings *object; // OBJECT, OPTIONAL, MAP, CHOICE, or LIST of those
 	enum sl_setting_type element;     // LIST
 	const char *shorthand;            // CHOICE; MAP, OBJECT and OPTIONAL may have one too

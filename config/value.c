@@ -204,6 +204,16 @@ int sl_value_parse(const struct sl_setting *row, enum sl_setting_type type, cons
 	double *value = field;
 	int error;
 
+	// Words beside the numbers: the index is the value, and no bound holds for it.
+	if (type == SL_TYPE_COUNT || type == SL_TYPE_BYTES || type == SL_TYPE_DURATION) {
+		for (uint32_t i = 0; row->choices && row->choices[i]; i++) {
+			if (strcmp(row->choices[i], text) == 0) {
+				*wide = i;
+				return 0;
+			}
+		}
+	}
+
 	switch (type) {
 	case SL_TYPE_BOOL:
 		if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
@@ -308,6 +318,14 @@ void sl_value_text(const struct sl_setting *row, enum sl_setting_type type, cons
 	const double *value = field;
 	char address[SL_ADDRESS_TEXT_MAX];
 
+	if (row && (type == SL_TYPE_COUNT || type == SL_TYPE_BYTES || type == SL_TYPE_DURATION)) {
+		for (uint32_t i = 0; row->choices && row->choices[i]; i++) {
+			if (i == *wide) {
+				strcpy(text, row->choices[i]);
+				return;
+			}
+		}
+	}
 	switch (type) {
 	case SL_TYPE_BOOL:
 		strcpy(text, *(const bool *)field ? "true" : "false");

@@ -1,0 +1,130 @@
+#include "config/control/process.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include "config/control/cgroup.h"
+
+#define BUDGET_PRESET (64 * SL_MIB)
+#define BUDGET_LEAST  (16 * SL_MIB)
+#define BUDGET_MOST   (1 * SL_GIB)
+#define SHARDS_MAX    256
+
+#define ROW(field_, name_, type_, ...)                                                             \
+	{                                                                                          \
+		.name = name_, .type = SL_TYPE_##type_,                                            \
+		.offset = offsetof(struct sl_process_config, field_), __VA_ARGS__                  \
+	}
+// Rows of a nested struct without a name: its offsets begin at its first field.
+#define IN(base_, field_, name_, type_, ...)                                                       \
+	{                                                                                          \
+		.name = name_, .type = SL_TYPE_##type_,                                            \
+		.offset = offsetof(struct sl_process_config, base_.field_) -                       \
+			  offsetof(struct sl_process_config, base_),                               \
+		__VA_ARGS__                                                                        \
+	}
+
+static const char *const auto_word[] = {"auto", NULL};
+static const char *const io_choices[] = {"kernel", NULL};
+static const char *const level_choices[] = {"debug", "info", "warn", "error", NULL};
+static const char *const format_choices[] = {"logfmt", "json", NULL};
+
+static const struct sl_setting poll_rows[] = {
+	IN(poll, spin_ns, "spin", DURATION, .max = 1e9, .preset = "0s", .apply = SL_APPLY_RESTART,
+	   .help = "A shard looks for work this long before it blocks."),
+	IN(poll, busy, "busy", BOOL, .preset = "false", .apply = SL_APPLY_RESTART,
+	   .help = "Shards never block: the lowest latency, a whole core each."),
+	IN(poll, nap_ns, "nap", DURATION, .max = 1e9, .preset = "0s", .apply = SL_APPLY_RESTART,
+	   .help = "A shard that found little work sleeps this long to gather more."),
+};
+static const struct sl_settings poll_settings = {
+	.name = "poll",
+	.help = "How shards wait.",
+	.bytes = sizeof(((struct sl_process_config *)0)->poll),
+	.rows = poll_rows,
+	.row_count = SL_COUNT_OF(poll_rows),
+};
+
+static const struct sl_setting log_rows[] = {
+	IN(log, level, "level", ENUM, .choices = level_choices, .preset = "info",
+	   .help = "Lines below it are not written."),
+	IN(log, format, "format", ENUM, .choices = format_choices, .preset = "logfmt",
+	   .help = "How lines are written."),
+};
+static const struct sl_settings log_settings = {
+	.name = "log",
+	.help = "Log lines on stderr.",
+	.bytes = sizeof(((struct sl_process_config *)0)->log),
+	.rows = log_rows,
+	.row_count = SL_COUNT_OF(log_rows),
+};
+
+static const struct sl_setting process_rows[] = {
+	ROW(where, NULL, WHERE),
+	ROW(shards, "shards", COUNT, .min = 1, .max = SHARDS_MAX, .choices = auto_word,
+	    .preset = "auto", .apply = SL_APPLY_RESTART,
+	    .help = "Threads that carry traffic, each on its core; auto: one a usable core."),
+	ROW(io, "io", ENUM, .choices = io_choices, .preset = "kernel", .apply = SL_APPLY_RESTART,
+	    .help = "Where bytes come from."),
+	ROW(poll, "poll", OBJECT, .object = &poll_settings, .help = "How shards wait."),
+	ROW(admin, "admin", ADDRESS, .preset = "127.0.0.1:8080", .apply = SL_APPLY_RESTART,
+	    .help = "Address of the admin HTTP server; \"\" for none."),
+	ROW(log, "log", OBJECT, .object = &log_settings, .help = "Log lines."),
+	ROW(memory_budget_bytes, "memory_budget", BYTES, .min = 1 << 20, .max = 1e12,
+	    .choices = auto_word, .preset = "64MiB", .apply = SL_APPLY_RESTART,
+	    .help = "Memory of one shard for bodies; auto: a quarter of the cgroup's limit, "
+		    "over all shards."),
+	ROW(drain_delay_ns, "drain_delay", DURATION, .max = 3.6e12, .preset = "0s",
+	    .help = "/readyz fails this long before connections are asked to go."),
+	ROW(drain_timeout_ns, "drain_timeout", DURATION, .max = 3.6e12, .preset = "30s",
+	    .help = "What is still open this long after drain_delay is abandoned."),
+};
+static const struct sl_settings process_settings = {
+	.name = "process",
+	.help = "What belongs to the whole process.",
+	.bytes = sizeof(struct sl_process_config),
+	.rows = process_rows,
+	.row_count = SL_COUNT_OF(process_rows),
+};
+
+static void *build(const void *config, const struct sl_build *build)
+{
+	(void)build;
+	return (void *)(uintptr_t)config; // the snapshot owns it
+}
+
+const struct sl_module sl_process_module = {
+	.id = SL_MODULE_PROCESS,
+	.name = "process",
+	.settings = &process_settings,
+	.build = build,
+};
+
+uint32_t sl_process_shards(const struct sl_process_config *config)
+{
+	const struct sl_cgroup_limits limits = sl_cgroup_limits(SL_CGROUP_MOUNT, SL_CGROUP_SELF);
+	uint32_t cores = 1;
+	cpu_set_t set;
+
+	if (config->shards)
+		return (uint32_t)config->shards;
+	if (sched_getaffinity(0, sizeof(set), &set) == 0)
+		cores = (uint32_t)CPU_COUNT(&set);
+	// A fraction of a core that is left over would only throttle its shard.
+	if (limits.cpus > 0 && limits.cpus < cores)
+		cores = (uint32_t)limits.cpus;
+	return SL_MIN(SL_MAX(cores, 1), SHARDS_MAX);
+}
+
+uint64_t sl_process_memory_budget(const struct sl_process_config *config, uint32_t shards)
+{
+	const struct sl_cgroup_limits limits = sl_cgroup_limits(SL_CGROUP_MOUNT, SL_CGROUP_SELF);
+	uint64_t share;
+
+	if (config->memory_budget_bytes)
+		return config->memory_budget_bytes;
+	if (!limits.memory_bytes)
+		return BUDGET_PRESET;
+	share = limits.memory_bytes / 4 / SL_MAX(shards, 1);
+	return SL_MIN(SL_MAX(share, BUDGET_LEAST), BUDGET_MOST);
+}
