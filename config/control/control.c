@@ -108,14 +108,18 @@ static void took_over(struct sl_control *control)
 			 (uint64_t)hooks->certificate_expiry(hooks->self, snapshot));
 }
 
+// One log line for each problem; the quotes of a line would end the pair they are in.
 static void refused(struct sl_control *control, const struct sl_errors *errors)
 {
-	static struct sl_log_site site;
+	char line[1024];
 
 	for (uint32_t i = 0; i < sl_errors_count(errors); i++) {
-		site = (struct sl_log_site){0}; // every line is wanted, however many
-		sl_log_write(&site, SL_LOG_ERROR, "config_refused", "reason=\"%s\"",
-			     sl_errors_line(errors, i));
+		struct sl_log_site site = {0}; // every line is wanted, however many
+
+		snprintf(line, sizeof(line), "%s", sl_errors_line(errors, i));
+		for (char *at = line; *at; at++)
+			*at = *at == '"' ? '\'' : *at;
+		sl_log_write(&site, SL_LOG_ERROR, "config_refused", "reason=\"%s\"", line);
 	}
 	sl_count(&control->counters.reloads[SL_RELOAD_FAILURE], 1);
 }
