@@ -263,7 +263,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
 	stream->received += length;
 	if (stream->received > stream->content_length) {
 		malformed(server, stream);
-		return 0;
+		return server->dying ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 	}
 	server->base.upcalls->data(server->base.owner, &stream->base, sl_bytes(data, length),
 				   server->now_ns);
@@ -319,7 +319,8 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
 	default: // RST_STREAM, PRIORITY and what nobody uses
 		glitch(server);
 	}
-	return 0;
+	// Nothing more of a dying connection is read.
+	return server->dying ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
 static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user)
