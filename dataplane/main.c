@@ -1,0 +1,347 @@
+// sluice: what the process is made of, in the order in which it comes up and goes down.
+//
+//   configuration -> listeners -> shards -> control loop (until SIGTERM) -> shards end
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "config/control/control.h"
+#include "config/control/process.h"
+#include "dataplane/base/hash.h"
+#include "dataplane/base/log.h"
+#include "dataplane/io/listener.h"
+#include "dataplane/options.h"
+#include "dataplane/shard/settings.h"
+#include "dataplane/shard/shard.h"
+#include "routing/routing.h"
+#include "sampling/sampling.h"
+#include "tenants/tenants.h"
+
+#define BACKLOG 4096
+
+struct process {
+	struct sl_metrics *metrics;
+	struct sl_snapshots *snapshots;
+	struct sl_process_config config; // of the first snapshot: what needs a restart
+	int *listen_fds;
+	uint32_t listen_count;
+	struct sl_shard **shards;
+	uint32_t shard_count;
+};
+
+// The one table of modules: what is configurable at the top level, and what a snapshot holds.
+static struct sl_module modules[SL_MODULES];
+
+static void fill_modules(void)
+{
+	modules[0] = sl_process_module;
+	modules[1] = sl_server_module;
+	modules[2] = sl_tenants_module;
+	modules[3] = sl_sampling_module;
+	modules[4] = sl_routing_module;
+}
+
+static struct sl_snapshot *load(const char *file, bool check_only)
+{
+	struct sl_errors *errors = sl_errors_create();
+	struct sl_snapshot *snapshot;
+
+	snapshot = sl_snapshot_load(modules, SL_MODULES, file, NULL, check_only, errors);
+	for (uint32_t i = 0; i < sl_errors_count(errors); i++)
+		fprintf(stderr, "%s\n", sl_errors_line(errors, i));
+	sl_errors_destroy(errors);
+	return snapshot;
+}
+
+static int check(const char *file)
+{
+	struct sl_snapshot *snapshot = load(file, true);
+	const struct sl_process_config *config;
+	const struct sl_server_part *server;
+	uint64_t budget;
+	uint32_t shards;
+
+	if (!snapshot)
+		return SL_EXIT_CONFIG;
+	config = snapshot->parts[SL_MODULE_PROCESS];
+	server = snapshot->parts[SL_MODULE_SERVER];
+	shards = sl_process_shards(config);
+	budget = sl_process_memory_budget(config, shards);
+	printf("%s: fine\n"
+	       "memory at worst: %u shards of %.0f MiB for bodies, and at most %.0f KiB for each "
+	       "connection (%llu a shard)\n",
+	       file, shards, (double)budget / (double)SL_MIB, 80.0,
+	       (unsigned long long)server->limits.connections_max);
+	sl_snapshot_destroy(modules, SL_MODULES, snapshot);
+	return 0;
+}
+
+static int dump(const char *file)
+{
+	const struct sl_settings *settings = sl_modules_settings(modules, SL_MODULES);
+	struct sl_errors *errors = sl_errors_create();
+	struct sl_loaded loaded = {0};
+	char *text = NULL;
+	const int failed = file ? sl_settings_load(settings, file, &loaded, errors)
+				: sl_settings_load_text(settings, "presets", "", 0, &loaded,
+							errors);
+
+	for (uint32_t i = 0; i < sl_errors_count(errors); i++)
+		fprintf(stderr, "%s\n", sl_errors_line(errors, i));
+	if (!failed) {
+		text = sl_settings_dump(settings, loaded.object);
+		fputs(text ? text : "", stdout);
+		free(text);
+	}
+	sl_loaded_fini(&loaded);
+	sl_errors_destroy(errors);
+	return failed ? SL_EXIT_CONFIG : 0;
+}
+
+static int print_reference(void)
+{
+	char *text = sl_settings_reference(sl_modules_settings(modules, SL_MODULES));
+
+	fputs(text ? text : "", stdout);
+	free(text);
+	return 0;
+}
+
+static int open_listeners(struct process *process, const struct sl_server_part *server)
+{
+	const struct sl_listen_options options = {.backlog = BACKLOG};
+	char text[SL_ADDRESS_TEXT_MAX], error[256];
+	struct sl_inherited inherited;
+
+	process->listen_fds = calloc(server->listen_count, sizeof(int));
+	if (!process->listen_fds)
+		return -ENOMEM;
+	sl_inherited_init(&inherited);
+	for (uint32_t i = 0; i < server->listen_count; i++) {
+		const struct sl_address *address = &server->listens[i].address;
+		int fd = sl_inherited_take(&inherited, address);
+
+		if (fd < 0)
+			fd = sl_io_open_listener(address, &options, error, sizeof(error));
+		if (fd < 0) {
+			fprintf(stderr, "sluice: %s\n", error);
+			sl_inherited_fini(&inherited);
+			return fd;
+		}
+		process->listen_fds[process->listen_count++] = fd;
+		sl_log(SL_LOG_INFO, "listening", "address=%s tls=%s",
+		       sl_address_text(address, text), server->listens[i].tls ? "yes" : "no");
+	}
+	sl_inherited_fini(&inherited);
+	return 0;
+}
+
+// The n-th core that this process may use.
+static int nth_cpu(uint32_t n)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set) < 0)
+		return -1;
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (CPU_ISSET(cpu, &set) && n-- == 0)
+			return cpu;
+	}
+	return -1; // more shards than cores: not pinned
+}
+
+static int start_shards(struct process *process)
+{
+	const struct sl_process_config *config = &process->config;
+	struct sl_shard_options options = {
+		.count = process->shard_count,
+		.memory_budget_bytes = sl_process_memory_budget(config, process->shard_count),
+		.io = {.spin_ns = config->poll.spin_ns,
+		       .busy = config->poll.busy,
+		       .nap_ns = config->poll.nap_ns,
+		       .read_bytes = 256 * SL_KIB},
+		.snapshots = process->snapshots,
+		.metrics = process->metrics,
+		.listen_fds = process->listen_fds,
+		.listen_count = process->listen_count,
+		.peers = process->shards,
+	};
+
+	for (uint32_t i = 0; i < process->shard_count; i++) {
+		options.index = i;
+		options.cpu = nth_cpu(i);
+		process->shards[i] = sl_shard_create(&options);
+		if (!process->shards[i])
+			return -errno;
+	}
+	for (uint32_t i = 0; i < process->shard_count; i++) {
+		const int failed = sl_shard_start(process->shards[i]);
+
+		if (failed)
+			return failed;
+	}
+	return 0;
+}
+
+static void on_published(void *self, const struct sl_snapshot *snapshot)
+{
+	struct process *process = self;
+
+	(void)snapshot;
+	for (uint32_t i = 0; i < process->shard_count; i++)
+		sl_shard_wake(process->shards[i]);
+}
+
+static void on_drain(void *self)
+{
+	struct process *process = self;
+
+	for (uint32_t i = 0; i < process->shard_count; i++)
+		sl_shard_drain(process->shards[i]);
+}
+
+static void on_stop(void *self)
+{
+	struct process *process = self;
+
+	for (uint32_t i = 0; i < process->shard_count; i++)
+		sl_shard_stop(process->shards[i]);
+}
+
+static bool is_idle(void *self)
+{
+	struct process *process = self;
+
+	for (uint32_t i = 0; i < process->shard_count; i++) {
+		if (!sl_shard_is_idle(process->shards[i]))
+			return false;
+	}
+	return true;
+}
+
+static uint64_t full_since_ns(void *self, uint32_t shard)
+{
+	struct process *process = self;
+
+	return sl_shard_full_since_ns(process->shards[shard]);
+}
+
+static int64_t certificate_expiry(void *self, const struct sl_snapshot *snapshot)
+{
+	const struct sl_server_part *server = snapshot->parts[SL_MODULE_SERVER];
+
+	(void)self;
+	return server->certificate_expiry;
+}
+
+// Runs until the control loop ends; then the shards are stopped.
+static int serve(struct process *process, const char *file)
+{
+	const struct sl_control_options options = {
+		.modules = modules,
+		.module_count = SL_MODULES,
+		.snapshots = process->snapshots,
+		.metrics = process->metrics,
+		.file = file,
+		.hooks = {.self = process,
+			  .shards = process->shard_count,
+			  .published = on_published,
+			  .drain = on_drain,
+			  .stop = on_stop,
+			  .is_idle = is_idle,
+			  .full_since_ns = full_since_ns,
+			  .certificate_expiry = certificate_expiry},
+	};
+	struct sl_control *control = sl_control_create(&options);
+	int failed;
+
+	if (!control)
+		return SL_EXIT_LISTEN;
+	failed = start_shards(process);
+	if (failed) {
+		fprintf(stderr, "sluice: shards: %s\n", strerror(-failed));
+		sl_control_destroy(control);
+		return SL_EXIT_FAILURE;
+	}
+	sl_log(SL_LOG_INFO, "started", "version=%s shards=%u", SL_VERSION, process->shard_count);
+	failed = sl_control_run(control);
+	on_stop(process);
+	for (uint32_t i = 0; i < process->shard_count; i++) {
+		sl_shard_destroy(process->shards[i]);
+		process->shards[i] = NULL;
+	}
+	sl_control_destroy(control);
+	sl_log(SL_LOG_INFO, "stopped", "drained=%s", failed ? "no" : "yes");
+	return failed ? 1 : 0;
+}
+
+// As many descriptors as the system grants: each connection is one.
+static void raise_file_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == limit.rlim_max)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static int run(const char *file)
+{
+	struct process process = {0};
+	struct sl_snapshot *snapshot;
+	int code;
+
+	raise_file_limit();
+	sl_control_block_signals();
+	snapshot = load(file, false);
+	if (!snapshot)
+		return SL_EXIT_CONFIG;
+	process.config = *(const struct sl_process_config *)snapshot->parts[SL_MODULE_PROCESS];
+	process.shard_count = sl_process_shards(&process.config);
+	sl_log_set_level(process.config.log.level);
+	sl_log_set_format(process.config.log.format);
+	process.metrics = sl_metrics_create();
+	process.shards = calloc(process.shard_count, sizeof(struct sl_shard *));
+	process.snapshots = sl_snapshots_create(process.shard_count, snapshot);
+	if (!process.metrics || !process.shards || !process.snapshots)
+		return SL_EXIT_FAILURE;
+	code = open_listeners(&process, snapshot->parts[SL_MODULE_SERVER]) < 0
+		       ? SL_EXIT_LISTEN
+		       : serve(&process, file);
+	for (uint32_t i = 0; i < process.listen_count; i++)
+		close(process.listen_fds[i]);
+	sl_snapshots_destroy(process.snapshots, modules, SL_MODULES);
+	sl_metrics_destroy(process.metrics);
+	free(process.listen_fds);
+	free(process.shards);
+	return code;
+}
+
+int main(int argc, char **argv)
+{
+	struct sl_options options;
+
+	sl_options_parse(&options, argc, argv);
+	sl_hash_seed();
+	fill_modules();
+	switch (options.command) {
+	case SL_COMMAND_RUN:
+		return run(options.config);
+	case SL_COMMAND_CHECK:
+		return check(options.config);
+	case SL_COMMAND_DUMP:
+		return dump(options.config);
+	case SL_COMMAND_REFERENCE:
+		return print_reference();
+	case SL_COMMAND_DONE:
+		return 0;
+	case SL_COMMAND_WRONG:
+		return SL_EXIT_USAGE;
+	}
+	return SL_EXIT_FAILURE;
+}
