@@ -385,7 +385,7 @@ static double cpu_seconds(void)
 
 	getrusage(RUSAGE_SELF, &used);
 	return (double)used.ru_utime.tv_sec + (double)used.ru_stime.tv_sec +
-	       (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+	       (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
 }
 
 static void print_results(const struct loop *loop, double cpu)

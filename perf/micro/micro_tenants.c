@@ -8,7 +8,7 @@
 // Nanoseconds a call: naming a tenant by its credential, and deciding its quota.
 #define ROUNDS 400000
 
-static char (*names)[16], (*digests)[80];
+static char (*names)[24], (*digests)[80];
 
 static struct sl_tenants *make(unsigned count, double spans)
 {
