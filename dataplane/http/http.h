@@ -103,7 +103,7 @@ void sl_http_stream_set_user(struct sl_http_stream *stream, void *user);
 void sl_http_stream_consume(struct sl_http_stream *stream, size_t bytes);
 // HTTP/1: sends "100 Continue" if the client waits for it.
 void sl_http_stream_continue(struct sl_http_stream *stream);
-// How many bytes of this stream's body are expected (gRPC prefix); feeds outstanding().
+// A lower bound of the whole body's size, from its first byte (gRPC prefix); feeds outstanding().
 void sl_http_stream_expect(struct sl_http_stream *stream, size_t bytes);
 
 // A whole answer. `content_type` and header values are copied when they are not constants: all
