@@ -53,6 +53,41 @@ const uint8_t *sl_scan_message(struct sl_scan *scan, const uint8_t *at, const ui
 // Checks a KeyValue: straight on for the form that every SDK writes.
 const uint8_t *sl_scan_key_value(struct sl_scan *scan, const uint8_t *at, const uint8_t *end);
 
+// key: 0a <length> ...  value: 12 <length> <one member>, lengths below 128, filling it exactly.
+SL_INLINE bool sl_scan_plain_key_value(const uint8_t *at, const uint8_t *end)
+{
+	uint64_t value;
+
+	if (end - at < 4 || at[0] != 0x0a || at[1] >= 0x80)
+		return false;
+	at += 2 + at[1];
+	if (end - at < 2 || at[0] != 0x12 || at[1] >= 0x80 || at[1] != end - at - 2)
+		return false;
+	at += 2;
+	if (at == end)
+		return true;
+	switch (at[0]) {
+	case 0x0a:
+		return end - at >= 2 && at[1] < 0x80 && at[1] == end - at - 2;
+	case 0x10:
+	case 0x18:
+		return sl_wire_u64(at + 1, &value) == end;
+	case 0x21:
+		return end - at == 9;
+	}
+	return false;
+}
+
+// Steps over attributes in that form, one after the other, up to the first that is not.
+SL_INLINE const uint8_t *sl_scan_plain_attributes(const uint8_t *at, const uint8_t *end,
+						  uint8_t tag)
+{
+	while (end - at >= 2 && at[0] == tag && at[1] < 0x80 && at[1] <= end - at - 2 &&
+	       sl_scan_plain_key_value(at + 2, at + 2 + at[1]))
+		at += 2 + at[1];
+	return at;
+}
+
 // Checks an item and fills what policies need.
 const uint8_t *sl_scan_span(struct sl_scan *scan, const uint8_t *at, const uint8_t *end,
 			    struct sl_item *item);

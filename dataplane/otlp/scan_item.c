@@ -123,6 +123,8 @@ const uint8_t *sl_scan_span(struct sl_scan *scan, const uint8_t *at, const uint8
 		if (SL_LIKELY(tag == 0x4a)) {
 			if (SL_UNLIKELY(!sl_scan_key_value(scan, at, at + length)))
 				return NULL;
+			at = sl_scan_plain_attributes(at + length, end, 0x4a);
+			continue;
 		} else if (tag == 0x0a) {
 			set_trace(scan, item, at, length);
 		} else if (tag == 0x1a) {

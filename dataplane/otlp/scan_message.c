@@ -122,34 +122,9 @@ const uint8_t *sl_scan_message(struct sl_scan *scan, const uint8_t *at, const ui
 	return at;
 }
 
-// key: 0a <length> ...  value: 12 <length> <one member>, lengths below 128, filling it exactly.
-static bool plain_key_value(const uint8_t *at, const uint8_t *end)
-{
-	uint64_t value;
-
-	if (end - at < 4 || at[0] != 0x0a || at[1] >= 0x80)
-		return false;
-	at += 2 + at[1];
-	if (end - at < 2 || at[0] != 0x12 || at[1] >= 0x80 || at[1] != end - at - 2)
-		return false;
-	at += 2;
-	if (at == end)
-		return true;
-	switch (at[0]) {
-	case 0x0a:
-		return end - at >= 2 && at[1] < 0x80 && at[1] == end - at - 2;
-	case 0x10:
-	case 0x18:
-		return sl_wire_u64(at + 1, &value) == end;
-	case 0x21:
-		return end - at == 9;
-	}
-	return false;
-}
-
 const uint8_t *sl_scan_key_value(struct sl_scan *scan, const uint8_t *at, const uint8_t *end)
 {
-	if (SL_LIKELY(plain_key_value(at, end)))
+	if (SL_LIKELY(sl_scan_plain_key_value(at, end)))
 		return end;
 	return sl_scan_message(scan, at, end, &sl_schema_key_value, 0);
 }
