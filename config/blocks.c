@@ -15,6 +15,7 @@ struct block {
 
 struct sl_loaded_memory {
 	struct block *blocks; // the newest first: it alone has room
+	bool failed;          // a take found no memory: what was filled is not whole
 };
 
 struct sl_loaded_memory *sl_blocks_create(void)
@@ -46,8 +47,10 @@ void *sl_blocks_take(struct sl_loaded_memory *blocks, size_t bytes)
 
 		size = SL_MAX(size, bytes + sizeof(*block));
 		block = calloc(1, size);
-		if (!block)
+		if (!block) {
+			blocks->failed = true;
 			return NULL;
+		}
 		block->size = size;
 		block->used = sizeof(*block);
 		block->next = blocks->blocks;
@@ -56,6 +59,11 @@ void *sl_blocks_take(struct sl_loaded_memory *blocks, size_t bytes)
 	taken = (char *)block + block->used;
 	block->used += bytes;
 	return taken;
+}
+
+bool sl_blocks_failed(const struct sl_loaded_memory *blocks)
+{
+	return blocks->failed;
 }
 
 char *sl_blocks_text(struct sl_loaded_memory *blocks, const char *text, size_t size)

@@ -13,6 +13,8 @@ struct sl_loaded_memory *sl_blocks_create(void);
 void sl_blocks_destroy(struct sl_loaded_memory *blocks);
 // Aligned to 16, zeroed; NULL without memory.
 void *sl_blocks_take(struct sl_loaded_memory *blocks, size_t bytes);
+// Whether any take has failed: callers go on and look once, at the end.
+bool sl_blocks_failed(const struct sl_loaded_memory *blocks);
 char *sl_blocks_text(struct sl_loaded_memory *blocks, const char *text, size_t size);
 
 // --- a document ----------------------------------------------------------------------------------

@@ -183,7 +183,9 @@ static const char *expand(struct loader *loader, const struct sl_where *where, c
 			text += dollar[1] == '$' ? 2 : 1;
 		}
 	}
-	if (text && !out.failed)
+	if (out.failed)
+		problem(loader, where, "no memory");
+	else if (text)
 		copy = sl_blocks_text(loader->document, out.data ? out.data : "", out.size);
 	free(out.data);
 	return copy;
@@ -396,6 +398,8 @@ static void fill_map(struct loader *loader, const struct sl_setting *row,
 	if (!node->count)
 		return;
 	seen.slots = calloc(seen.mask + 1, sizeof(*seen.slots));
+	if (!seen.slots)
+		sl_errors_add(loader->errors, NULL, "%s: no memory", loader->file);
 	item = list->items = sl_blocks_take(loader->blocks, node->count * bytes);
 	for (; seen.slots && item && key; key = value->next, item += bytes) {
 		const struct sl_where where = where_of(loader, key);
@@ -634,6 +638,8 @@ int sl_settings_load_text(const struct sl_settings *settings, const char *name, 
 			fill_object(&loader, settings, node, &where, NULL, NULL, loaded->object);
 		}
 	}
+	if (sl_blocks_failed(loader.blocks) || sl_blocks_failed(loader.document))
+		sl_errors_add(errors, NULL, "%s: no memory", name);
 	if (loaded->object && problems == sl_errors_count(errors))
 		error = 0;
 done:

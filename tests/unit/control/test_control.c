@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <pthread.h>
@@ -265,6 +266,41 @@ static void test_drain_timeout(void **state)
 	assert_true(fixture.told);
 }
 
+static void test_notify(void **state)
+{
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+	static const char *const want[] = {"READY=1", "WATCHDOG=1",
+					   "RELOADING=1\nMONOTONIC_USEC=", "STOPPING=1"};
+	bool found[SL_COUNT_OF(want)] = {false};
+	struct fixture fixture;
+	char text[128];
+	ssize_t got;
+
+	(void)state;
+	snprintf(at.sun_path, sizeof(at.sun_path), "/tmp/sluice-unit-notify-%d", (int)getpid());
+	unlink(at.sun_path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	setenv("NOTIFY_SOCKET", at.sun_path, 1);
+	setenv("WATCHDOG_USEC", "10000000", 1);
+	begin(&fixture, CONFIG);
+	call(&fixture, "POST", "/reload", "");
+	finish(&fixture);
+	unsetenv("NOTIFY_SOCKET");
+	unsetenv("WATCHDOG_USEC");
+	while ((got = recv(fd, text, sizeof(text) - 1, 0)) > 0) {
+		text[got] = 0;
+		for (size_t i = 0; i < SL_COUNT_OF(want); i++)
+			found[i] |= strncmp(text, want[i], strlen(want[i])) == 0;
+	}
+	for (size_t i = 0; i < SL_COUNT_OF(want); i++) {
+		if (!found[i])
+			fail_msg("%s was not told", want[i]);
+	}
+	close(fd);
+	unlink(at.sun_path);
+}
+
 static void test_cgroup(void **state)
 {
 	char folder[] = "/tmp/sluice-unit-XXXXXX", path[128];
@@ -302,6 +338,7 @@ int main(void)
 		cmocka_unit_test(test_admin),         cmocka_unit_test(test_reload_refused),
 		cmocka_unit_test(test_changed_file),  cmocka_unit_test(test_ready_and_drain),
 		cmocka_unit_test(test_drain_timeout), cmocka_unit_test(test_cgroup),
+		cmocka_unit_test(test_notify),
 	};
 
 	sl_control_block_signals();
