@@ -42,7 +42,7 @@ static const struct sl_settings file_settings = SETTINGS("destination.file", sl_
 							 file_rows, .help = "Files in a folder.");
 
 static const struct sl_setting header_rows[] = {
-	ROW(sl_name_value_config, name, "", KEY, .help = "The header's name."),
+	ROW(sl_name_value_config, name, NULL, KEY, .help = "The header's name."),
 	ROW(sl_name_value_config, value, "value", STRING, .required = true,
 	    .help = "What it says."),
 };
@@ -163,7 +163,7 @@ static const struct sl_settings retry_settings = SETTINGS(
 	"destination.retry", sl_retry_config, retry_rows, .help = "Trying again, backing off.");
 
 static const struct sl_setting destination_rows[] = {
-	ROW(sl_destination_config, name, "", KEY, .help = "Its name, for routes and metrics."),
+	ROW(sl_destination_config, name, NULL, KEY, .help = "Its name, for routes and metrics."),
 	WHERE(sl_destination_config),
 	ROW(sl_destination_config, kafka, "kafka", OPTIONAL, .object = &kafka_settings,
 	    .help = "A Kafka cluster."),

@@ -1,0 +1,407 @@
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "dataplane/base/log.h"
+#include "dataplane/base/random.h"
+#include "dataplane/codec/codec.h"
+#include "dataplane/conn/client.h"
+#include "dataplane/tls/tls.h"
+#include "routing/internal.h"
+
+// OTLP upstreams, gRPC or HTTP, over conn/client.h: one call a record, a pool a shard.
+// What a refusal means is reference items 22, 23, 38-42.
+#define HEADERS_MAX    16
+#define REPLY_KEPT     256 // of an answer's body: enough for a partial success' count
+#define IDLE_NS        (60 * SL_S)
+#define CONNECT_NS     (5 * SL_S)
+#define PREFIX_BYTES   5 // gRPC: flag, length
+
+struct otlp {
+	char *name, *host, *authority, *tenant_header;
+	uint16_t port;
+	bool http;
+	enum sl_coding coding;
+	uint64_t timeout_ns, concurrency, connections;
+	struct sl_name_value_config *headers; // copies, names in lower case
+	uint32_t header_count;
+	struct sl_tls_context *tls;
+};
+
+struct side {
+	struct otlp *otlp;
+	struct sl_client_pool *pool;
+	struct sl_memory *memory;
+	struct sl_codec *codec;
+	uint64_t now_ns;
+	uint32_t in_flight;
+};
+
+// One record's call, in the request's arena; used again for its next attempt.
+struct post {
+	struct sl_client_call call; // first
+	struct side *side;
+	struct sl_record *record;
+	struct sl_buffer packed;
+	struct iovec *pieces; // room for a prefix and all pieces
+	struct sl_http_header headers[HEADERS_MAX + 6];
+	uint8_t prefix[PREFIX_BYTES];
+	uint16_t status;
+	int grpc_status; // -1: none came
+	uint64_t retry_after_ns;
+	bool asked; // RetryInfo or Retry-After came
+	uint8_t reply[REPLY_KEPT];
+	size_t reply_bytes;
+};
+
+// --- answers -------------------------------------------------------------------------------------
+
+static int sextet(uint8_t c)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				     "0123456789+/";
+	const char *at = c ? strchr(digits, c) : NULL;
+
+	return at ? (int)(at - digits) : -1;
+}
+
+static size_t base64_read(struct sl_bytes text, uint8_t *out, size_t size)
+{
+	uint32_t bits = 0;
+	unsigned held = 0;
+	size_t count = 0;
+
+	for (size_t i = 0; i < text.size && sextet(text.data[i]) >= 0 && count < size; i++) {
+		bits = bits << 6 | (uint32_t)sextet(text.data[i]);
+		held += 6;
+		if (held >= 8) {
+			held -= 8;
+			out[count++] = (uint8_t)(bits >> held);
+		}
+	}
+	return count;
+}
+
+// google.rpc.Status -> details (3) -> Any (value 2) of RetryInfo -> Duration (1): s 1, ns 2.
+static void read_retry_info(struct post *post, struct sl_bytes details)
+{
+	uint8_t status[1024];
+	struct sl_bytes in = sl_bytes(status, base64_read(details, status, sizeof(status)));
+	struct sl_wire_field any, field, part;
+
+	while (sl_wire_next(&in, &any)) {
+		struct sl_bytes type = SL_BYTES_NONE, value = SL_BYTES_NONE;
+
+		if (any.number != 3 || any.wire != 2)
+			continue;
+		while (sl_wire_next(&any.bytes, &field)) {
+			if (field.number == 1)
+				type = field.bytes;
+			else if (field.number == 2)
+				value = field.bytes;
+		}
+		if (!sl_bytes_equal(type, SL_LITERAL("type.googleapis.com/google.rpc.RetryInfo")))
+			continue;
+		post->asked = true;
+		while (sl_wire_next(&value, &field)) {
+			while (field.number == 1 && field.wire == 2 &&
+			       sl_wire_next(&field.bytes, &part)) {
+				if (part.wire == 0 && part.value < 1000000000)
+					post->retry_after_ns += part.value *
+								(part.number == 1 ? SL_S : 1);
+			}
+		}
+	}
+}
+
+static uint64_t number_of(struct sl_bytes text)
+{
+	uint64_t value = 0;
+
+	for (size_t i = 0; i < text.size && i < 9 && text.data[i] >= '0' && text.data[i] <= '9';
+	     i++)
+		value = value * 10 + (uint64_t)(text.data[i] - '0');
+	return value;
+}
+
+static void read_headers(struct post *post, const struct sl_http_header *headers, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		const struct sl_http_header *header = &headers[i];
+
+		if (sl_bytes_equal(header->name, SL_LITERAL("grpc-status"))) {
+			post->grpc_status = (int)number_of(header->value);
+		} else if (sl_bytes_equal(header->name, SL_LITERAL("grpc-status-details-bin"))) {
+			read_retry_info(post, header->value);
+		} else if (sl_bytes_equal(header->name, SL_LITERAL("retry-after"))) {
+			post->asked = true;
+			post->retry_after_ns = number_of(header->value) * SL_S;
+		}
+	}
+}
+
+static void on_head(struct sl_client_call *call, uint16_t status,
+		    const struct sl_http_header *headers, uint32_t count)
+{
+	struct post *post = (struct post *)call;
+
+	post->status = status;
+	read_headers(post, headers, count);
+}
+
+static void on_trailers(struct sl_client_call *call, const struct sl_http_header *headers,
+			uint32_t count)
+{
+	read_headers((struct post *)call, headers, count);
+}
+
+static void on_data(struct sl_client_call *call, struct sl_bytes bytes)
+{
+	struct post *post = (struct post *)call;
+	const size_t count = SL_MIN(bytes.size, REPLY_KEPT - post->reply_bytes);
+
+	memcpy(post->reply + post->reply_bytes, bytes.data, count);
+	post->reply_bytes += count;
+}
+
+// partial_success (1) -> rejected (1).
+static uint64_t rejected_items(const struct post *post)
+{
+	const size_t skip = post->side->otlp->http ? 0 : PREFIX_BYTES;
+	struct sl_wire_field partial, field;
+	struct sl_bytes in;
+	uint64_t rejected = 0;
+
+	if (post->reply_bytes <= skip)
+		return 0;
+	in = sl_bytes(post->reply + skip, post->reply_bytes - skip);
+	while (sl_wire_next(&in, &partial)) {
+		while (partial.number == 1 && partial.wire == 2 &&
+		       sl_wire_next(&partial.bytes, &field)) {
+			if (field.number == 1 && field.wire == 0)
+				rejected = field.value;
+		}
+	}
+	return rejected;
+}
+
+enum sl_outcome sl_otlp_outcome(bool http, uint16_t status, int grpc_status, bool asked)
+{
+	if (http || (status != 200 && grpc_status < 0))
+		return status / 100 == 2 ? SL_OUTCOME_DELIVERED
+		       : status == 429 || status == 502 || status == 503 || status == 504
+			       ? SL_OUTCOME_RETRYABLE
+			       : SL_OUTCOME_REJECTED;
+	switch (grpc_status) {
+	case SL_GRPC_OK:
+		return SL_OUTCOME_DELIVERED;
+	case SL_GRPC_CANCELLED:
+	case SL_GRPC_DEADLINE_EXCEEDED:
+	case SL_GRPC_ABORTED:
+	case SL_GRPC_OUT_OF_RANGE:
+	case SL_GRPC_UNAVAILABLE:
+	case SL_GRPC_DATA_LOSS:
+		return SL_OUTCOME_RETRYABLE;
+	case SL_GRPC_RESOURCE_EXHAUSTED:
+		return asked ? SL_OUTCOME_RETRYABLE : SL_OUTCOME_REJECTED;
+	default:
+		return SL_OUTCOME_REJECTED;
+	}
+}
+
+static void on_ended(struct sl_client_call *call, int result, uint64_t now_ns)
+{
+	struct post *post = (struct post *)call;
+	struct side *side = post->side;
+	struct sl_record *record = post->record;
+	enum sl_outcome outcome = SL_OUTCOME_RETRYABLE;
+	const uint64_t retry_after_ns = post->retry_after_ns;
+
+	(void)now_ns;
+	side->in_flight--;
+	sl_buffer_give(side->memory, &post->packed);
+	post->packed = (struct sl_buffer){0};
+	if (result == SL_CLIENT_OK) {
+		outcome = sl_otlp_outcome(side->otlp->http, post->status, post->grpc_status,
+					  post->asked);
+		if (outcome == SL_OUTCOME_DELIVERED)
+			sl_egress_partial(record, rejected_items(post));
+	}
+	sl_egress_end(record, outcome, retry_after_ns);
+}
+
+// --- calls ---------------------------------------------------------------------------------------
+
+static void add_header(struct post *post, struct sl_bytes name, struct sl_bytes value)
+{
+	post->headers[post->call.exchange.header_count++] = (struct sl_http_header){name, value};
+}
+
+static void fill_headers(struct post *post, enum sl_coding coding)
+{
+	const struct otlp *otlp = post->side->otlp;
+	const struct sl_bytes name = sl_bytes_of(sl_coding_names[coding]);
+
+	if (otlp->http) {
+		add_header(post, SL_LITERAL("content-type"), SL_LITERAL("application/x-protobuf"));
+		if (coding != SL_CODING_IDENTITY)
+			add_header(post, SL_LITERAL("content-encoding"), name);
+	} else {
+		add_header(post, SL_LITERAL("content-type"), SL_LITERAL("application/grpc"));
+		add_header(post, SL_LITERAL("te"), SL_LITERAL("trailers"));
+		if (coding != SL_CODING_IDENTITY)
+			add_header(post, SL_LITERAL("grpc-encoding"), name);
+	}
+	if (otlp->tenant_header)
+		add_header(post, sl_bytes_of(otlp->tenant_header), post->record->tenant_name);
+	for (uint32_t i = 0; i < otlp->header_count; i++)
+		add_header(post, sl_bytes_of(otlp->headers[i].name),
+			   sl_bytes_of(otlp->headers[i].value));
+}
+
+// The body's pieces behind room for a prefix. A body that came compressed alike and was not
+// touched goes as it came.
+static int fill_body(struct post *post, enum sl_coding coding)
+{
+	const struct sl_record *record = post->record;
+	const struct sl_request *request = record->delivery->part->request;
+	struct sl_http_exchange *exchange = &post->call.exchange;
+	const bool whole = record->piece_count == 1 && record->bytes == request->view.body.size &&
+			   record->pieces[0].iov_base == request->view.body.data;
+	const bool grpc = !post->side->otlp->http;
+	uint64_t bytes = record->bytes;
+
+	exchange->body_count = record->piece_count;
+	memcpy(post->pieces + 1, record->pieces, record->piece_count * sizeof(struct iovec));
+	if (coding != SL_CODING_IDENTITY) {
+		struct sl_bytes body = request->received;
+
+		if (!whole || request->origin.coding != coding || !request->single_member) {
+			if (sl_codec_deflate(post->side->codec, coding, record->pieces,
+					     record->piece_count, &post->packed) != SL_CODEC_OK)
+				return -1;
+			body = sl_bytes(post->packed.data, post->packed.size);
+		}
+		post->pieces[1] = (struct iovec){(void *)(uintptr_t)body.data, body.size};
+		exchange->body_count = 1;
+		bytes = body.size;
+	}
+	exchange->body = post->pieces + 1;
+	exchange->body_bytes = bytes;
+	if (!grpc)
+		return 0;
+	post->prefix[0] = coding != SL_CODING_IDENTITY;
+	for (unsigned i = 0; i < 4; i++)
+		post->prefix[1 + i] = (uint8_t)(bytes >> (24 - 8 * i));
+	post->pieces[0] = (struct iovec){post->prefix, PREFIX_BYTES};
+	exchange->body = post->pieces;
+	exchange->body_count++;
+	exchange->body_bytes += PREFIX_BYTES;
+	return 0;
+}
+
+static struct sl_bytes path_of(const struct otlp *otlp, enum sl_signal signal)
+{
+#define SERVICE(name, kind)                                                                        \
+	"/opentelemetry.proto.collector." name ".v1." kind "Service/Export"
+	static const char *const paths[2][SL_SIGNALS] = {
+		{SERVICE("trace", "Trace"), SERVICE("metrics", "Metrics"), SERVICE("logs", "Logs")},
+		{"/v1/traces", "/v1/metrics", "/v1/logs"},
+	};
+#undef SERVICE
+
+	return sl_bytes_of(paths[otlp->http][signal]);
+}
+
+static struct post *post_of(struct side *side, struct sl_record *record)
+{
+	struct sl_arena *arena = &record->delivery->part->request->arena;
+	struct post *post = record->driver_data;
+	struct iovec *pieces = post ? post->pieces : NULL;
+
+	if (!post) {
+		post = sl_arena_alloc(arena, sizeof(*post));
+		pieces = sl_arena_alloc(arena, (record->piece_count + 1) * sizeof(struct iovec));
+		if (!post || !pieces)
+			return NULL;
+	}
+	memset(post, 0, sizeof(*post));
+	post->pieces = pieces;
+	post->side = side;
+	post->record = record;
+	post->grpc_status = -1;
+	record->driver_data = post;
+	return post;
+}
+
+static enum sl_reason submit(void *state, struct sl_record *record)
+{
+	struct side *side = state;
+	const struct otlp *otlp = side->otlp;
+	struct post *post;
+
+	if (side->in_flight >= otlp->concurrency)
+		return SL_REASON_EGRESS_FULL;
+	post = post_of(side, record);
+	if (!post || fill_body(post, otlp->coding) < 0)
+		return SL_REASON_EGRESS_FULL;
+	fill_headers(post, otlp->coding);
+	post->call.exchange.method = SL_LITERAL("POST");
+	post->call.exchange.scheme = otlp->tls ? SL_LITERAL("https") : SL_LITERAL("http");
+	post->call.exchange.authority = sl_bytes_of(otlp->authority);
+	post->call.exchange.path = path_of(otlp, record->signal);
+	post->call.exchange.headers = post->headers;
+	post->call.deadline_ns = sl_egress_now_ns(record) + otlp->timeout_ns;
+	post->call.head = on_head;
+	post->call.data = on_data;
+	post->call.trailers = on_trailers;
+	post->call.ended = on_ended;
+	if (sl_client_call_start(side->pool, &post->call, sl_egress_now_ns(record)) < 0) {
+		sl_buffer_give(side->memory, &post->packed);
+		return SL_REASON_EGRESS_FULL;
+	}
+	side->in_flight++;
+	return SL_REASON_NONE;
+}
+
+static void poll_side(void *state, uint64_t now_ns)
+{
+	sl_client_pool_flush(((struct side *)state)->pool, now_ns);
+}
+
+static void *open_side(void *self, const struct sl_driver_env *env)
+{
+	struct otlp *otlp = self;
+	const struct sl_client_options options = {
+		.host = otlp->host,
+		.port = otlp->port,
+		.tls = otlp->tls,
+		.http2 = !otlp->http,
+		.connections = (uint32_t)otlp->connections,
+		.streams = (uint32_t)otlp->concurrency,
+		.connect_timeout_ns = CONNECT_NS,
+		.idle_timeout_ns = IDLE_NS,
+	};
+	struct side *side = calloc(1, sizeof(*side));
+
+	if (!side)
+		return NULL;
+	side->otlp = otlp;
+	side->memory = env->memory;
+	side->codec = env->codec;
+	side->pool = sl_client_pool_create(&options, env->io, env->memory, env->timers);
+	if (!side->pool) {
+		free(side);
+		return NULL;
+	}
+	return side;
+}
+
+// Connections may take a little longer to go than the side: they know nothing of it any more.
+static void close_side(void *state)
+{
+	struct side *side = state;
+
+	assert(side->in_flight == 0);
+	sl_client_pool_destroy(side->pool, NULL, NULL);
+	free(side);
+}

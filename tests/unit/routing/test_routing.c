@@ -1,0 +1,432 @@
+#include <errno.h>
+#include <glob.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "dataplane/base/clock.h"
+#include "dataplane/base/varint.h"
+#include "dataplane/base/waker.h"
+#include "dataplane/otlp/json.h"
+#include "routing/internal.h"
+
+// A shard's side of routing as a shard drives it, with real drivers; Kafka is librdkafka's mock.
+
+struct rig {
+	struct sl_memory memory;
+	struct sl_timers timers;
+	struct sl_waker waker;
+	struct sl_random random;
+	struct sl_metrics *metrics;
+	struct sl_errors *errors;
+	struct sl_loaded loaded[2];
+	struct sl_routing *routing[2];
+	struct sl_routing_shard *shard;
+	struct sl_batch batch;
+};
+
+struct call {
+	struct sl_request request;
+	unsigned settled, released;
+	enum sl_reason refused;
+};
+
+static void settled(struct sl_request *request)
+{
+	((struct call *)request->shard)->settled++;
+}
+
+static void released(struct sl_request *request)
+{
+	((struct call *)request->shard)->released++;
+	sl_arena_fini(&request->arena);
+}
+
+static const struct sl_request_owner owner = {settled, released};
+
+static struct sl_routing *build(struct rig *rig, unsigned index, const char *yaml)
+{
+	struct sl_snapshot before = {.parts[SL_MODULE_ROUTING] = rig->routing[0]};
+	const struct sl_build with = {.before = index ? &before : NULL, .errors = rig->errors};
+
+	if (sl_settings_load_text(&sl_routing_settings, "test.yaml", yaml, strlen(yaml),
+				  &rig->loaded[index], rig->errors) < 0)
+		return NULL;
+	return rig->routing[index] = sl_routing_module.build(rig->loaded[index].object, &with);
+}
+
+static void set_up(struct rig *rig, const char *yaml)
+{
+	const struct sl_routing_env env = {
+		.shards = 1,
+		.memory = &rig->memory,
+		.timers = &rig->timers,
+		.waker = &rig->waker,
+		.random = &rig->random,
+		.metrics = rig->metrics = sl_metrics_create(),
+	};
+
+	memset(rig->loaded, 0, sizeof(rig->loaded));
+	memset(rig->routing, 0, sizeof(rig->routing));
+	assert_int_equal(sl_memory_init(&rig->memory, 64 * SL_MIB), 0);
+	sl_timers_init(&rig->timers, sl_clock_now_ns());
+	sl_waker_init(&rig->waker);
+	sl_random_init(&rig->random, 1);
+	rig->errors = sl_errors_create();
+	if (!build(rig, 0, yaml))
+		fail_msg("%s", sl_errors_line(rig->errors, 0));
+	rig->shard = sl_routing_shard_create(&env);
+	sl_routing_shard_turn(rig->shard, rig->routing[0], sl_clock_now_ns());
+}
+
+static void tear_down(struct rig *rig)
+{
+	assert_int_equal(sl_routing_in_flight(rig->shard), 0);
+	sl_routing_shard_destroy(rig->shard);
+	for (unsigned i = 0; i < 2; i++) {
+		sl_routing_module.destroy(rig->routing[i]);
+		sl_loaded_fini(&rig->loaded[i]);
+	}
+	sl_errors_destroy(rig->errors);
+	sl_metrics_destroy(rig->metrics);
+	sl_waker_fini(&rig->waker);
+	assert_int_equal(rig->memory.used_bytes, 0);
+	sl_memory_fini(&rig->memory);
+}
+
+static void offer(struct rig *rig, struct call *call, const char *tenant, enum sl_signal signal,
+		  const char *json)
+{
+	const struct sl_json_limits limits = {.depth_max = 100, .wire_bytes_max = SL_MIB};
+	const struct sl_view_limits view = {.items_max = 10000, .depth_max = 64};
+	struct sl_request *request = &call->request;
+	struct sl_bytes wire;
+
+	memset(call, 0, sizeof(*call));
+	request->owner = &owner;
+	request->shard = call;
+	request->signal = signal;
+	sl_arena_init(&request->arena, &rig->memory);
+	assert_int_equal(sl_json_to_wire(signal, sl_bytes_of(json), &limits, &request->arena, &wire,
+					 NULL, 0),
+			 SL_JSON_OK);
+	assert_int_equal(sl_view_scan(&request->view, signal, wire, &view, &request->arena, NULL),
+			 SL_VIEW_OK);
+	request->references = request->required_open = 1;
+	request->body_capacity = 100000; // what it is weighed by
+	request->parts = &request->first_part;
+	request->part_count = 1;
+	request->first_part = (struct sl_part){
+		.request = request,
+		.tenant_name = sl_bytes_of(tenant),
+		.kept_items = request->view.item_count,
+	};
+	rig->batch = (struct sl_batch){.now_ns = sl_clock_now_ns(), .count = 1};
+	rig->batch.parts[0] = &request->first_part;
+	request->answer_by_ns = rig->batch.now_ns + 4 * SL_S;
+	sl_routing_stage(rig->shard, &rig->batch);
+	call->refused = request->first_part.reason;
+	assert_int_equal(rig->batch.refused_count, call->refused != SL_REASON_NONE);
+	sl_request_let_go(request, true);
+}
+
+static void pump(struct rig *rig, const struct call *call)
+{
+	for (unsigned i = 0; i < 1000 && !call->released; i++) {
+		struct pollfd wait = {.fd = rig->waker.fd, .events = POLLIN};
+
+		sl_routing_poll(rig->shard, sl_clock_now_ns());
+		if (call->released)
+			break;
+		poll(&wait, 1, 5);
+		sl_waker_clear(&rig->waker);
+	}
+	assert_int_equal(call->released, 1);
+	assert_int_equal(call->settled, 1);
+}
+
+static uint64_t count(const struct rig *rig, const char *name, const char *value)
+{
+	return sl_metrics_sum(rig->metrics, name, value);
+}
+
+#define SPAN(id) "{\"traceId\":\"" id "\",\"spanId\":\"0102030405060708\"}"
+#define RESOURCE(service, spans)                                                                   \
+	"{\"resource\":{\"attributes\":[{\"key\":\"service.name\",\"value\":{\"stringValue\":"     \
+	"\"" service "\"}}]},\"scopeSpans\":[{\"spans\":[" spans "]}]}"
+#define TRACES(resources) "{\"resourceSpans\":[" resources "]}"
+#define ID1               "4bf92f3577b34da6a3ce929d0e0e4736"
+#define ID2               "5b8efff798038103d269b633813fc60c"
+
+static const char routes[] =
+	"destinations:\n"
+	"  a: {blackhole: {}}\n"
+	"  b: {blackhole: {}}\n"
+	"routes:\n"
+	"  - {match: {signal: logs}, drop: true}\n"
+	"  - {match: {tenant: exact}, to: [a]}\n"
+	"  - {match: {tenant: 'pre*'}, to: [a, {destination: b, required: false}]}\n"
+	"  - {match: {tenant: 'g?ob*x'}, to: [a]}\n"
+	"  - {match: {service: 'check*'}, to: [a]}\n"
+	"  - {match: {resource: [service.name]}, to: [b]}\n"
+	"  - {drop: true}\n";
+
+static void test_routes(void **state)
+{
+	static const struct {
+		const char *why, *tenant, *json;
+		enum sl_signal signal;
+		uint64_t a, b;
+	} rows[] = {
+		{"a signal's rule drops it", "exact",
+		 "{\"resourceLogs\":[{\"scopeLogs\":[{\"logRecords\":[{}]}]}]}", SL_LOGS, 0, 0},
+		{"an exact name", "exact", TRACES(RESOURCE("x", SPAN(ID1))), SL_TRACES, 1, 0},
+		{"an exact name is no prefix", "exactly", TRACES(RESOURCE("x", SPAN(ID1))),
+		 SL_TRACES, 0, 1},
+		{"a prefix, to two", "prefix", TRACES(RESOURCE("x", SPAN(ID1))), SL_TRACES, 1, 1},
+		{"a glob", "globbyx", TRACES(RESOURCE("x", SPAN(ID1))), SL_TRACES, 1, 0},
+		{"an attribute", "t", TRACES(RESOURCE("checkout", SPAN(ID1))), SL_TRACES, 1, 0},
+		{"resources of one request go apart", "t",
+		 TRACES(RESOURCE("checkout", SPAN(ID1) "," SPAN(ID2)) "," RESOURCE("x", SPAN(ID1))),
+		 SL_TRACES, 2, 1},
+		{"no attribute: the last rule", "t",
+		 "{\"resourceSpans\":[{\"scopeSpans\":[{\"spans\":[" SPAN(ID1) "]}]}]}", SL_TRACES,
+		 0, 0},
+		{"nothing in it, nothing sent", "exact", "{}", SL_TRACES, 0, 0},
+	};
+	struct rig rig;
+
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+		struct call call;
+
+		set_up(&rig, routes);
+		offer(&rig, &call, rows[i].tenant, rows[i].signal, rows[i].json);
+		pump(&rig, &call);
+		if (count(&rig, "sluice_delivered_items", "a") != rows[i].a ||
+		    count(&rig, "sluice_delivered_items", "b") != rows[i].b)
+			fail_msg("%s: a %llu b %llu", rows[i].why,
+				 (unsigned long long)count(&rig, "sluice_delivered_items", "a"),
+				 (unsigned long long)count(&rig, "sluice_delivered_items", "b"));
+		tear_down(&rig);
+	}
+}
+
+static void test_mistakes(void **state)
+{
+	static const struct {
+		const char *why, *yaml, *want;
+	} rows[] = {
+		{"an unknown destination, and what was meant",
+		 "destinations: {main: {blackhole: {}}}\nroutes: [{to: [mian]}]\n", "\"main\"?"},
+		{"the last rule must take everything",
+		 "destinations: {a: {blackhole: {}}}\nroutes: [{match: {tenant: x}, to: [a]}]\n",
+		 "must take everything"},
+		{"a rule behind a catch-all",
+		 "destinations: {a: {blackhole: {}}}\nroutes: [{to: [a]}, {drop: true}]\n",
+		 "never reached"},
+		{"two kinds",
+		 "destinations: {a: {blackhole: {}, file: {path: x}}}\nroutes: [{to: [a]}]\n",
+		 "exactly one"},
+		{"to and drop",
+		 "destinations: {a: {blackhole: {}}}\nroutes: [{to: [a], drop: true}]\n", "either"},
+		{"librdkafka's own check",
+		 "destinations: {a: {kafka: {brokers: [x], partitioner: nonsense}}}\nroutes: [{to: "
+		 "[a]}]\n",
+		 "partitioner"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+		struct rig rig = {.errors = sl_errors_create()};
+
+		assert_null(build(&rig, 0, rows[i].yaml));
+		if (!strstr(sl_errors_line(rig.errors, 0), rows[i].want))
+			fail_msg("%s: %s", rows[i].why, sl_errors_line(rig.errors, 0));
+		sl_loaded_fini(&rig.loaded[0]);
+		sl_errors_destroy(rig.errors);
+	}
+}
+
+// Bytes of all files like `pattern` in `folder`; removes them.
+static size_t slurp(const char *folder, const char *pattern, char *out, size_t size)
+{
+	char path[256];
+	size_t got = 0;
+	glob_t found;
+
+	snprintf(path, sizeof(path), "%s/%s", folder, pattern);
+	assert_int_equal(glob(path, 0, NULL, &found), 0);
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		FILE *in = fopen(found.gl_pathv[i], "r");
+
+		got += fread(out + got, 1, size - 1 - got, in);
+		fclose(in);
+		unlink(found.gl_pathv[i]);
+	}
+	globfree(&found);
+	out[got] = 0;
+	return got;
+}
+
+static void test_file(void **state)
+{
+	char folder[] = "/tmp/sluice-routing-XXXXXX", yaml[512], text[4096];
+	struct rig rig;
+	struct call call;
+	uint64_t bytes = 0;
+	size_t size;
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	for (int json = 0; json < 2; json++) {
+		snprintf(yaml, sizeof(yaml),
+			 "destinations: {f: {file: {path: %s/x/y, format: %s}}}\nroutes: [{to: "
+			 "[f]}]\n",
+			 folder, json ? "json" : "protobuf");
+		set_up(&rig, yaml);
+		for (int i = 0; i < 2; i++) {
+			offer(&rig, &call, "t", SL_TRACES, TRACES(RESOURCE("x", SPAN(ID1))));
+			assert_int_equal(call.settled, 0); // not before the disk has it
+			pump(&rig, &call);
+			assert_int_equal(call.request.reason, SL_REASON_NONE);
+		}
+		assert_int_equal(count(&rig, "sluice_delivered_items", "f"), 2);
+		assert_int_equal(count(&rig, "sluice_pinned_bytes", NULL), 0);
+		tear_down(&rig);
+		size = slurp(folder, json ? "x/y/traces-*.jsonl" : "x/y/traces-*.binpb", text,
+			     sizeof(text));
+		if (json) {
+			assert_non_null(strstr(text, ID1));
+			assert_ptr_equal(strrchr(text, '\n'), text + size - 1);
+		} else {
+			const int head = sl_varint_get((uint8_t *)text, size, &bytes);
+
+			assert_int_equal(size, 2 * ((size_t)head + bytes));
+			assert_memory_equal(text, text + head + bytes, (size_t)head + bytes);
+		}
+	}
+	snprintf(yaml, sizeof(yaml), "%s/x/y", folder);
+	rmdir(yaml);
+	snprintf(yaml, sizeof(yaml), "%s/x", folder);
+	rmdir(yaml);
+	rmdir(folder);
+}
+
+#define MOCK                                                                                       \
+	"properties: [{name: test.mock.num.brokers, value: '1'}, "                                 \
+	"{name: reconnect.backoff.max.ms, value: '200'}]"
+
+static void test_caps(void **state)
+{
+	struct rig rig;
+	struct call first, second, third;
+
+	(void)state;
+	// The file's end comes by poll only: what was sent first is still pinned.
+	set_up(&rig, "destinations:\n"
+		     "  f: {file: {path: /tmp/sluice-routing-caps}, pinned_bytes: 150kB}\n"
+		     "  h: {blackhole: {}}\n"
+		     "routes:\n"
+		     "  - {match: {tenant: 'best*'}, to: [{destination: f, required: false}]}\n"
+		     "  - {to: [h, f]}\n");
+	offer(&rig, &first, "t", SL_TRACES, TRACES(RESOURCE("x", SPAN(ID1))));
+	assert_int_equal(first.refused, SL_REASON_NONE);
+	offer(&rig, &second, "t", SL_TRACES, TRACES(RESOURCE("x", SPAN(ID1))));
+	assert_int_equal(second.refused, SL_REASON_EGRESS_FULL);
+	assert_int_equal(second.released, 1);
+	assert_int_equal(count(&rig, "sluice_taken_items", "h"), 1); // nothing of the second
+	offer(&rig, &third, "best", SL_TRACES, TRACES(RESOURCE("x", SPAN(ID1))));
+	assert_int_equal(third.refused, SL_REASON_NONE);
+	assert_int_equal(third.settled, 1);
+	assert_int_equal(count(&rig, "sluice_dropped_items", "f"), 1);
+	pump(&rig, &first);
+	assert_int_equal(count(&rig, "sluice_taken_items", "f"), 2);
+	assert_int_equal(count(&rig, "sluice_delivered_items", "f"), 1);
+	tear_down(&rig);
+	assert_int_equal(system("rm -rf /tmp/sluice-routing-caps"), 0);
+}
+
+static void test_kafka(void **state)
+{
+	struct rig rig;
+	struct call call;
+
+	(void)state;
+	set_up(&rig,
+	       "destinations:\n  k: {kafka: {brokers: [x], partition_by: trace, linger: 0s, "
+	       "compression: gzip, tenant_header: X-Scope-OrgID, headers: {a: {value: b}}, " MOCK
+	       "}}\nroutes: [{to: [k]}]\n");
+	offer(&rig, &call, "t", SL_TRACES,
+	      TRACES(RESOURCE("x", SPAN(ID1) "," SPAN(ID2) "," SPAN(ID1)) "," RESOURCE("y",
+										       SPAN(ID2))));
+	assert_int_equal(count(&rig, "sluice_queue_records", NULL), 2);
+	assert_int_equal(call.settled, 0);
+	pump(&rig, &call);
+	assert_int_equal(call.request.reason, SL_REASON_NONE);
+	assert_int_equal(count(&rig, "sluice_delivered_items", "k"), 4);
+	tear_down(&rig);
+}
+
+static void test_kafka_splits_what_is_too_long(void **state)
+{
+	struct rig rig;
+	struct call call;
+	char *json = NULL;
+	size_t size;
+	FILE *out = open_memstream(&json, &size);
+
+	(void)state;
+	fprintf(out, "{\"resourceSpans\":[{\"scopeSpans\":[{\"spans\":[");
+	for (int i = 0; i < 200; i++)
+		fprintf(out, "%s%s", i ? "," : "", SPAN(ID1));
+	fprintf(out, "]}]}]}");
+	fclose(out);
+	set_up(&rig, "destinations:\n  k: {kafka: {brokers: [x], max_message_bytes: 2000, " MOCK
+		     "}}\nroutes: [{to: [k]}]\n");
+	offer(&rig, &call, "t", SL_TRACES, json);
+	assert_true(count(&rig, "sluice_queue_records", NULL) > 3);
+	pump(&rig, &call);
+	assert_int_equal(count(&rig, "sluice_delivered_items", "k"), 200);
+	tear_down(&rig);
+	free(json);
+}
+
+static void test_reload_keeps_what_is_the_same(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	set_up(&rig,
+	       "destinations: {a: {blackhole: {}}, b: {blackhole: {}}}\nroutes: [{to: [a]}]\n");
+	assert_non_null(build(&rig, 1,
+			      "# another line\ndestinations: {b: {blackhole: {}, retry: "
+			      "{max: 9s}}, a: {blackhole: {}}}\nroutes: [{drop: true}]\n"));
+	assert_ptr_equal(rig.routing[1]->destinations[1], rig.routing[0]->destinations[0]);
+	assert_ptr_not_equal(rig.routing[1]->destinations[0], rig.routing[0]->destinations[1]);
+	sl_routing_shard_turn(rig.shard, rig.routing[1], sl_clock_now_ns());
+	sl_routing_poll(rig.shard, sl_clock_now_ns());
+	assert_int_equal(rig.routing[0]->destinations[0]->sides, 1);
+	assert_int_equal(rig.routing[0]->destinations[1]->sides, 0); // retired and closed
+	tear_down(&rig);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_routes),
+		cmocka_unit_test(test_mistakes),
+		cmocka_unit_test(test_file),
+		cmocka_unit_test(test_caps),
+		cmocka_unit_test(test_kafka),
+		cmocka_unit_test(test_kafka_splits_what_is_too_long),
+		cmocka_unit_test(test_reload_keeps_what_is_the_same),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
