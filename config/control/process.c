@@ -70,7 +70,7 @@ static const struct sl_setting process_rows[] = {
 	ROW(admin, "admin", ADDRESS, .preset = "127.0.0.1:8080", .apply = SL_APPLY_RESTART,
 	    .help = "Address of the admin HTTP server; \"\" for none."),
 	ROW(log, "log", OBJECT, .object = &log_settings, .help = "Log lines."),
-	ROW(memory_budget_bytes, "memory_budget", BYTES, .min = 1 << 20, .max = 1e12,
+	ROW(memory_budget_bytes, "memory_budget", BYTES, .min = 1 << 20, .max = 0x1p40,
 	    .choices = auto_word, .preset = "64MiB", .apply = SL_APPLY_RESTART,
 	    .help = "Memory of one shard for bodies; auto: a quarter of the cgroup's limit, "
 		    "over all shards."),
