@@ -136,42 +136,79 @@ static bool settle_word(struct pass *pass, const struct sl_sampling_rule *rule, 
 	return true;
 }
 
+// What a rule asks of plain items, in registers.
+struct asked {
+	uint64_t threshold;
+	uint32_t slower_us; // a closer look beyond; UINT32_MAX: never
+	uint32_t status;    // a closer look at this one; UINT32_MAX: never
+};
+
+static struct asked asked_by(const struct sl_sampling_rule *rule)
+{
+	struct asked asked = {rule->rate.threshold, UINT32_MAX, UINT32_MAX};
+
+	for (uint32_t i = 0; i < rule->keep_count; i++) {
+		if (rule->keeps[i].error)
+			asked.status = 2;
+		if (rule->keeps[i].slower_than_us)
+			asked.slower_us = SL_MIN(asked.slower_us, rule->keeps[i].slower_than_us);
+	}
+	return asked;
+}
+
+SL_INLINE uint32_t needs_look(const struct sl_item *item, const struct asked *asked, bool keeps)
+{
+	uint32_t look = (item->flags & (SL_ITEM_HAS_TRACE_STATE | SL_ITEM_GENERAL)) |
+			(uint32_t)(item->trace_at == SL_TRACE_AT_UNKNOWN) |
+			(uint32_t)(item->trace_low == 0);
+
+	if (keeps)
+		look |= (uint32_t)(item->status == asked->status) |
+			(uint32_t)(item->duration_us > asked->slower_us);
+	return look;
+}
+
+// Up to 64 items at once, without a branch: a bit for each whose randomness reaches the threshold,
+// and in `close` (found in a second loop, since there is rarely one) for each to look at.
+SL_INLINE uint64_t decide_word(const struct sl_item *items, uint32_t count,
+			       const struct asked *asked, bool keeps, uint64_t *close)
+{
+	uint64_t above = 0;
+	uint32_t any = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		above |= (uint64_t)((items[i].trace_low & SL_RANDOMNESS_MASK) >= asked->threshold)
+			 << i;
+		any |= needs_look(&items[i], asked, keeps);
+	}
+	*close = 0;
+	for (uint32_t i = 0; any && i < count; i++)
+		*close |= (uint64_t)(needs_look(&items[i], asked, keeps) != 0) << i;
+	return above;
+}
+
 // Applies a rule to items [first, end). Returns false when the budget is spent.
 static bool sample(struct pass *pass, const struct sl_sampling_rule *rule, uint32_t first,
 		   uint32_t end)
 {
 	const bool plain = is_plain(rule, pass->part->request->signal);
-	const bool keeps = rule->keep_count > 0;
-	const uint64_t threshold = rule->rate.threshold;
-	uint32_t slower_us = UINT32_MAX;
+	const struct asked asked = asked_by(rule);
 	uint64_t *keep = pass->part->keep;
 
-	for (uint32_t i = 0; i < rule->keep_count; i++) {
-		if (rule->keeps[i].slower_than_us && rule->keeps[i].slower_than_us < slower_us)
-			slower_us = rule->keeps[i].slower_than_us;
-	}
 	while (first < end) {
 		const uint32_t word = first / 64, low = first % 64;
 		const uint32_t count = SL_MIN(64 - low, end - first);
 		const uint64_t mask = (count == 64 ? UINT64_MAX : (UINT64_C(1) << count) - 1)
 				      << low;
-		const struct sl_item *items = &pass->items[first];
-		uint64_t above = 0, close = 0, candidates = keep[word] & mask, kept;
+		const uint64_t candidates = keep[word] & mask;
+		uint64_t above = 0, close = UINT64_MAX, kept;
 
-		for (uint32_t i = 0; plain && i < count; i++) {
-			const bool look = items[i].flags &
-						  (SL_ITEM_HAS_TRACE_STATE | SL_ITEM_GENERAL) ||
-					  items[i].trace_at == SL_TRACE_AT_UNKNOWN ||
-					  items[i].trace_low == 0 ||
-					  (keeps && (items[i].status == 2 ||
-						     items[i].duration_us > slower_us));
-
-			above |= (uint64_t)((items[i].trace_low & SL_RANDOMNESS_MASK) >= threshold)
-				 << (low + i);
-			close |= (uint64_t)look << (low + i);
-		}
-		close = plain ? close & candidates : candidates;
-		kept = close | (above & candidates);
+		if (plain && rule->keep_count)
+			above = decide_word(&pass->items[first], count, &asked, true, &close);
+		else if (plain)
+			above = decide_word(&pass->items[first], count, &asked, false, &close);
+		close = close << low & candidates;
+		kept = close | (above << low & candidates);
 		pass->dropped += (uint64_t)__builtin_popcountl(candidates & ~kept);
 		keep[word] = (keep[word] & ~mask) | kept;
 		if (!settle_word(pass, rule, word, kept, close))
