@@ -21,6 +21,8 @@
 	  "Items acknowledged early and then given up.")                                           \
 	X(in_flight, GAUGE, "sluice_destination_in_flight_items", signal,                          \
 	  "Items taken and not ended.")                                                            \
+	X(partial, COUNTER, "sluice_partially_rejected_items", signal,                             \
+	  "Delivered items that an upstream refused in a partial success: a mark, in no sum.")     \
 	X(retried_records, COUNTER, "sluice_retried_records", none, "Records tried once more.")    \
 	X(refused_parts, COUNTER, "sluice_egress_full_parts", none,                                \
 	  "Parts refused because a required destination was at its cap.")                          \

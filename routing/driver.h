@@ -54,7 +54,7 @@ struct sl_driver {
 	bool (*by_trace)(void *self);
 };
 
-extern const struct sl_driver sl_driver_blackhole, sl_driver_file, sl_driver_kafka;
+extern const struct sl_driver sl_driver_blackhole, sl_driver_file, sl_driver_kafka, sl_driver_otlp;
 
 // The end of a record that a driver has taken. A retryable one is tried again or ends for good, as
 // its destination's retry settings say; `retry_after_ns` is the least wait, 0 when nobody said.

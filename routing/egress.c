@@ -305,6 +305,19 @@ void sl_egress_end(struct sl_record *record, enum sl_outcome outcome, uint64_t r
 	queue(egress, record, wait_ns);
 }
 
+uint64_t sl_egress_now_ns(const struct sl_record *record)
+{
+	return ((const struct sl_egress *)record->destination)->shard->now_ns;
+}
+
+void sl_egress_partial(const struct sl_record *record, uint64_t rejected_items)
+{
+	const struct sl_egress *egress = record->destination;
+
+	sl_count(&egress->meter->counters.partial[record->signal],
+		 SL_MIN(rejected_items, (uint64_t)record->items));
+}
+
 static void offer(struct sl_egress *egress, struct sl_record *record)
 {
 	if (egress->destination->driver->submit(egress->side, record) != SL_REASON_NONE)

@@ -120,6 +120,13 @@ uint32_t sl_route_find_resource(const struct sl_routing *routing, const struct s
 bool sl_resource_attribute(struct sl_bytes resource_field, struct sl_bytes name, char scratch[32],
 			   struct sl_bytes *value);
 
+// One field of a message, and the next of `in`, which moves on; false at its end.
+struct sl_routing_field {
+	uint64_t number, wire, value;
+	struct sl_bytes bytes;
+};
+bool sl_routing_field_next(struct sl_bytes *in, struct sl_routing_field *field);
+
 // Records of what `keep` leaves of the part, `*records` being a list. Returns 0 or -ENOMEM.
 int sl_records_make(struct sl_flow *flow, const uint64_t *keep, struct sl_record **records);
 
@@ -128,3 +135,9 @@ bool sl_egress_pin(struct sl_flow *flow);
 void sl_egress_unpin(struct sl_flow *flow);
 // Submits all records of a flow that is pinned and held.
 void sl_egress_submit(struct sl_flow *flow);
+// The shard's time, for drivers.
+uint64_t sl_egress_now_ns(const struct sl_record *record);
+// A destination took a record but for so many items.
+void sl_egress_partial(const struct sl_record *record, uint64_t rejected_items);
+// What an upstream's answer means for a record; `grpc_status` -1: none came.
+enum sl_outcome sl_otlp_outcome(bool http, uint16_t status, int grpc_status, bool asked);

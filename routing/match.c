@@ -54,13 +54,7 @@ uint32_t sl_route_find(const struct sl_routing *routing, const struct sl_part *p
 
 // --- attributes of a resource: fields of a scanned body, so every length is sound ----------------
 
-struct field {
-	uint64_t number, wire, value;
-	struct sl_bytes bytes;
-};
-
-// Takes one field from the front of `in`; false at its end.
-static bool next_field(struct sl_bytes *in, struct field *field)
+bool sl_routing_field_next(struct sl_bytes *in, struct sl_routing_field *field)
 {
 	static const uint8_t fixed[8] = {[1] = 8, [5] = 4};
 	uint64_t tag, size;
@@ -95,10 +89,10 @@ static bool next_field(struct sl_bytes *in, struct field *field)
 // AnyValue: string 1, bool 2, int 3; the last member given counts.
 static bool any_value(struct sl_bytes message, char scratch[32], struct sl_bytes *value)
 {
-	struct field field;
+	struct sl_routing_field field;
 	bool found = false;
 
-	while (next_field(&message, &field)) {
+	while (sl_routing_field_next(&message, &field)) {
 		found = field.number <= 3;
 		if (field.number == 1) {
 			*value = field.bytes;
@@ -116,9 +110,9 @@ static bool key_value(struct sl_bytes message, struct sl_bytes name, char scratc
 		      struct sl_bytes *value)
 {
 	struct sl_bytes key = SL_BYTES_NONE, any = SL_BYTES_NONE;
-	struct field field;
+	struct sl_routing_field field;
 
-	while (next_field(&message, &field)) {
+	while (sl_routing_field_next(&message, &field)) {
 		if (field.number == 1)
 			key = field.bytes;
 		else if (field.number == 2)
@@ -135,12 +129,12 @@ static bool key_value(struct sl_bytes message, struct sl_bytes name, char scratc
 bool sl_resource_attribute(struct sl_bytes resource_field, struct sl_bytes name, char scratch[32],
 			   struct sl_bytes *value)
 {
-	struct field resource, attribute;
+	struct sl_routing_field resource, attribute;
 
-	while (next_field(&resource_field, &resource)) {
+	while (sl_routing_field_next(&resource_field, &resource)) {
 		if (resource.number != 1 || resource.wire != 2)
 			continue;
-		while (next_field(&resource.bytes, &attribute)) {
+		while (sl_routing_field_next(&resource.bytes, &attribute)) {
 			if (attribute.number == 1 && attribute.wire == 2 &&
 			    key_value(attribute.bytes, name, scratch, value))
 				return true;

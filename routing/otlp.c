@@ -10,11 +10,11 @@
 
 // OTLP upstreams, gRPC or HTTP, over conn/client.h: one call a record, a pool a shard.
 // What a refusal means is reference items 22, 23, 38-42.
-#define HEADERS_MAX    16
-#define REPLY_KEPT     256 // of an answer's body: enough for a partial success' count
-#define IDLE_NS        (60 * SL_S)
-#define CONNECT_NS     (5 * SL_S)
-#define PREFIX_BYTES   5 // gRPC: flag, length
+#define HEADERS_MAX  16
+#define REPLY_KEPT   256 // of an answer's body: enough for a partial success' count
+#define IDLE_NS      (60 * SL_S)
+#define CONNECT_NS   (5 * SL_S)
+#define PREFIX_BYTES 5 // gRPC: flag, length
 
 struct otlp {
 	char *name, *host, *authority, *tenant_header;
@@ -86,14 +86,14 @@ static void read_retry_info(struct post *post, struct sl_bytes details)
 {
 	uint8_t status[1024];
 	struct sl_bytes in = sl_bytes(status, base64_read(details, status, sizeof(status)));
-	struct sl_wire_field any, field, part;
+	struct sl_routing_field any, field, part;
 
-	while (sl_wire_next(&in, &any)) {
+	while (sl_routing_field_next(&in, &any)) {
 		struct sl_bytes type = SL_BYTES_NONE, value = SL_BYTES_NONE;
 
 		if (any.number != 3 || any.wire != 2)
 			continue;
-		while (sl_wire_next(&any.bytes, &field)) {
+		while (sl_routing_field_next(&any.bytes, &field)) {
 			if (field.number == 1)
 				type = field.bytes;
 			else if (field.number == 2)
@@ -102,9 +102,9 @@ static void read_retry_info(struct post *post, struct sl_bytes details)
 		if (!sl_bytes_equal(type, SL_LITERAL("type.googleapis.com/google.rpc.RetryInfo")))
 			continue;
 		post->asked = true;
-		while (sl_wire_next(&value, &field)) {
+		while (sl_routing_field_next(&value, &field)) {
 			while (field.number == 1 && field.wire == 2 &&
-			       sl_wire_next(&field.bytes, &part)) {
+			       sl_routing_field_next(&field.bytes, &part)) {
 				if (part.wire == 0 && part.value < 1000000000)
 					post->retry_after_ns += part.value *
 								(part.number == 1 ? SL_S : 1);
@@ -167,16 +167,16 @@ static void on_data(struct sl_client_call *call, struct sl_bytes bytes)
 static uint64_t rejected_items(const struct post *post)
 {
 	const size_t skip = post->side->otlp->http ? 0 : PREFIX_BYTES;
-	struct sl_wire_field partial, field;
+	struct sl_routing_field partial, field;
 	struct sl_bytes in;
 	uint64_t rejected = 0;
 
 	if (post->reply_bytes <= skip)
 		return 0;
 	in = sl_bytes(post->reply + skip, post->reply_bytes - skip);
-	while (sl_wire_next(&in, &partial)) {
+	while (sl_routing_field_next(&in, &partial)) {
 		while (partial.number == 1 && partial.wire == 2 &&
-		       sl_wire_next(&partial.bytes, &field)) {
+		       sl_routing_field_next(&partial.bytes, &field)) {
 			if (field.number == 1 && field.wire == 0)
 				rejected = field.value;
 		}
@@ -301,8 +301,7 @@ static int fill_body(struct post *post, enum sl_coding coding)
 
 static struct sl_bytes path_of(const struct otlp *otlp, enum sl_signal signal)
 {
-#define SERVICE(name, kind)                                                                        \
-	"/opentelemetry.proto.collector." name ".v1." kind "Service/Export"
+#define SERVICE(name, kind) "/opentelemetry.proto.collector." name ".v1." kind "Service/Export"
 	static const char *const paths[2][SL_SIGNALS] = {
 		{SERVICE("trace", "Trace"), SERVICE("metrics", "Metrics"), SERVICE("logs", "Logs")},
 		{"/v1/traces", "/v1/metrics", "/v1/logs"},
@@ -405,3 +404,122 @@ static void close_side(void *state)
 	sl_client_pool_destroy(side->pool, NULL, NULL);
 	free(side);
 }
+
+// --- control thread ------------------------------------------------------------------------------
+
+static void destroy(void *self)
+{
+	struct otlp *otlp = self;
+
+	for (uint32_t i = 0; i < otlp->header_count; i++) {
+		free((void *)(uintptr_t)otlp->headers[i].name);
+		free((void *)(uintptr_t)otlp->headers[i].value);
+	}
+	sl_tls_context_put(otlp->tls);
+	free(otlp->headers);
+	free(otlp->tenant_header);
+	free(otlp->authority);
+	free(otlp->host);
+	free(otlp->name);
+	free(otlp);
+}
+
+static char *lower(const char *text)
+{
+	char *copy = strdup(text);
+
+	for (char *at = copy; at && *at; at++) {
+		if (*at >= 'A' && *at <= 'Z')
+			*at += 'a' - 'A';
+	}
+	return copy;
+}
+
+static bool make_tls(struct otlp *otlp, const struct sl_otlp_config *config,
+		     struct sl_errors *errors)
+{
+	const struct sl_otlp_tls_config none = {.verify = true};
+	const struct sl_otlp_tls_config *from = config->tls ? config->tls : &none;
+	const struct sl_tls_certificate certificate = {from->certificate_file, from->key_file};
+	const struct sl_tls_config tls = {
+		.certificates = &certificate,
+		.certificate_count = from->certificate_file ? 1 : 0,
+		.ca_file = from->ca_file,
+		.insecure = !from->verify,
+		.server_name = otlp->host,
+		.alpn = otlp->http ? "http/1.1" : "h2",
+	};
+	char error[256];
+
+	otlp->tls = sl_tls_context_create(&tls, error, sizeof(error));
+	if (!otlp->tls)
+		sl_errors_add(errors, &config->where, "otlp: %s", error);
+	return otlp->tls != NULL;
+}
+
+static bool copy_headers(struct otlp *otlp, const struct sl_otlp_config *config)
+{
+	const struct sl_name_value_config *from = config->headers.items;
+
+	otlp->headers = calloc(config->headers.count + 1, sizeof(*otlp->headers));
+	if (!otlp->headers ||
+	    (config->tenant_header && !(otlp->tenant_header = lower(config->tenant_header))))
+		return false;
+	for (size_t i = 0; i < config->headers.count; i++) {
+		struct sl_name_value_config *to = &otlp->headers[otlp->header_count++];
+
+		to->name = lower(from[i].name);
+		to->value = strdup(from[i].value);
+		if (!to->name || !to->value)
+			return false;
+	}
+	return true;
+}
+
+static void *create(const struct sl_destination_config *destination, bool check_only,
+		    struct sl_errors *errors)
+{
+	const struct sl_otlp_config *config = destination->otlp;
+	const bool secure = strncmp(config->endpoint, "https://", 8) == 0;
+	const bool plain = strncmp(config->endpoint, "http://", 7) == 0;
+	struct otlp *otlp = calloc(1, sizeof(*otlp));
+	char host[256];
+
+	(void)check_only;
+	if (!otlp)
+		return NULL;
+	otlp->http = config->protocol;
+	otlp->coding = (enum sl_coding)config->compression;
+	otlp->timeout_ns = config->timeout_ns;
+	otlp->concurrency = config->concurrency;
+	otlp->connections = config->connections;
+	otlp->authority = strdup(config->endpoint + (secure ? 8 : plain ? 7 : 0));
+	if ((!secure && !plain) || !otlp->authority ||
+	    sl_address_split(otlp->authority, host, &otlp->port) < 0) {
+		sl_errors_add(errors, &config->where,
+			      "otlp: endpoint must be http://host:port or https://host:port");
+		goto fail;
+	}
+	if (config->headers.count > HEADERS_MAX) {
+		sl_errors_add(errors, &config->where, "otlp: at most %d headers", HEADERS_MAX);
+		goto fail;
+	}
+	otlp->host = strdup(host);
+	otlp->name = strdup(destination->name);
+	if (otlp->host && otlp->name && copy_headers(otlp, config) &&
+	    (!secure || make_tls(otlp, config, errors)))
+		return otlp;
+fail:
+	destroy(otlp);
+	return NULL;
+}
+
+const struct sl_driver sl_driver_otlp = {
+	.name = "otlp",
+	.create = create,
+	.destroy = destroy,
+	.open = open_side,
+	.close = close_side,
+	.submit = submit,
+	.poll = poll_side,
+};

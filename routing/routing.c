@@ -16,6 +16,7 @@
 static const struct sl_driver *driver_of(const struct sl_destination_config *config)
 {
 	return config->kafka  ? &sl_driver_kafka
+	       : config->otlp ? &sl_driver_otlp
 	       : config->file ? &sl_driver_file
 			      : &sl_driver_blackhole;
 }

@@ -43,11 +43,11 @@ static const struct sl_settings file_settings = SETTINGS("destination.file", sl_
 
 static const struct sl_setting header_rows[] = {
 	ROW(sl_name_value_config, name, NULL, KEY, .help = "The header's name."),
-	ROW(sl_name_value_config, value, "value", STRING, .required = true,
+	ROW(sl_name_value_config, value, "value", STRING, .required = true, .secret = true,
 	    .help = "What it says."),
 };
 static const struct sl_settings header_settings = SETTINGS(
-	"destination.kafka.header", sl_name_value_config, header_rows, .help = "One header.");
+	"destination.header", sl_name_value_config, header_rows, .help = "One header.");
 
 static const struct sl_setting property_rows[] = {
 	ROW(sl_name_value_config, name, "name", STRING, .required = true,
@@ -148,6 +148,46 @@ static const struct sl_settings kafka_settings = SETTINGS("destination.kafka", s
 							  kafka_rows, .check = check_kafka,
 							  .help = "Topics of a Kafka cluster.");
 
+static const struct sl_setting otlp_tls_rows[] = {
+	ROW(sl_otlp_tls_config, ca_file, "ca_file", PATH,
+	    .help = "PEM file of the authorities; without it the system's."),
+	ROW(sl_otlp_tls_config, certificate_file, "certificate_file", PATH,
+	    .help = "PEM file: the client's certificate."),
+	ROW(sl_otlp_tls_config, key_file, "key_file", PATH, .help = "PEM file: its key."),
+	ROW(sl_otlp_tls_config, verify, "verify", BOOL, .preset = "true",
+	    .help = "Check the upstream's certificate and name."),
+};
+static const struct sl_settings otlp_tls_settings = SETTINGS(
+	"destination.otlp.tls", sl_otlp_tls_config, otlp_tls_rows, .help = "TLS to the upstream.");
+
+static const char *const otlp_protocols[] = {"grpc", "http", NULL};
+static const char *const otlp_compressions[] = {"none", "gzip", "zstd", NULL};
+static const struct sl_setting otlp_rows[] = {
+	WHERE(sl_otlp_config),
+	ROW(sl_otlp_config, endpoint, "endpoint", STRING, .required = true,
+	    .help = "http://host:port or https://host:port."),
+	ROW(sl_otlp_config, protocol, "protocol", ENUM, .choices = otlp_protocols, .preset = "grpc",
+	    .help = "grpc, or http (HTTP/1.1 with protobuf)."),
+	ROW(sl_otlp_config, compression, "compression", ENUM, .choices = otlp_compressions,
+	    .preset = "none",
+	    .help = "Compression; a body that came with the same and was not changed goes as it "
+		    "came."),
+	ROW(sl_otlp_config, timeout_ns, "timeout", DURATION, .min = 1e6, .max = 6e11,
+	    .preset = "10s", .help = "Of one call."),
+	ROW(sl_otlp_config, concurrency, "concurrency", COUNT, .min = 1, .max = 10000,
+	    .preset = "100", .help = "Calls at a time, each shard."),
+	ROW(sl_otlp_config, connections, "connections", COUNT, .min = 1, .max = 1000, .preset = "2",
+	    .help = "Connections, each shard."),
+	ROW(sl_otlp_config, tenant_header, "tenant_header", STRING,
+	    .help = "Header that carries the tenant's name, such as X-Scope-OrgID."),
+	ROW(sl_otlp_config, headers, "headers", MAP, .object = &header_settings,
+	    .help = "More headers, the same on every call."),
+	ROW(sl_otlp_config, tls, "tls", OPTIONAL, .object = &otlp_tls_settings,
+	    .help = "How to speak TLS, where the endpoint is https."),
+};
+static const struct sl_settings otlp_settings = SETTINGS("destination.otlp", sl_otlp_config,
+							 otlp_rows, .help = "An OTLP upstream.");
+
 static const struct sl_setting retry_rows[] = {
 	ROW(sl_retry_config, initial_ns, "initial", DURATION, .min = 1e6, .max = 3.6e12,
 	    .preset = "100ms", .help = "The first wait, jittered."),
@@ -167,6 +207,8 @@ static const struct sl_setting destination_rows[] = {
 	WHERE(sl_destination_config),
 	ROW(sl_destination_config, kafka, "kafka", OPTIONAL, .object = &kafka_settings,
 	    .help = "A Kafka cluster."),
+	ROW(sl_destination_config, otlp, "otlp", OPTIONAL, .object = &otlp_settings,
+	    .help = "An OTLP upstream."),
 	ROW(sl_destination_config, file, "file", OPTIONAL, .object = &file_settings,
 	    .help = "Files."),
 	ROW(sl_destination_config, blackhole, "blackhole", OPTIONAL, .object = &blackhole_settings,
@@ -182,13 +224,13 @@ static const struct sl_setting destination_rows[] = {
 static void check_destination(const void *object, struct sl_errors *errors)
 {
 	const struct sl_destination_config *config = object;
-	const int kinds = !!config->kafka + !!config->file + !!config->blackhole;
+	const int kinds = !!config->kafka + !!config->otlp + !!config->file + !!config->blackhole;
 	static const char legal[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 				    "_-.";
 
 	if (kinds != 1)
 		sl_errors_add(errors, &config->where,
-			      "destination %s: say exactly one of kafka, file, blackhole",
+			      "destination %s: say exactly one of kafka, otlp, file, blackhole",
 			      config->name);
 	if (!config->name[0] || strlen(config->name) > 64 ||
 	    config->name[strspn(config->name, legal)])

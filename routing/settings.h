@@ -56,6 +56,21 @@ struct sl_kafka_config {
 	struct sl_list properties; // struct sl_name_value_config
 };
 
+struct sl_otlp_tls_config {
+	const char *ca_file, *certificate_file, *key_file;
+	bool verify;
+};
+
+struct sl_otlp_config {
+	struct sl_where where;
+	const char *endpoint, *tenant_header;
+	uint32_t protocol;    // 0 gRPC, 1 HTTP
+	uint32_t compression; // enum sl_coding
+	uint64_t timeout_ns, concurrency, connections;
+	struct sl_list headers; // struct sl_name_value_config
+	struct sl_otlp_tls_config *tls;
+};
+
 struct sl_retry_config {
 	uint64_t initial_ns, max_ns, max_elapsed_ns;
 	double multiplier;
@@ -70,6 +85,7 @@ struct sl_destination_config {
 	struct sl_blackhole_config *blackhole;
 	struct sl_file_config *file;
 	struct sl_kafka_config *kafka;
+	struct sl_otlp_config *otlp;
 };
 
 struct sl_route_attribute_config {
