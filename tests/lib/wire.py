@@ -2,8 +2,10 @@
 
 import base64
 import socket
+import ssl
 import struct
 import time
+import typing
 
 import h2.config
 import h2.connection
@@ -84,6 +86,12 @@ def frame(message, flag=0):
     return struct.pack(">BI", flag, len(message)) + message
 
 
+class GoAway(typing.NamedTuple):
+    last_stream_id: int
+    error_code: int
+    additional_data: bytes
+
+
 class Stream:
     def __init__(self):
         self.headers, self.trailers, self.data = {}, {}, b""
@@ -137,6 +145,7 @@ class Http2:
         self.streams = {}
         self.events = []
         self.goaways = []
+        self.held = b""
         self.closed = False
         self.h2.initiate_connection()
         self.flush()
@@ -149,6 +158,7 @@ class Http2:
     def pump(self, until, seconds=TIMEOUT):
         """Reads until `until()` holds; False when the time is over or the peer closed."""
         end = time.monotonic() + seconds
+        self.take_waiting()
         while not until():
             left = end - time.monotonic()
             if left <= 0 or self.closed:
@@ -163,10 +173,47 @@ class Http2:
             if not data:
                 self.closed = True
                 return until()
-            for event in self.h2.receive_data(data):
-                self.take(event)
-            self.flush()
+            self.receive(data)
         return True
+
+    def take_waiting(self):
+        """What has come already, without waiting."""
+        self.socket.setblocking(False)
+        try:
+            while True:
+                data = self.socket.recv(65536)
+                if not data:
+                    self.closed = True
+                    return
+                self.receive(data)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            pass
+        except ConnectionResetError:
+            self.closed = True
+        finally:
+            self.socket.settimeout(TIMEOUT)
+
+    def receive(self, data):
+        for frame in self.split(data):
+            for event in self.h2.receive_data(frame):
+                self.take(event)
+        self.flush()
+
+    def split(self, data):
+        """Whole frames; GOAWAY is noted here, because `h2` would take nothing after it."""
+        self.held += data
+        frames = []
+        while len(self.held) >= 9:
+            size = 9 + int.from_bytes(self.held[:3], "big")
+            if len(self.held) < size:
+                break
+            one, self.held = self.held[:size], self.held[size:]
+            if one[3] == 7:
+                last, code = struct.unpack(">II", one[9:17])
+                self.goaways.append(GoAway(last, code, one[17:]))
+            else:
+                frames.append(one)
+        return frames
 
     def take(self, event):
         self.events.append(event)
@@ -185,8 +232,6 @@ class Http2:
             stream.ended = True
         elif isinstance(event, h2.events.StreamReset) and stream:
             stream.reset = event.error_code
-        elif isinstance(event, h2.events.ConnectionTerminated):
-            self.goaways.append(event)
 
     def start(self, path, headers=None, content_type="application/grpc", method="POST",
               end_stream=False):
@@ -204,8 +249,11 @@ class Http2:
         return number
 
     def data(self, number, data, end_stream=False):
-        """Sends DATA, as the windows allow."""
+        """Sends DATA, as the windows allow, until the stream is answered and reset."""
         while True:
+            self.take_waiting()
+            if self.streams[number].reset is not None:
+                return
             room = min(self.h2.local_flow_control_window(number), self.h2.max_outbound_frame_size)
             piece, data = data[:room], data[room:]
             if piece or not data:
@@ -213,10 +261,10 @@ class Http2:
                 self.flush()
             if not data:
                 return
-            before = self.h2.local_flow_control_window(number)
-            if before <= 0:
-                assert self.pump(lambda: self.h2.local_flow_control_window(number) > 0), \
-                    "the window never opened"
+            stream = self.streams[number]
+            assert self.pump(lambda: stream.reset is not None or
+                             self.h2.local_flow_control_window(number) > 0), \
+                "the window never opened"
 
     def finish(self, number, seconds=TIMEOUT):
         """The stream, once it has ended or was reset."""
