@@ -196,9 +196,13 @@ static void print_row(FILE *out, const struct sl_metrics *metrics, size_t index,
 		return;
 	}
 	for (uint32_t i = 0; i < row->count; i++) {
+		const uint64_t sum = sum_like(metrics, index, row, i, by_shard);
+
+		// Of a matrix of labels only what has happened is shown: most of it never does.
+		if (!sum && row->labels[1])
+			continue;
 		label_set(labels, sizeof(labels), block, row, i, by_shard, NULL);
-		fprintf(out, "%s%s%s %llu\n", row->name, tail, labels,
-			(unsigned long long)sum_like(metrics, index, row, i, by_shard));
+		fprintf(out, "%s%s%s %llu\n", row->name, tail, labels, (unsigned long long)sum);
 	}
 }
 

@@ -333,8 +333,6 @@ static int put_text(struct reader *reader, const struct sl_field *field, struct 
 	if (!at)
 		return 0;
 	if (field->type == SL_FIELD_STRING) {
-		if (!sl_utf8_valid(text))
-			return malformed(reader, "UTF-8");
 		at += sl_varint_put(at, size);
 		if (size)
 			memcpy(at, text.data, size);
@@ -385,8 +383,11 @@ static int on_number(void *context, const char *text, size_t size)
 	return on_text(context, sl_bytes(text, size), false);
 }
 
+// JSON is UTF-8 (RFC 8259, section 8.1), in what we ignore too.
 static int on_string(void *context, const unsigned char *text, size_t size)
 {
+	if (!sl_utf8_valid(sl_bytes(text, size)))
+		return malformed(context, "UTF-8");
 	return on_text(context, sl_bytes(text, size), true);
 }
 
@@ -489,6 +490,8 @@ static int on_key(void *context, const unsigned char *name, size_t size)
 	struct reader *reader = context;
 	struct frame *frame = &reader->frames[reader->depth - 1];
 
+	if (!sl_utf8_valid(sl_bytes(name, size)))
+		return malformed(reader, "UTF-8");
 	if (!reader->skip_depth)
 		frame->field = sl_schema_field_named(frame->message, sl_bytes(name, size));
 	return 1;

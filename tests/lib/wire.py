@@ -140,7 +140,7 @@ class Http2:
                                            normalize_outbound_headers=False)
         self.h2 = h2.connection.H2Connection(config)
         if settings:
-            self.h2.update_settings(settings)
+            self.h2.local_settings = h2.settings.Settings(client=True, initial_values=settings)
         self.socket = sock or socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
         self.streams = {}
         self.events = []
