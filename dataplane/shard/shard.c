@@ -254,6 +254,9 @@ void sl_shard_destroy(struct sl_shard *shard)
 	if (clean && shard->server) {
 		sl_books_fini(&shard->books, shard->options.metrics);
 		sl_routing_shard_destroy(shard->routing);
+		// Its upstreams' connections are closing: their last upcalls come from the io.
+		for (unsigned i = 0; i < 1000 && sl_io_stats(shard->io)->connections; i++)
+			sl_io_poll(shard->io, SL_MS, &shard->now_ns);
 		sl_sampling_shard_destroy(shard->sampling);
 		sl_tenants_shard_destroy(shard->tenants);
 		sl_server_destroy(shard->server);
