@@ -154,7 +154,7 @@ void sl_routing_shard_destroy(struct sl_routing_shard *self)
 
 uint64_t sl_routing_in_flight(const struct sl_routing_shard *self)
 {
-	return self->in_flight;
+	return self ? self->in_flight : 0;
 }
 
 // --- pinned bytes --------------------------------------------------------------------------------

@@ -201,6 +201,14 @@ static void tear_down(struct sl_shard *shard)
 		sl_server_flush(shard->server, shard->now_ns);
 	}
 	update_gauges(shard);
+	if (!sl_routing_in_flight(shard->routing)) {
+		// Its upstreams' connections belong to this thread; their last upcalls come from
+		// the io.
+		sl_routing_shard_destroy(shard->routing);
+		shard->routing = NULL;
+		for (unsigned i = 0; i < 1000 && sl_io_stats(shard->io)->connections; i++)
+			sl_io_poll(shard->io, SL_MS, &shard->now_ns);
+	}
 	sl_snapshots_leave(shard->options.snapshots, shard->options.index);
 }
 
@@ -254,9 +262,6 @@ void sl_shard_destroy(struct sl_shard *shard)
 	if (clean && shard->server) {
 		sl_books_fini(&shard->books, shard->options.metrics);
 		sl_routing_shard_destroy(shard->routing);
-		// Its upstreams' connections are closing: their last upcalls come from the io.
-		for (unsigned i = 0; i < 1000 && sl_io_stats(shard->io)->connections; i++)
-			sl_io_poll(shard->io, SL_MS, &shard->now_ns);
 		sl_sampling_shard_destroy(shard->sampling);
 		sl_tenants_shard_destroy(shard->tenants);
 		sl_server_destroy(shard->server);
