@@ -3,8 +3,9 @@
 #include "config/module.h"
 #include "dataplane/base/log.h"
 
-// The PROCESS module: what belongs to the whole process. Keys `shards`, `io`, `poll`, `admin`,
-// `log`, `memory_budget`, `drain_delay`, `drain_timeout`. Its part is the struct itself.
+// The PROCESS module: what belongs to the whole process. Threading: read-only once built. Keys
+// `shards`, `io`, `poll`, `admin`, `log`, `memory_budget`, `drain_delay`, `drain_timeout`. Its part
+// is the struct itself.
 enum sl_process_io { SL_PROCESS_IO_KERNEL };
 
 struct sl_process_config {
