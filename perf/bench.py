@@ -94,7 +94,7 @@ def measure(server, items, coding, options):
     done = subprocess.run(
         ["taskset", "-c", "1", BUILD / "bin/sluice-load", "--target", f"127.0.0.1:{server.port}",
          "--items", str(items), "--coding", coding, "--seconds", str(options.seconds),
-         "--warm-up", "0", "--connections", "8", "--streams", "10", "--json",
+         "--warm-up", "0", "--connections", "8", "--streams", str(options.streams), "--json",
          "--header", f"authorization: Bearer {TOKEN}"], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{server.name}: {done.stdout}{done.stderr}")
@@ -121,6 +121,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--items", default="8,100,1000")
     parser.add_argument("--codings", default="identity,gzip,zstd")
+    parser.add_argument("--streams", type=int, default=10, help="calls at a time on each connection")
     parser.add_argument("--keep", action="store_true", help="do not write perf/RESULTS.md")
     options = parser.parse_args()
     subprocess.run(["cmake", "--preset", "release"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

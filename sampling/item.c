@@ -279,6 +279,9 @@ struct sl_sampled sl_sampling_item(const struct sl_sampling_rule *rule, struct s
 	uint8_t trace_id[16];
 	bool readable;
 
+	// Kept as it came, whatever it carries: nothing of it need be read.
+	if (sampler->all && !rule->priority[view->signal].size)
+		return sampled;
 	walk(rule, view->signal, payload, base, &found);
 	sampler = prioritise(sampler, view->signal, &found.priority, &own);
 	if (!sampler) {
