@@ -92,7 +92,7 @@ static void text(struct sl_random_wire *wire, const struct sl_field *field)
 	closed(wire, payload);
 }
 
-static void unknown(struct sl_random_wire *wire)
+void sl_random_unknown(struct sl_random_wire *wire)
 {
 	static const uint8_t zeros[8];
 
@@ -113,7 +113,7 @@ static void unknown(struct sl_random_wire *wire)
 	}
 }
 
-static void value(struct sl_random_wire *wire, const struct sl_field *field)
+void sl_random_field(struct sl_random_wire *wire, const struct sl_field *field)
 {
 	const bool packable = field->repeated && sl_schema_wire_type(field) != 2;
 
@@ -171,9 +171,9 @@ static void message(struct sl_random_wire *wire, const struct sl_message *of)
 		if (is_path(field))
 			count = (unsigned)sl_random_below(&wire->random, 4);
 		while (count--)
-			value(wire, field);
+			sl_random_field(wire, field);
 		if (odd && chance(wire, 20))
-			unknown(wire);
+			sl_random_unknown(wire);
 	}
 	wire->depth -= any;
 }

@@ -17,3 +17,7 @@ struct sl_random_wire {
 // Writes one Export request. Returns its bytes; 0 also when `size` does not suffice.
 size_t sl_random_request(uint8_t *out, size_t size, enum sl_signal signal, unsigned odd,
 			 uint64_t seed);
+
+// Writes one field of a message, or one that no message knows.
+void sl_random_field(struct sl_random_wire *wire, const struct sl_field *field);
+void sl_random_unknown(struct sl_random_wire *wire);

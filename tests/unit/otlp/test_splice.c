@@ -1,0 +1,105 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "dataplane/otlp/splice.h"
+#include "tests/oracle/model.h"
+#include "tests/oracle/random.h"
+
+#define BODY_MAX (64 * SL_KIB)
+#define ROUNDS   600
+
+static struct sl_memory memory;
+
+static int set_up(void **state)
+{
+	(void)state;
+	return sl_memory_init(&memory, 256 * SL_MIB);
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	sl_memory_fini(&memory);
+	return 0;
+}
+
+static uint8_t *exact(const void *bytes, size_t size)
+{
+	uint8_t *copy = malloc(size + SL_BODY_SLACK);
+
+	assert_non_null(copy);
+	if (size)
+		memcpy(copy, bytes, size);
+	memset(copy + size, 0x01, SL_BODY_SLACK);
+	return copy;
+}
+
+static const struct {
+	const char *why;
+	unsigned odd, edits, keep;
+} mixes[] = {
+	{"nothing changes: one piece", 0, 0, 100},
+	{"nothing changes in a rare form either", 30, 0, 100},
+	{"items go, nothing else", 30, 0, 60},
+	{"few items stay", 10, 0, 8},
+	{"nothing stays", 0, 3, 0},
+	{"fields change, all items stay", 0, 6, 100},
+	{"fields change in rare forms", 30, 6, 100},
+	{"both", 0, 8, 70},
+	{"both in rare forms", 30, 8, 60},
+	{"many edits", 10, 40, 80},
+};
+
+// decode(splice(body)) is edit(decode(body)), for every mix of keeping and editing.
+static void random_edits(void **state)
+{
+	uint8_t *scratch = malloc(BODY_MAX);
+
+	(void)state;
+	for (unsigned mix = 0; mix < SL_COUNT_OF(mixes); mix++) {
+		struct sl_model_counts counts = {0};
+
+		for (uint64_t seed = 1; seed <= ROUNDS; seed++) {
+			const enum sl_signal signal = seed % SL_SIGNALS;
+			const size_t size = sl_random_request(scratch, BODY_MAX, signal,
+							      mixes[mix].odd, seed * 977 + mix);
+			uint8_t *body = exact(scratch, size);
+			struct sl_random random;
+			const char *problem;
+
+			sl_random_init(&random, seed + 1000 * mix);
+			problem = sl_model_round(signal, sl_bytes(body, size), mixes[mix].edits,
+						 mixes[mix].keep, &random, &memory, &counts);
+			if (problem)
+				fail_msg("%s, seed %u: %s", mixes[mix].why, (unsigned)seed,
+					 problem);
+			free(body);
+		}
+		// The rounds were not about nothing.
+		assert_int_equal(counts.rounds, ROUNDS);
+		assert_true(counts.items > 3 * ROUNDS);
+		if (!mixes[mix].edits)
+			continue;
+		assert_true(counts.removed > ROUNDS / 10);
+		assert_true(counts.replaced > ROUNDS / 8);
+		assert_true(counts.inserted > ROUNDS / 8);
+		assert_true(counts.unknown > ROUNDS / 20);
+		assert_true(counts.in_items > ROUNDS / 2);
+		assert_true(counts.in_envelopes > ROUNDS / 8);
+	}
+	free(scratch);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(random_edits),
+	};
+
+	return cmocka_run_group_tests_name("splice", tests, set_up, tear_down);
+}
