@@ -88,14 +88,18 @@ def start_limit(folder):
     return Server("limit", [BUILD / "bin/sluice-limit", port], port, folder)
 
 
-def measure(server, items, coding, options):
+# Open loop: requests/s that leave the server mostly idle, so that wake-ups count as in service.
+RATES = {8: 40000, 100: 8000, 1000: 1000}
+
+
+def measure(server, items, coding, options, rate):
     """CPU seconds of the server per million spans, and what the generator saw."""
     before = cpu_seconds(server.process.pid)
     done = subprocess.run(
         ["taskset", "-c", "1", BUILD / "bin/sluice-load", "--target", f"127.0.0.1:{server.port}",
          "--items", str(items), "--coding", coding, "--seconds", str(options.seconds),
          "--warm-up", "0", "--connections", "8", "--streams", str(options.streams), "--json",
-         "--header", f"authorization: Bearer {TOKEN}"], capture_output=True, text=True)
+         "--rate", str(rate), "--header", f"authorization: Bearer {TOKEN}"], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{server.name}: {done.stdout}{done.stderr}")
     seen = json.loads(done.stdout)
@@ -114,6 +118,31 @@ def inflate_cost():
     return {tuple(key.split("/")): value for key, value in json.loads(out.stdout).items()}
 
 
+def compare(servers, items, coding, options, rate, inflate):
+    """One row: rounds in which the servers take turns, medians of each."""
+    runs = {s.name: [] for s in servers}
+    for _ in range(options.rounds):
+        for server in servers:
+            runs[server.name].append(measure(server, items, coding, options, rate))
+
+    def median(name, value):
+        return statistics.median(value(run) for run in runs[name])
+
+    limit, ours = median("limit", lambda r: r[0]), median("sluice", lambda r: r[0])
+    floor = limit + inflate.get((coding, str(items)), 0)
+    row = {"loop": "open" if rate else "closed", "coding": coding, "items": items, "limit": limit,
+           "floor": floor, "ours": ours, "share": floor / ours,
+           "rate": median("sluice", lambda r: r[1]["items_ok"] / r[1]["seconds"]),
+           "p99": median("sluice", lambda r: r[1]["p99_ms"]),
+           "busy": median("sluice", lambda r: r[1]["generator_busy"])}
+    spread = [r[0] for r in runs["sluice"]]
+    print(f"{row['loop']:6} {coding:8} {items:5} spans: limit {limit:.3f} (+inflate {floor:.3f}),"
+          f" sluice {ours:.3f} [{min(spread):.3f}..{max(spread):.3f}], share {row['share']:.2f},"
+          f" {row['rate'] / 1e6:.2f} M spans/s, p99 {row['p99']:.2f} ms,"
+          f" generator busy {row['busy']:.0%}", flush=True)
+    return row
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -121,7 +150,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--items", default="8,100,1000")
     parser.add_argument("--codings", default="identity,gzip,zstd")
-    parser.add_argument("--streams", type=int, default=10, help="calls at a time on each connection")
+    parser.add_argument("--streams", type=int, default=4, help="calls at a time on each connection")
     parser.add_argument("--keep", action="store_true", help="do not write perf/RESULTS.md")
     options = parser.parse_args()
     subprocess.run(["cmake", "--preset", "release"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -132,26 +161,11 @@ def main():
         folder = pathlib.Path(name)
         servers = [start_limit(folder), start_sluice(folder)]
         try:
-            for coding in options.codings.split(","):
-                for items in map(int, options.items.split(",")):
-                    runs = {s.name: [] for s in servers}
-                    for _ in range(options.rounds):
-                        for server in servers:
-                            runs[server.name].append(measure(server, items, coding, options))
-                    limit = statistics.median(r[0] for r in runs["limit"])
-                    ours = statistics.median(r[0] for r in runs["sluice"])
-                    busy = statistics.median(r[1]["generator_busy"] for r in runs["sluice"])
-                    rate = statistics.median(r[1]["items_ok"] / r[1]["seconds"]
-                                             for r in runs["sluice"])
-                    p99 = statistics.median(r[1]["p99_ms"] for r in runs["sluice"])
-                    floor = limit + inflate.get((coding, str(items)), 0)
-                    spread = [r[0] for r in runs["sluice"]]
-                    rows.append((coding, items, limit, floor, ours, floor / ours, rate, p99, busy))
-                    print(f"{coding:8} {items:5} spans: limit {limit:.3f}"
-                          f" (+inflate {floor:.3f}), sluice {ours:.3f}"
-                          f" [{min(spread):.3f}..{max(spread):.3f}], share {floor / ours:.2f},"
-                          f" {rate / 1e6:.2f} M spans/s, p99 {p99:.2f} ms,"
-                          f" generator busy {busy:.0%}", flush=True)
+            for rate in (0, 1):
+                for coding in options.codings.split(","):
+                    for items in map(int, options.items.split(",")):
+                        rows.append(compare(servers, items, coding, options,
+                                            rate and RATES.get(items, 1000), inflate))
         finally:
             for server in servers:
                 server.stop()
@@ -165,21 +179,23 @@ def write(rows, options):
                 if line.startswith("model name")), platform.machine())
     lines = [
         "# Measured", "",
-        "Written by `make bench`. CPU seconds of the server per million spans (about 344 bytes each),"
-        " one shard pinned to one core with tenant (one of 1,001, by bearer token), quota, 10 %"
-        " proportional sampling and full structural validation on, to a blackhole; the generator"
-        " (8 connections of 10 calls, closed loop) on the other core. The limit is"
-        " `perf/limit/limit.c`, a bare nghttp2 sink, in the same run; for compressed bodies"
-        " inflating alone (`micro_codec`) is added to it. Share: limit ÷ sluice, higher is"
+        "Written by `make bench`. CPU seconds of the server per million spans (about 349 bytes"
+        " each), one shard pinned to one core with tenant (one of 1,001, by bearer token), quota,"
+        " 10 % proportional sampling and full structural validation on, to a blackhole; the"
+        f" generator (8 connections of {options.streams} calls) on the other core. Closed loop is"
+        " as fast as answers come; open loop is a set rate that leaves the server mostly idle."
+        " The limit is `perf/limit/limit.c`, a bare nghttp2 sink, in the same run; for compressed"
+        " bodies inflating alone (`micro_codec`) is added to it. Share: limit ÷ sluice, higher is"
         " better.", "",
         f"{datetime.date.today()}, {cpu}, {os.cpu_count()} cores; median of"
         f" {options.rounds} interleaved rounds of {options.seconds:g} s.", "",
-        "| coding | spans a request | limit | with inflating | sluice | share | M spans/s |"
-        " p99 ms | generator busy |",
-        "|---|---|---|---|---|---|---|---|---|"]
-    for coding, items, limit, floor, ours, share, rate, p99, busy in rows:
-        lines.append(f"| {coding} | {items} | {limit:.3f} | {floor:.3f} | {ours:.3f} |"
-                     f" {share:.2f} | {rate / 1e6:.2f} | {p99:.2f} | {busy:.0%} |")
+        "| loop | coding | spans a request | limit | with inflating | sluice | share |"
+        " M spans/s | p99 ms | generator busy |",
+        "|---|---|---|---|---|---|---|---|---|---|"]
+    for r in rows:
+        lines.append(f"| {r['loop']} | {r['coding']} | {r['items']} | {r['limit']:.3f} |"
+                     f" {r['floor']:.3f} | {r['ours']:.3f} | {r['share']:.2f} |"
+                     f" {r['rate'] / 1e6:.2f} | {r['p99']:.2f} | {r['busy']:.0%} |")
     path = ROOT / "perf/RESULTS.md"
     rest = path.read_text().split("\n## ", 1) if path.exists() else [""]
     tail = "\n## " + rest[1] if len(rest) > 1 else ""
