@@ -2,20 +2,7 @@
 
 #include <stdio.h>
 
-#define ROW(struct_, field_, name_, type_, ...)                                                    \
-	{                                                                                          \
-		.name = name_, .type = SL_TYPE_##type_,                                            \
-		.offset = offsetof(struct struct_, field_), __VA_ARGS__                            \
-	}
-#define WHERE(struct_)                                                                             \
-	{                                                                                          \
-		.type = SL_TYPE_WHERE, .offset = offsetof(struct struct_, where)                   \
-	}
-#define SETTINGS(name_, struct_, rows_, ...)                                                       \
-	{                                                                                          \
-		.name = name_, .bytes = sizeof(struct struct_), .rows = rows_,                     \
-		.row_count = SL_COUNT_OF(rows_), __VA_ARGS__                                       \
-	}
+#include "config/rows.h"
 
 static const struct sl_setting blackhole_rows[] = {WHERE(sl_blackhole_config)};
 static const struct sl_settings blackhole_settings = SETTINGS(

@@ -3,16 +3,8 @@
 #include "tenants/table.h"
 #include "tenants/tenants.h"
 
-#define ROW(struct_, field_, name_, type_, ...)                                                    \
-	{                                                                                          \
-		.name = name_, .type = SL_TYPE_##type_,                                            \
-		.offset = offsetof(struct struct_, field_), __VA_ARGS__                            \
-	}
-#define SETTINGS(name_, struct_, rows_, ...)                                                       \
-	{                                                                                          \
-		.name = name_, .bytes = sizeof(struct struct_), .rows = rows_,                     \
-		.row_count = SL_COUNT_OF(rows_), __VA_ARGS__                                       \
-	}
+#include "config/rows.h"
+
 #define NAMED(field_) .present_offset = offsetof(struct sl_quota_config, has.field_)
 
 static const char *const modes[] = {"enforce", "observe", NULL};

@@ -4,6 +4,8 @@
 
 #include "dataplane/tls/tls.h"
 
+#include "config/rows.h"
+
 struct certificate_config {
 	const char *certificate_file, *key_file;
 };
@@ -41,17 +43,6 @@ struct server_config {
 	bool json_enum_names;
 	struct sl_list cors_origins; // const char *
 };
-
-#define ROW(struct_, field_, name_, type_, ...)                                                    \
-	{                                                                                          \
-		.name = name_, .type = SL_TYPE_##type_,                                            \
-		.offset = offsetof(struct struct_, field_), __VA_ARGS__                            \
-	}
-#define SETTINGS(name_, struct_, rows_, ...)                                                       \
-	{                                                                                          \
-		.name = name_, .bytes = sizeof(struct struct_), .rows = rows_,                     \
-		.row_count = SL_COUNT_OF(rows_), __VA_ARGS__                                       \
-	}
 
 static const struct sl_setting certificate_rows[] = {
 	ROW(certificate_config, certificate_file, "certificate_file", PATH, .required = true,
