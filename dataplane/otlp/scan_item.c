@@ -11,20 +11,12 @@ static uint8_t small_enum(uint64_t value)
 	return (uint8_t)SL_MIN(SL_MAX(number, 0), UINT8_MAX);
 }
 
-static uint64_t load_u64(const uint8_t *at)
-{
-	uint64_t value;
-
-	memcpy(&value, at, sizeof(value));
-	return value;
-}
-
 static void set_trace(struct sl_scan *scan, struct sl_item *item, const uint8_t *at,
 		      uint32_t length)
 {
 	const size_t offset = (size_t)(at - scan->body) - item->at;
 
-	item->trace_low = length == 16 ? __builtin_bswap64(load_u64(at + 8)) : 0;
+	item->trace_low = length == 16 ? __builtin_bswap64(sl_wire_load_u64(at + 8)) : 0;
 	item->trace_at = length == 16 && offset < SL_TRACE_AT_UNKNOWN ? (uint16_t)offset
 								      : SL_TRACE_AT_UNKNOWN;
 }
@@ -50,24 +42,6 @@ static const uint8_t *status(struct sl_scan *scan, const uint8_t *at, const uint
 	return at;
 }
 
-static uint32_t duration_us(uint64_t start_ns, uint64_t end_ns)
-{
-	const uint64_t us = end_ns > start_ns ? (end_ns - start_ns) / 1000 : 0;
-
-	return (uint32_t)SL_MIN(us, UINT32_MAX);
-}
-
-// The head of a span as SDKs write it: 0a 10 trace id, 12 08 span id.
-static const uint8_t *plain_head(struct sl_scan *scan, const uint8_t *at, const uint8_t *end,
-				 struct sl_item *item)
-{
-	if (end - at >= 28 && at[0] == 0x0a && at[1] == 16 && at[18] == 0x12 && at[19] == 8) {
-		set_trace(scan, item, at + 2, 16);
-		return at + 28;
-	}
-	return at;
-}
-
 const uint8_t *sl_scan_span(struct sl_scan *scan, const uint8_t *at, const uint8_t *end,
 			    struct sl_item *item)
 {
@@ -75,11 +49,6 @@ const uint8_t *sl_scan_span(struct sl_scan *scan, const uint8_t *at, const uint8
 	uint32_t tag = 0, length = 0, before = 0, seen = 0;
 
 	item->flags = SL_ITEM_IS_ROOT;
-	at = plain_head(scan, at, end, item);
-	if (item->trace_at != SL_TRACE_AT_UNKNOWN) {
-		before = 2;
-		seen = 1 << 1 | 1 << 2;
-	}
 	while (at < end) {
 		at = sl_scan_tag(scan, at, &tag);
 		if (SL_UNLIKELY(!at))
@@ -101,7 +70,7 @@ const uint8_t *sl_scan_span(struct sl_scan *scan, const uint8_t *at, const uint8
 		case 0x41: // end_time_unix_nano
 			if (SL_UNLIKELY(end - at < 8))
 				return sl_scan_fail(scan, at, SL_VIEW_MALFORMED);
-			times[tag == 0x41] = load_u64(at);
+			times[tag == 0x41] = sl_wire_load_u64(at);
 			at += 8;
 			continue;
 		case 0x0a:
@@ -123,8 +92,6 @@ const uint8_t *sl_scan_span(struct sl_scan *scan, const uint8_t *at, const uint8
 		if (SL_LIKELY(tag == 0x4a)) {
 			if (SL_UNLIKELY(!sl_scan_key_value(scan, at, at + length)))
 				return NULL;
-			at = sl_scan_plain_attributes(at + length, end, 0x4a);
-			continue;
 		} else if (tag == 0x0a) {
 			set_trace(scan, item, at, length);
 		} else if (tag == 0x1a) {
@@ -138,7 +105,7 @@ const uint8_t *sl_scan_span(struct sl_scan *scan, const uint8_t *at, const uint8
 		}
 		at += length;
 	}
-	item->duration_us = duration_us(times[0], times[1]);
+	item->duration_us = sl_scan_duration_us(times[0], times[1]);
 	return at;
 }
 

@@ -124,7 +124,7 @@ const uint8_t *sl_scan_message(struct sl_scan *scan, const uint8_t *at, const ui
 
 const uint8_t *sl_scan_key_value(struct sl_scan *scan, const uint8_t *at, const uint8_t *end)
 {
-	if (SL_LIKELY(sl_scan_plain_key_value(at, end)))
+	if (SL_LIKELY(!scan->generic && sl_scan_plain_key_value(at, end)))
 		return end;
 	return sl_scan_message(scan, at, end, &sl_schema_key_value, 0);
 }

@@ -43,3 +43,41 @@ SL_INLINE const uint8_t *sl_wire_u64(const uint8_t *at, uint64_t *value)
 
 	return SL_LIKELY(bytes > 0) ? at + bytes : NULL;
 }
+
+SL_INLINE uint16_t sl_wire_load_u16(const uint8_t *at)
+{
+	uint16_t value;
+
+	memcpy(&value, at, sizeof(value));
+	return value;
+}
+
+SL_INLINE uint32_t sl_wire_load_u32(const uint8_t *at)
+{
+	uint32_t value;
+
+	memcpy(&value, at, sizeof(value));
+	return value;
+}
+
+SL_INLINE uint64_t sl_wire_load_u64(const uint8_t *at)
+{
+	uint64_t value;
+
+	memcpy(&value, at, sizeof(value));
+	return value;
+}
+
+// Whether the `bytes` bytes at `at` are exactly one varint; up to 10 are touched.
+SL_INLINE bool sl_wire_is_varint(const uint8_t *at, uint32_t bytes)
+{
+	// The first byte without a continuation bit is the last: moved to the top, it stands alone.
+	if (SL_LIKELY(bytes - 1 < 8))
+		return (~sl_wire_load_u64(at) & UINT64_C(0x8080808080808080)) << (64 - 8 * bytes) ==
+		       UINT64_C(1) << 63;
+
+	uint64_t value;
+	const uint8_t *next = sl_wire_u64(at, &value);
+
+	return next && next == at + bytes;
+}
