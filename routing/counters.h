@@ -24,6 +24,8 @@
 	X(partial, COUNTER, "sluice_partially_rejected_items", signal,                             \
 	  "Delivered items that an upstream refused in a partial success: a mark, in no sum.")     \
 	X(retried_records, COUNTER, "sluice_retried_records", none, "Records tried once more.")    \
+	X(replaced, COUNTER, "sluice_replaced_producers", none,                                    \
+	  "Kafka producers replaced after a fatal error.")                                         \
 	X(refused_parts, COUNTER, "sluice_egress_full_parts", none,                                \
 	  "Parts refused because a required destination was at its cap.")                          \
 	X(records, GAUGE, "sluice_queue_records", none, "Records taken and not ended.")            \

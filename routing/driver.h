@@ -20,6 +20,7 @@ struct sl_codec;
 struct sl_timers;
 struct sl_waker;
 struct sl_random;
+struct sl_destination_counters;
 
 struct sl_driver_env {
 	uint32_t shard, shards;
@@ -29,6 +30,7 @@ struct sl_driver_env {
 	struct sl_io *io;
 	struct sl_codec *codec;
 	struct sl_random *random;
+	struct sl_destination_counters *counters; // the shard's; they outlive the side
 };
 
 struct sl_driver {

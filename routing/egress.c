@@ -12,6 +12,7 @@
 SL_COUNTER_ROWS(destination, SL_DESTINATION_COUNTERS)
 
 #define QUEUE_FULL_WAIT_NS (5 * SL_MS) // a driver that had no room is asked again after it
+#define OPEN_AGAIN_NS      SL_S        // a side that could not be opened is tried again after it
 
 struct sl_routing_shard *sl_routing_shard_create(const struct sl_routing_env *env)
 {
@@ -53,16 +54,17 @@ static struct sl_meter *meter_of(struct sl_routing_shard *self, const char *name
 static void close_egress(struct sl_egress *egress)
 {
 	assert(egress->records == 0 && egress->pinned_bytes == 0);
-	egress->destination->driver->close(egress->side);
+	if (egress->side)
+		egress->destination->driver->close(egress->side);
 	__atomic_sub_fetch(&egress->destination->sides, 1, __ATOMIC_ACQ_REL);
 	free(egress->tenant_pinned);
 	free(egress);
 }
 
-static struct sl_egress *open_egress(struct sl_routing_shard *self,
-				     struct sl_destination *destination)
+// Opens the driver's side; without one nothing can be pinned, so the destination is as if full.
+static void open_side(struct sl_egress *egress)
 {
-	const struct sl_routing_env *env = &self->env;
+	const struct sl_routing_env *env = &egress->shard->env;
 	const struct sl_driver_env driver = {
 		.shard = env->shard,
 		.shards = env->shards,
@@ -72,13 +74,30 @@ static struct sl_egress *open_egress(struct sl_routing_shard *self,
 		.io = env->io,
 		.codec = env->codec,
 		.random = env->random,
+		.counters = &egress->meter->counters,
 	};
-	struct sl_egress *egress = calloc(1, sizeof(*egress));
+	struct sl_destination *destination = egress->destination;
 
-	if (!egress)
-		return NULL;
+	egress->side = destination->driver->open(destination->self, &driver);
+	if (egress->side)
+		return;
+	egress->open_due_ns = egress->shard->now_ns + OPEN_AGAIN_NS;
+	sl_log(SL_LOG_ERROR, "destination_not_opened", "destination=%s shard=%u", destination->name,
+	       env->shard);
+}
+
+static struct sl_egress *make_egress(struct sl_routing_shard *self,
+				     struct sl_destination *destination)
+{
+	const struct sl_routing_env *env = &self->env;
+	struct sl_egress *egress = calloc(1, sizeof(*egress));
+	struct sl_meter *meter = meter_of(self, destination->name);
+
+	if (!egress || !meter) // seen in a reload only: nothing could be counted
+		abort();
 	egress->shard = self;
 	egress->destination = destination;
+	egress->meter = meter;
 	egress->waiting_last = &egress->waiting;
 	egress->waiting_due_ns = UINT64_MAX;
 	egress->pinned_bytes_max = destination->pinned_bytes_max
@@ -86,15 +105,7 @@ static struct sl_egress *open_egress(struct sl_routing_shard *self,
 					   : env->memory->budget_bytes / 2;
 	egress->tenant_bytes_max = (uint64_t)((double)egress->pinned_bytes_max *
 					      destination->tenant_share);
-	egress->meter = meter_of(self, destination->name);
-	if (egress->meter)
-		egress->side = destination->driver->open(destination->self, &driver);
-	if (!egress->side) {
-		sl_log(SL_LOG_ERROR, "destination_not_opened", "destination=%s shard=%u",
-		       destination->name, env->shard);
-		free(egress);
-		return NULL;
-	}
+	open_side(egress);
 	__atomic_add_fetch(&destination->sides, 1, __ATOMIC_ACQ_REL);
 	egress->next = self->egresses;
 	self->egresses = egress;
@@ -120,9 +131,8 @@ void sl_routing_shard_turn(struct sl_routing_shard *self, const struct sl_routin
 
 		while (egress && egress->destination != routing->destinations[i])
 			egress = egress->next;
-		by_index[i] = egress ? egress : open_egress(self, routing->destinations[i]);
-		if (by_index[i])
-			by_index[i]->retired = false;
+		by_index[i] = egress ? egress : make_egress(self, routing->destinations[i]);
+		by_index[i]->retired = false;
 	}
 	free(self->by_index);
 	self->by_index = by_index;
@@ -188,7 +198,8 @@ bool sl_egress_pin(struct sl_flow *flow)
 	const uint64_t more = flow->pinned_bytes;
 	uint64_t *tenant = tenant_pinned(egress, flow->tenant);
 
-	if (!tenant || !fits(egress->pinned_bytes, more, egress->pinned_bytes_max) ||
+	if (!egress->side || !tenant ||
+	    !fits(egress->pinned_bytes, more, egress->pinned_bytes_max) ||
 	    !fits(*tenant, more, egress->tenant_bytes_max))
 		return false;
 	if (flow->best_effort) {
@@ -377,7 +388,10 @@ void sl_routing_poll(struct sl_routing_shard *self, uint64_t now_ns)
 	for (struct sl_egress **link = &self->egresses, *egress; (egress = *link);) {
 		if (now_ns >= egress->waiting_due_ns)
 			run_waiting(egress, now_ns);
-		egress->destination->driver->poll(egress->side, now_ns);
+		if (SL_LIKELY(egress->side))
+			egress->destination->driver->poll(egress->side, now_ns);
+		else if (now_ns >= egress->open_due_ns)
+			open_side(egress);
 		if (SL_UNLIKELY(egress->retired && !egress->records)) {
 			*link = egress->next;
 			close_egress(egress);

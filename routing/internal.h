@@ -19,6 +19,7 @@ struct sl_destination {
 	double tenant_share;
 	uint64_t record_bytes_max;
 	bool by_trace;
+	uint64_t files;      // stamp of the files that its settings name
 	uint32_t references; // snapshots; the control thread's
 	uint32_t sides;      // shards that have it open; atomic
 };
@@ -69,7 +70,8 @@ struct sl_egress {
 	struct sl_egress *next;
 	struct sl_routing_shard *shard;
 	struct sl_destination *destination;
-	void *side;
+	void *side; // NULL: could not be opened yet
+	uint64_t open_due_ns;
 	struct sl_meter *meter;
 	bool retired; // no snapshot of this shard names it any more
 	uint64_t pinned_bytes, pinned_bytes_max, tenant_bytes_max;
@@ -85,7 +87,7 @@ struct sl_routing_shard {
 	const struct sl_routing *routing; // this turn's
 	uint64_t generation, now_ns;
 	struct sl_egress *egresses;
-	struct sl_egress **by_index; // by the snapshot's index; NULL entries could not be opened
+	struct sl_egress **by_index; // by the snapshot's index
 	struct sl_meter *meters;
 	struct sl_timer timer; // only ends a wait: poll() does the work
 	uint64_t in_flight;    // records
@@ -139,5 +141,3 @@ void sl_egress_submit(struct sl_flow *flow);
 uint64_t sl_egress_now_ns(const struct sl_record *record);
 // A destination took a record but for so many items.
 void sl_egress_partial(const struct sl_record *record, uint64_t rejected_items);
-// What an upstream's answer means for a record; `grpc_status` -1: none came.
-enum sl_outcome sl_otlp_outcome(bool http, uint16_t status, int grpc_status, bool asked);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "dataplane/base/log.h"
+#include "routing/counters.h"
 
 // The Kafka driver's shard side: a record becomes one produce() call. One piece is handed over
 // where it lies (the request is held until the report); several are gathered once, in the
@@ -32,6 +33,9 @@ static void *open_side(void *self, const struct sl_driver_env *env)
 	side->kafka = kafka;
 	side->producer = &kafka->producers[env->shard % kafka->producer_count];
 	side->waker = env->waker;
+	// The first of a producer's shards counts for it.
+	side->counters = env->shard < kafka->producer_count ? env->counters : NULL;
+	side->replaced = __atomic_load_n(&side->producer->replaced, __ATOMIC_RELAXED);
 	pthread_mutex_lock(&side->producer->lock);
 	side->next = side->producer->sides;
 	side->producer->sides = side;
@@ -183,9 +187,15 @@ static enum sl_reason submit(void *state, struct sl_record *record)
 static void poll_side(void *state, uint64_t now_ns)
 {
 	struct kafka_side *side = state;
+	const uint64_t replaced = __atomic_load_n(&side->producer->replaced, __ATOMIC_RELAXED);
 	struct sl_record *record;
 
 	(void)now_ns;
+	if (SL_UNLIKELY(replaced != side->replaced)) {
+		if (side->counters)
+			sl_count(&side->counters->replaced[0], replaced - side->replaced);
+		side->replaced = replaced;
+	}
 	while ((record = sl_ring_pop(&side->done))) {
 		side->in_flight--;
 		sl_egress_end(record, (enum sl_outcome)(uintptr_t)record->driver_data, 0);

@@ -22,6 +22,8 @@ struct kafka_side {
 	struct sl_waker *waker;
 	struct sl_ring done;
 	uint32_t in_flight;
+	uint64_t replaced;                        // the producer's, as counted so far
+	struct sl_destination_counters *counters; // NULL: another shard counts for this producer
 	uint32_t busy;     // writer: the producer's thread; its waker is in use
 	rd_kafka_t *using; // writer: the shard; inside produce()
 };
@@ -32,7 +34,7 @@ struct kafka_producer {
 	pthread_t thread;
 	bool running;
 	uint32_t stop, fatal;
-	uint64_t replaced;
+	uint64_t replaced; // writer: its thread
 	pthread_mutex_t lock;
 	struct kafka_side *sides;
 };

@@ -11,7 +11,9 @@
 
 #define POLL_MS          100
 #define FLUSH_MS         1000
-#define RECORD_OVERHEAD  512 // key, headers and framing beside the value, for message.max.bytes
+#define RECORD_OVERHEAD  512 // key and framing beside the value, for message.max.bytes
+#define HEADER_OVERHEAD  10  // of one header: its lengths
+#define UNKNOWN_TOPIC_MS "2000"
 #define PRODUCERS_PRESET 4
 
 enum sl_outcome sl_kafka_outcome(rd_kafka_resp_err_t code)
@@ -123,7 +125,7 @@ static void replace(struct kafka_producer *producer)
 		return;
 	}
 	producer->fatal = 0;
-	producer->replaced++;
+	__atomic_store_n(&producer->replaced, producer->replaced + 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&producer->handle, fresh, __ATOMIC_SEQ_CST);
 	pthread_mutex_lock(&producer->lock);
 	for (struct kafka_side *side = producer->sides; side; side = side->next) {
@@ -238,6 +240,9 @@ static bool fill_conf(rd_kafka_conf_t *conf, const struct sl_kafka_config *confi
 	set_number(&setter, "queue.buffering.max.kbytes", config->queue_bytes_max / 1024);
 	set_number(&setter, "queue.buffering.max.messages", config->queue_records_max);
 	set(&setter, "socket.keepalive.enable", "true");
+	// A topic that nobody has made after this is an error for good, told while the sender
+	// still waits; the time covers a broker that makes topics at first sight.
+	set(&setter, "topic.metadata.propagation.max.ms", UNKNOWN_TOPIC_MS);
 	set_security(&setter, config);
 	for (size_t i = 0; i < config->properties.count; i++)
 		set(&setter, properties[i].name, properties[i].value);
@@ -324,6 +329,19 @@ static int start_producers(struct kafka *kafka, const struct sl_where *where,
 	return 0;
 }
 
+// The longest value that a record within `max_message_bytes` can carry beside its headers; 0: none.
+static uint64_t value_bytes_max(const struct sl_kafka_config *config)
+{
+	const struct sl_name_value_config *headers = config->headers.items;
+	uint64_t beside = RECORD_OVERHEAD;
+
+	for (size_t i = 0; i < config->headers.count; i++)
+		beside += HEADER_OVERHEAD + strlen(headers[i].name) + strlen(headers[i].value);
+	if (config->tenant_header)
+		beside += HEADER_OVERHEAD + strlen(config->tenant_header) + SL_TENANT_NAME_MAX;
+	return beside < config->message_bytes_max ? config->message_bytes_max - beside : 0;
+}
+
 void *sl_kafka_create(const struct sl_destination_config *destination, bool check_only,
 		      struct sl_errors *errors)
 {
@@ -334,7 +352,7 @@ void *sl_kafka_create(const struct sl_destination_config *destination, bool chec
 	if (!kafka)
 		return NULL;
 	kafka->by_trace = config->partition_by == SL_PARTITION_TRACE;
-	kafka->record_bytes_max = config->message_bytes_max - RECORD_OVERHEAD;
+	kafka->record_bytes_max = value_bytes_max(config);
 	kafka->producer_count = config->producers
 					? (uint32_t)config->producers
 					: (uint32_t)SL_MAX(1, SL_MIN(cores, PRODUCERS_PRESET));
@@ -347,6 +365,9 @@ void *sl_kafka_create(const struct sl_destination_config *destination, bool chec
 	if (config->headers.count > KAFKA_HEADERS_MAX)
 		sl_errors_add(errors, &config->where, "kafka: at most %d headers",
 			      KAFKA_HEADERS_MAX);
+	else if (!kafka->record_bytes_max)
+		sl_errors_add(errors, &config->where,
+			      "kafka: max_message_bytes has no room beside the headers");
 	else if (kafka->producers && copy_names(kafka, destination->name, config) == 0 &&
 		 fill_conf(kafka->conf, config, errors) &&
 		 (check_only || start_producers(kafka, &config->where, errors) == 0))

@@ -7,14 +7,15 @@
 #include "dataplane/conn/client.h"
 #include "dataplane/tls/tls.h"
 #include "routing/internal.h"
+#include "routing/otlp_answer.h"
 
 // OTLP upstreams, gRPC or HTTP, over conn/client.h: one call a record, a pool a shard.
-// What a refusal means is reference items 22, 23, 38-42.
+// What came back is judged in otlp_answer.c.
 #define HEADERS_MAX  16
-#define REPLY_KEPT   256 // of an answer's body: enough for a partial success' count
 #define IDLE_NS      (60 * SL_S)
 #define CONNECT_NS   (5 * SL_S)
-#define PREFIX_BYTES 5 // gRPC: flag, length
+#define PING_NS      (10 * SL_S) // a peer that has died silently is found out after twice of it
+#define PREFIX_BYTES 5           // gRPC: flag, length
 
 struct otlp {
 	char *name, *host, *authority, *tenant_header;
@@ -22,6 +23,7 @@ struct otlp {
 	bool http;
 	enum sl_coding coding;
 	uint64_t timeout_ns, concurrency, connections;
+	char grpc_timeout[16];
 	struct sl_name_value_config *headers; // copies, names in lower case
 	uint32_t header_count;
 	struct sl_tls_context *tls;
@@ -32,7 +34,6 @@ struct side {
 	struct sl_client_pool *pool;
 	struct sl_memory *memory;
 	struct sl_codec *codec;
-	uint64_t now_ns;
 	uint32_t in_flight;
 };
 
@@ -43,169 +44,49 @@ struct post {
 	struct sl_record *record;
 	struct sl_buffer packed;
 	struct iovec *pieces; // room for a prefix and all pieces
-	struct sl_http_header headers[HEADERS_MAX + 6];
+	struct sl_http_header headers[HEADERS_MAX + 5];
 	uint8_t prefix[PREFIX_BYTES];
-	uint16_t status;
-	int grpc_status; // -1: none came
-	uint64_t retry_after_ns;
-	bool asked; // RetryInfo or Retry-After came
-	uint8_t reply[REPLY_KEPT];
-	size_t reply_bytes;
+	struct sl_otlp_answer answer;
 };
 
 // --- answers -------------------------------------------------------------------------------------
-
-static int sextet(uint8_t c)
-{
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-				     "0123456789+/";
-	const char *at = c ? strchr(digits, c) : NULL;
-
-	return at ? (int)(at - digits) : -1;
-}
-
-static size_t base64_read(struct sl_bytes text, uint8_t *out, size_t size)
-{
-	uint32_t bits = 0;
-	unsigned held = 0;
-	size_t count = 0;
-
-	for (size_t i = 0; i < text.size && sextet(text.data[i]) >= 0 && count < size; i++) {
-		bits = bits << 6 | (uint32_t)sextet(text.data[i]);
-		held += 6;
-		if (held >= 8) {
-			held -= 8;
-			out[count++] = (uint8_t)(bits >> held);
-		}
-	}
-	return count;
-}
-
-// google.rpc.Status -> details (3) -> Any (value 2) of RetryInfo -> Duration (1): s 1, ns 2.
-static void read_retry_info(struct post *post, struct sl_bytes details)
-{
-	uint8_t status[1024];
-	struct sl_bytes in = sl_bytes(status, base64_read(details, status, sizeof(status)));
-	struct sl_routing_field any, field, part;
-
-	while (sl_routing_field_next(&in, &any)) {
-		struct sl_bytes type = SL_BYTES_NONE, value = SL_BYTES_NONE;
-
-		if (any.number != 3 || any.wire != 2)
-			continue;
-		while (sl_routing_field_next(&any.bytes, &field)) {
-			if (field.number == 1)
-				type = field.bytes;
-			else if (field.number == 2)
-				value = field.bytes;
-		}
-		if (!sl_bytes_equal(type, SL_LITERAL("type.googleapis.com/google.rpc.RetryInfo")))
-			continue;
-		post->asked = true;
-		while (sl_routing_field_next(&value, &field)) {
-			while (field.number == 1 && field.wire == 2 &&
-			       sl_routing_field_next(&field.bytes, &part)) {
-				if (part.wire == 0 && part.value < 1000000000)
-					post->retry_after_ns += part.value *
-								(part.number == 1 ? SL_S : 1);
-			}
-		}
-	}
-}
-
-static uint64_t number_of(struct sl_bytes text)
-{
-	uint64_t value = 0;
-
-	for (size_t i = 0; i < text.size && i < 9 && text.data[i] >= '0' && text.data[i] <= '9';
-	     i++)
-		value = value * 10 + (uint64_t)(text.data[i] - '0');
-	return value;
-}
-
-static void read_headers(struct post *post, const struct sl_http_header *headers, uint32_t count)
-{
-	for (uint32_t i = 0; i < count; i++) {
-		const struct sl_http_header *header = &headers[i];
-
-		if (sl_bytes_equal(header->name, SL_LITERAL("grpc-status"))) {
-			post->grpc_status = (int)number_of(header->value);
-		} else if (sl_bytes_equal(header->name, SL_LITERAL("grpc-status-details-bin"))) {
-			read_retry_info(post, header->value);
-		} else if (sl_bytes_equal(header->name, SL_LITERAL("retry-after"))) {
-			post->asked = true;
-			post->retry_after_ns = number_of(header->value) * SL_S;
-		}
-	}
-}
 
 static void on_head(struct sl_client_call *call, uint16_t status,
 		    const struct sl_http_header *headers, uint32_t count)
 {
 	struct post *post = (struct post *)call;
 
-	post->status = status;
-	read_headers(post, headers, count);
+	post->answer.status = status;
+	sl_otlp_answer_headers(&post->answer, headers, count);
 }
 
 static void on_trailers(struct sl_client_call *call, const struct sl_http_header *headers,
 			uint32_t count)
 {
-	read_headers((struct post *)call, headers, count);
+	sl_otlp_answer_headers(&((struct post *)call)->answer, headers, count);
 }
 
 static void on_data(struct sl_client_call *call, struct sl_bytes bytes)
 {
-	struct post *post = (struct post *)call;
-	const size_t count = SL_MIN(bytes.size, REPLY_KEPT - post->reply_bytes);
-
-	memcpy(post->reply + post->reply_bytes, bytes.data, count);
-	post->reply_bytes += count;
+	sl_otlp_answer_data(&((struct post *)call)->answer, bytes);
 }
 
-// partial_success (1) -> rejected (1).
-static uint64_t rejected_items(const struct post *post)
+static void say(const struct post *post, int result)
 {
-	const size_t skip = post->side->otlp->http ? 0 : PREFIX_BYTES;
-	struct sl_routing_field partial, field;
-	struct sl_bytes in;
-	uint64_t rejected = 0;
+	static const char *const failures[] = {
+		[-SL_CLIENT_UNREACHABLE] = "unreachable",
+		[-SL_CLIENT_TIMEOUT] = "timeout",
+		[-SL_CLIENT_BROKEN] = "broken",
+		[-SL_CLIENT_UNPROCESSED] = "unprocessed",
+	};
 
-	if (post->reply_bytes <= skip)
-		return 0;
-	in = sl_bytes(post->reply + skip, post->reply_bytes - skip);
-	while (sl_routing_field_next(&in, &partial)) {
-		while (partial.number == 1 && partial.wire == 2 &&
-		       sl_routing_field_next(&partial.bytes, &field)) {
-			if (field.number == 1 && field.wire == 0)
-				rejected = field.value;
-		}
-	}
-	return rejected;
-}
-
-enum sl_outcome sl_otlp_outcome(bool http, uint16_t status, int grpc_status, bool asked)
-{
-	if (http || (status != 200 && grpc_status < 0))
-		return status / 100 == 2 ? SL_OUTCOME_DELIVERED
-		       : status == 429 || status == 502 || status == 503 || status == 504
-			       ? SL_OUTCOME_RETRYABLE
-			       : SL_OUTCOME_REJECTED;
-	switch (grpc_status) {
-	case SL_GRPC_OK:
-		return SL_OUTCOME_DELIVERED;
-	case SL_GRPC_CANCELLED:
-	case SL_GRPC_DEADLINE_EXCEEDED:
-	case SL_GRPC_ABORTED:
-	case SL_GRPC_OUT_OF_RANGE:
-	case SL_GRPC_UNAVAILABLE:
-	case SL_GRPC_DATA_LOSS:
-		return SL_OUTCOME_RETRYABLE;
-	case SL_GRPC_RESOURCE_EXHAUSTED:
-		return asked ? SL_OUTCOME_RETRYABLE : SL_OUTCOME_REJECTED;
-	default:
-		return SL_OUTCOME_REJECTED;
-	}
+	if (result == SL_CLIENT_OK)
+		sl_log(SL_LOG_WARN, "otlp_refused", "destination=%s http=%u grpc=%d",
+		       post->side->otlp->name, post->answer.status, post->answer.grpc_status);
+	else
+		sl_log(SL_LOG_WARN, "otlp_failed", "destination=%s how=%s last_error=\"%s\"",
+		       post->side->otlp->name, failures[-result],
+		       sl_client_pool_error(post->side->pool));
 }
 
 static void on_ended(struct sl_client_call *call, int result, uint64_t now_ns)
@@ -214,18 +95,18 @@ static void on_ended(struct sl_client_call *call, int result, uint64_t now_ns)
 	struct side *side = post->side;
 	struct sl_record *record = post->record;
 	enum sl_outcome outcome = SL_OUTCOME_RETRYABLE;
-	const uint64_t retry_after_ns = post->retry_after_ns;
+	const uint64_t retry_after_ns = post->answer.retry_after_ns;
 
 	(void)now_ns;
 	side->in_flight--;
 	sl_buffer_give(side->memory, &post->packed);
 	post->packed = (struct sl_buffer){0};
-	if (result == SL_CLIENT_OK) {
-		outcome = sl_otlp_outcome(side->otlp->http, post->status, post->grpc_status,
-					  post->asked);
-		if (outcome == SL_OUTCOME_DELIVERED)
-			sl_egress_partial(record, rejected_items(post));
-	}
+	if (result == SL_CLIENT_OK)
+		outcome = sl_otlp_answer_outcome(&post->answer);
+	if (outcome == SL_OUTCOME_DELIVERED)
+		sl_egress_partial(record, sl_otlp_answer_rejected(&post->answer));
+	else
+		say(post, result);
 	sl_egress_end(record, outcome, retry_after_ns);
 }
 
@@ -248,6 +129,7 @@ static void fill_headers(struct post *post, enum sl_coding coding)
 	} else {
 		add_header(post, SL_LITERAL("content-type"), SL_LITERAL("application/grpc"));
 		add_header(post, SL_LITERAL("te"), SL_LITERAL("trailers"));
+		add_header(post, SL_LITERAL("grpc-timeout"), sl_bytes_of(otlp->grpc_timeout));
 		if (coding != SL_CODING_IDENTITY)
 			add_header(post, SL_LITERAL("grpc-encoding"), name);
 	}
@@ -267,6 +149,10 @@ static int fill_body(struct post *post, enum sl_coding coding)
 	struct sl_http_exchange *exchange = &post->call.exchange;
 	const bool whole = record->piece_count == 1 && record->bytes == request->view.body.size &&
 			   record->pieces[0].iov_base == request->view.body.data;
+	// What came as JSON is compressed JSON.
+	const bool as_it_came = whole && request->single_member &&
+				request->origin.coding == coding &&
+				request->origin.protocol != SL_PROTOCOL_HTTP_JSON;
 	const bool grpc = !post->side->otlp->http;
 	uint64_t bytes = record->bytes;
 
@@ -275,7 +161,7 @@ static int fill_body(struct post *post, enum sl_coding coding)
 	if (coding != SL_CODING_IDENTITY) {
 		struct sl_bytes body = request->received;
 
-		if (!whole || request->origin.coding != coding || !request->single_member) {
+		if (!as_it_came) {
 			if (sl_codec_deflate(post->side->codec, coding, record->pieces,
 					     record->piece_count, &post->packed) != SL_CODEC_OK)
 				return -1;
@@ -327,7 +213,7 @@ static struct post *post_of(struct side *side, struct sl_record *record)
 	post->pieces = pieces;
 	post->side = side;
 	post->record = record;
-	post->grpc_status = -1;
+	sl_otlp_answer_init(&post->answer, side->otlp->http);
 	record->driver_data = post;
 	return post;
 }
@@ -379,6 +265,7 @@ static void *open_side(void *self, const struct sl_driver_env *env)
 		.streams = (uint32_t)otlp->concurrency,
 		.connect_timeout_ns = CONNECT_NS,
 		.idle_timeout_ns = IDLE_NS,
+		.ping_after_ns = PING_NS,
 	};
 	struct side *side = calloc(1, sizeof(*side));
 
@@ -491,6 +378,9 @@ static void *create(const struct sl_destination_config *destination, bool check_
 	otlp->http = config->protocol;
 	otlp->coding = (enum sl_coding)config->compression;
 	otlp->timeout_ns = config->timeout_ns;
+	// At most 8 digits (item 24): the setting ends at ten minutes.
+	snprintf(otlp->grpc_timeout, sizeof(otlp->grpc_timeout), "%um",
+		 (unsigned)SL_MAX(config->timeout_ns / SL_MS, 1));
 	otlp->concurrency = config->concurrency;
 	otlp->connections = config->connections;
 	otlp->authority = strdup(config->endpoint + (secure ? 8 : plain ? 7 : 0));

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "dataplane/base/log.h"
@@ -57,6 +58,28 @@ static void put_destination(struct sl_destination *destination)
 	pthread_detach(thread);
 }
 
+static void stamp_file(void *self, const char *path)
+{
+	uint64_t *stamp = self;
+	struct stat stat_ = {0};
+
+	if (stat(path, &stat_) < 0)
+		stat_ = (struct stat){0};
+	*stamp = *stamp * UINT64_C(0x9e3779b97f4a7c15) +
+		 (uint64_t)(stat_.st_mtim.tv_sec * 1000000000 + stat_.st_mtim.tv_nsec);
+	*stamp = *stamp * UINT64_C(0x9e3779b97f4a7c15) + (uint64_t)stat_.st_ino +
+		 ((uint64_t)stat_.st_size << 32);
+}
+
+// Changes with the files that a destination's settings name: certificates and keys.
+static uint64_t files_of(const struct sl_destination_config *config)
+{
+	uint64_t stamp = 0;
+
+	sl_settings_watched(&sl_destination_settings, config, stamp_file, &stamp);
+	return stamp;
+}
+
 static struct sl_destination *make_destination(const struct sl_destination_config *config,
 					       const struct sl_build *build)
 {
@@ -70,6 +93,7 @@ static struct sl_destination *make_destination(const struct sl_destination_confi
 	destination->pinned_bytes_max = config->pinned_bytes_max;
 	destination->tenant_share = config->tenant_share;
 	destination->references = 1;
+	destination->files = files_of(config);
 	destination->self = destination->driver->create(config, build->check_only, build->errors);
 	if (!destination->self) {
 		free(destination);
@@ -87,7 +111,8 @@ static struct sl_destination *share_destination(const struct sl_routing *before,
 						const struct sl_destination_config *config)
 {
 	for (uint32_t i = 0; before && i < before->destination_count; i++) {
-		if (!sl_settings_same(&sl_destination_settings, &before->configs[i], config))
+		if (!sl_settings_same(&sl_destination_settings, &before->configs[i], config) ||
+		    before->destinations[i]->files != files_of(config))
 			continue;
 		before->destinations[i]->references++;
 		return before->destinations[i];

@@ -37,7 +37,7 @@ static const struct sl_settings header_settings = SETTINGS(
 	"destination.header", sl_name_value_config, header_rows, .help = "One header.");
 
 static const struct sl_setting property_rows[] = {
-	ROW(sl_name_value_config, name, "name", STRING, .required = true,
+	ROW(sl_name_value_config, name, NULL, KEY,
 	    .help = "A property of librdkafka's CONFIGURATION.md."),
 	ROW(sl_name_value_config, value, "value", STRING, .required = true, .secret = true,
 	    .help = "Its value."),
@@ -46,11 +46,12 @@ static const struct sl_settings property_settings = SETTINGS(
 	"destination.kafka.property", sl_name_value_config, property_rows, .help = "One property.");
 
 static const struct sl_setting kafka_tls_rows[] = {
-	ROW(sl_kafka_tls_config, ca_file, "ca_file", PATH,
+	ROW(sl_kafka_tls_config, ca_file, "ca_file", PATH, .watched = true,
 	    .help = "PEM file of the authorities; without it the system's."),
-	ROW(sl_kafka_tls_config, certificate_file, "certificate_file", PATH,
+	ROW(sl_kafka_tls_config, certificate_file, "certificate_file", PATH, .watched = true,
 	    .help = "PEM file: the client's certificate."),
-	ROW(sl_kafka_tls_config, key_file, "key_file", PATH, .help = "PEM file: its key."),
+	ROW(sl_kafka_tls_config, key_file, "key_file", PATH, .watched = true,
+	    .help = "PEM file: its key."),
 	ROW(sl_kafka_tls_config, key_password, "key_password", STRING, .secret = true,
 	    .help = "The key's password."),
 	ROW(sl_kafka_tls_config, verify, "verify", BOOL, .preset = "true",
@@ -114,13 +115,15 @@ static const struct sl_setting kafka_rows[] = {
 	ROW(sl_kafka_config, client_id, "client_id", STRING, .preset = "sluice",
 	    .help = "client.id."),
 	ROW(sl_kafka_config, headers, "headers", MAP, .object = &header_settings,
-	    .help = "More headers, the same on every record."),
+	    .shorthand = "value", .help = "More headers, the same on every record."),
 	ROW(sl_kafka_config, tls, "tls", OPTIONAL, .object = &kafka_tls_settings,
 	    .help = "Speak TLS."),
 	ROW(sl_kafka_config, sasl, "sasl", OPTIONAL, .object = &kafka_sasl_settings,
 	    .help = "Log in."),
-	ROW(sl_kafka_config, properties, "properties", LIST, .element = SL_TYPE_OBJECT,
-	    .object = &property_settings, .help = "Further properties for librdkafka."),
+	ROW(sl_kafka_config, properties, "properties", MAP, .object = &property_settings,
+	    .shorthand = "value",
+	    .help = "Further properties for librdkafka, by name; they win over the settings "
+		    "above."),
 };
 static void check_kafka(const void *object, struct sl_errors *errors)
 {
@@ -136,11 +139,12 @@ static const struct sl_settings kafka_settings = SETTINGS("destination.kafka", s
 							  .help = "Topics of a Kafka cluster.");
 
 static const struct sl_setting otlp_tls_rows[] = {
-	ROW(sl_otlp_tls_config, ca_file, "ca_file", PATH,
+	ROW(sl_otlp_tls_config, ca_file, "ca_file", PATH, .watched = true,
 	    .help = "PEM file of the authorities; without it the system's."),
-	ROW(sl_otlp_tls_config, certificate_file, "certificate_file", PATH,
+	ROW(sl_otlp_tls_config, certificate_file, "certificate_file", PATH, .watched = true,
 	    .help = "PEM file: the client's certificate."),
-	ROW(sl_otlp_tls_config, key_file, "key_file", PATH, .help = "PEM file: its key."),
+	ROW(sl_otlp_tls_config, key_file, "key_file", PATH, .watched = true,
+	    .help = "PEM file: its key."),
 	ROW(sl_otlp_tls_config, verify, "verify", BOOL, .preset = "true",
 	    .help = "Check the upstream's certificate and name."),
 };
@@ -168,7 +172,7 @@ static const struct sl_setting otlp_rows[] = {
 	ROW(sl_otlp_config, tenant_header, "tenant_header", STRING,
 	    .help = "Header that carries the tenant's name, such as X-Scope-OrgID."),
 	ROW(sl_otlp_config, headers, "headers", MAP, .object = &header_settings,
-	    .help = "More headers, the same on every call."),
+	    .shorthand = "value", .help = "More headers, the same on every call."),
 	ROW(sl_otlp_config, tls, "tls", OPTIONAL, .object = &otlp_tls_settings,
 	    .help = "How to speak TLS, where the endpoint is https."),
 };

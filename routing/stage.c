@@ -41,12 +41,8 @@ static enum sl_reason plan_target(struct sl_routing_shard *self, const struct sh
 				  const struct sl_route_target *target)
 {
 	struct sl_egress *egress = self->by_index[target->destination];
-	struct sl_flow *flow;
+	struct sl_flow *flow = make_flow(self, share, target);
 
-	// XXX: a destination that could not be opened here takes nothing until the next reload.
-	if (!egress)
-		return target->required ? SL_REASON_EGRESS_FULL : SL_REASON_NONE;
-	flow = make_flow(self, share, target);
 	if (!flow)
 		return SL_REASON_MEMORY_FULL;
 	if (!sl_egress_pin(flow)) {
@@ -58,8 +54,13 @@ static enum sl_reason plan_target(struct sl_routing_shard *self, const struct sh
 	}
 	**share->last = flow;
 	*share->last = &flow->next;
-	if (!flow->full && sl_records_make(flow, share->keep, &flow->records) < 0)
+	if (flow->full || sl_records_make(flow, share->keep, &flow->records) == 0)
+		return SL_REASON_NONE;
+	if (target->required)
 		return SL_REASON_MEMORY_FULL;
+	// Best effort does not refuse a request that the others can take.
+	sl_egress_unpin(flow);
+	flow->full = true;
 	return SL_REASON_NONE;
 }
 

@@ -1,167 +1,9 @@
-#include <errno.h>
 #include <glob.h>
-#include <poll.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 
-#include <cmocka.h>
-
-#include "dataplane/base/clock.h"
 #include "dataplane/base/varint.h"
-#include "dataplane/base/waker.h"
-#include "dataplane/otlp/json.h"
-#include "routing/internal.h"
+#include "tests/unit/routing/rig.h"
 
-// A shard's side of routing as a shard drives it, with real drivers; Kafka is librdkafka's mock.
-
-struct rig {
-	struct sl_memory memory;
-	struct sl_timers timers;
-	struct sl_waker waker;
-	struct sl_random random;
-	struct sl_metrics *metrics;
-	struct sl_errors *errors;
-	struct sl_loaded loaded[2];
-	struct sl_routing *routing[2];
-	struct sl_routing_shard *shard;
-	struct sl_batch batch;
-};
-
-struct call {
-	struct sl_request request;
-	unsigned settled, released;
-	enum sl_reason refused;
-};
-
-static void settled(struct sl_request *request)
-{
-	((struct call *)request->shard)->settled++;
-}
-
-static void released(struct sl_request *request)
-{
-	((struct call *)request->shard)->released++;
-	sl_arena_fini(&request->arena);
-}
-
-static const struct sl_request_owner owner = {settled, released};
-
-static struct sl_routing *build(struct rig *rig, unsigned index, const char *yaml)
-{
-	struct sl_snapshot before = {.parts[SL_MODULE_ROUTING] = rig->routing[0]};
-	const struct sl_build with = {.before = index ? &before : NULL, .errors = rig->errors};
-
-	if (sl_settings_load_text(&sl_routing_settings, "test.yaml", yaml, strlen(yaml),
-				  &rig->loaded[index], rig->errors) < 0)
-		return NULL;
-	return rig->routing[index] = sl_routing_module.build(rig->loaded[index].object, &with);
-}
-
-static void set_up(struct rig *rig, const char *yaml)
-{
-	const struct sl_routing_env env = {
-		.shards = 1,
-		.memory = &rig->memory,
-		.timers = &rig->timers,
-		.waker = &rig->waker,
-		.random = &rig->random,
-		.metrics = rig->metrics = sl_metrics_create(),
-	};
-
-	memset(rig->loaded, 0, sizeof(rig->loaded));
-	memset(rig->routing, 0, sizeof(rig->routing));
-	assert_int_equal(sl_memory_init(&rig->memory, 64 * SL_MIB), 0);
-	sl_timers_init(&rig->timers, sl_clock_now_ns());
-	sl_waker_init(&rig->waker);
-	sl_random_init(&rig->random, 1);
-	rig->errors = sl_errors_create();
-	if (!build(rig, 0, yaml))
-		fail_msg("%s", sl_errors_line(rig->errors, 0));
-	rig->shard = sl_routing_shard_create(&env);
-	sl_routing_shard_turn(rig->shard, rig->routing[0], sl_clock_now_ns());
-}
-
-static void tear_down(struct rig *rig)
-{
-	assert_int_equal(sl_routing_in_flight(rig->shard), 0);
-	sl_routing_shard_destroy(rig->shard);
-	for (unsigned i = 0; i < 2; i++) {
-		sl_routing_module.destroy(rig->routing[i]);
-		sl_loaded_fini(&rig->loaded[i]);
-	}
-	sl_errors_destroy(rig->errors);
-	sl_metrics_destroy(rig->metrics);
-	sl_waker_fini(&rig->waker);
-	assert_int_equal(rig->memory.used_bytes, 0);
-	sl_memory_fini(&rig->memory);
-}
-
-static void offer(struct rig *rig, struct call *call, const char *tenant, enum sl_signal signal,
-		  const char *json)
-{
-	const struct sl_json_limits limits = {.depth_max = 100, .wire_bytes_max = SL_MIB};
-	const struct sl_view_limits view = {.items_max = 10000, .depth_max = 64};
-	struct sl_request *request = &call->request;
-	struct sl_bytes wire;
-
-	memset(call, 0, sizeof(*call));
-	request->owner = &owner;
-	request->shard = call;
-	request->signal = signal;
-	sl_arena_init(&request->arena, &rig->memory);
-	assert_int_equal(sl_json_to_wire(signal, sl_bytes_of(json), &limits, &request->arena, &wire,
-					 NULL, 0),
-			 SL_JSON_OK);
-	assert_int_equal(sl_view_scan(&request->view, signal, wire, &view, &request->arena, NULL),
-			 SL_VIEW_OK);
-	request->references = request->required_open = 1;
-	request->body_capacity = 100000; // what it is weighed by
-	request->parts = &request->first_part;
-	request->part_count = 1;
-	request->first_part = (struct sl_part){
-		.request = request,
-		.tenant_name = sl_bytes_of(tenant),
-		.kept_items = request->view.item_count,
-	};
-	rig->batch = (struct sl_batch){.now_ns = sl_clock_now_ns(), .count = 1};
-	rig->batch.parts[0] = &request->first_part;
-	request->answer_by_ns = rig->batch.now_ns + 4 * SL_S;
-	sl_routing_stage(rig->shard, &rig->batch);
-	call->refused = request->first_part.reason;
-	assert_int_equal(rig->batch.refused_count, call->refused != SL_REASON_NONE);
-	sl_request_let_go(request, true);
-}
-
-static void pump(struct rig *rig, const struct call *call)
-{
-	for (unsigned i = 0; i < 1000 && !call->released; i++) {
-		struct pollfd wait = {.fd = rig->waker.fd, .events = POLLIN};
-
-		sl_routing_poll(rig->shard, sl_clock_now_ns());
-		if (call->released)
-			break;
-		poll(&wait, 1, 5);
-		sl_waker_clear(&rig->waker);
-	}
-	assert_int_equal(call->released, 1);
-	assert_int_equal(call->settled, 1);
-}
-
-static uint64_t count(const struct rig *rig, const char *name, const char *value)
-{
-	return sl_metrics_sum(rig->metrics, name, value);
-}
-
-#define SPAN(id) "{\"traceId\":\"" id "\",\"spanId\":\"0102030405060708\"}"
-#define RESOURCE(service, spans)                                                                   \
-	"{\"resource\":{\"attributes\":[{\"key\":\"service.name\",\"value\":{\"stringValue\":"     \
-	"\"" service "\"}}]},\"scopeSpans\":[{\"spans\":[" spans "]}]}"
-#define TRACES(resources) "{\"resourceSpans\":[" resources "]}"
-#define ID1               "4bf92f3577b34da6a3ce929d0e0e4736"
-#define ID2               "5b8efff798038103d269b633813fc60c"
+// Routes, mistakes, files, caps, Kafka's mock and reloads, with real drivers.
 
 static const char routes[] =
 	"destinations:\n"
@@ -199,7 +41,7 @@ static void test_routes(void **state)
 		 0, 0},
 		{"nothing in it, nothing sent", "exact", "{}", SL_TRACES, 0, 0},
 	};
-	struct rig rig;
+	struct rig rig = {0};
 
 	(void)state;
 	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
@@ -277,7 +119,7 @@ static size_t slurp(const char *folder, const char *pattern, char *out, size_t s
 static void test_file(void **state)
 {
 	char folder[] = "/tmp/sluice-routing-XXXXXX", yaml[512], text[4096];
-	struct rig rig;
+	struct rig rig = {0};
 	struct call call;
 	uint64_t bytes = 0;
 	size_t size;
@@ -318,13 +160,11 @@ static void test_file(void **state)
 	rmdir(folder);
 }
 
-#define MOCK                                                                                       \
-	"properties: [{name: test.mock.num.brokers, value: '1'}, "                                 \
-	"{name: reconnect.backoff.max.ms, value: '200'}]"
+#define MOCK "properties: {test.mock.num.brokers: 1, reconnect.backoff.max.ms: 200}"
 
 static void test_caps(void **state)
 {
-	struct rig rig;
+	struct rig rig = {0};
 	struct call first, second, third;
 
 	(void)state;
@@ -354,14 +194,13 @@ static void test_caps(void **state)
 
 static void test_kafka(void **state)
 {
-	struct rig rig;
+	struct rig rig = {0};
 	struct call call;
 
 	(void)state;
-	set_up(&rig,
-	       "destinations:\n  k: {kafka: {brokers: [x], partition_by: trace, linger: 0s, "
-	       "compression: gzip, tenant_header: X-Scope-OrgID, headers: {a: {value: b}}, " MOCK
-	       "}}\nroutes: [{to: [k]}]\n");
+	set_up(&rig, "destinations:\n  k: {kafka: {brokers: [x], partition_by: trace, linger: 0s, "
+		     "compression: gzip, tenant_header: X-Scope-OrgID, headers: {a: b}, " MOCK
+		     "}}\nroutes: [{to: [k]}]\n");
 	offer(&rig, &call, "t", SL_TRACES,
 	      TRACES(RESOURCE("x", SPAN(ID1) "," SPAN(ID2) "," SPAN(ID1)) "," RESOURCE("y",
 										       SPAN(ID2))));
@@ -375,7 +214,7 @@ static void test_kafka(void **state)
 
 static void test_kafka_splits_what_is_too_long(void **state)
 {
-	struct rig rig;
+	struct rig rig = {0};
 	struct call call;
 	char *json = NULL;
 	size_t size;
@@ -399,7 +238,7 @@ static void test_kafka_splits_what_is_too_long(void **state)
 
 static void test_reload_keeps_what_is_the_same(void **state)
 {
-	struct rig rig;
+	struct rig rig = {0};
 
 	(void)state;
 	set_up(&rig,

@@ -1,0 +1,197 @@
+#include "routing/otlp_answer.h"
+
+#include "dataplane/base/varint.h"
+#include "routing/internal.h"
+
+#define PREFIX_BYTES      5    // gRPC: flag, length
+#define DETAILS_BYTES     6144 // common limits of a header list are 8 KiB, in base64
+#define RETRY_AFTER_MOST  (24 * 3600 * SL_S)
+#define RETRY_SECONDS_MAX 100000
+
+void sl_otlp_answer_init(struct sl_otlp_answer *answer, bool http)
+{
+	*answer = (struct sl_otlp_answer){.http = http, .grpc_status = -1};
+}
+
+static int sextet(uint8_t c)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				     "0123456789+/";
+	const char *at = c ? strchr(digits, c) : NULL;
+
+	return at ? (int)(at - digits) : -1;
+}
+
+static size_t base64_read(struct sl_bytes text, uint8_t *out, size_t size)
+{
+	uint32_t bits = 0;
+	unsigned held = 0;
+	size_t count = 0;
+
+	for (size_t i = 0; i < text.size && sextet(text.data[i]) >= 0 && count < size; i++) {
+		bits = bits << 6 | (uint32_t)sextet(text.data[i]);
+		held += 6;
+		if (held >= 8) {
+			held -= 8;
+			out[count++] = (uint8_t)(bits >> held);
+		}
+	}
+	return count;
+}
+
+static void ask(struct sl_otlp_answer *answer, uint64_t wait_ns)
+{
+	answer->asked = true;
+	answer->retry_after_ns = SL_MIN(SL_MAX(answer->retry_after_ns, wait_ns), RETRY_AFTER_MOST);
+}
+
+// RetryInfo: retry_delay (1) -> Duration: seconds 1, nanos 2. Negative ones ask for no wait.
+static void read_retry_info(struct sl_otlp_answer *answer, struct sl_bytes info)
+{
+	struct sl_routing_field delay, part;
+	uint64_t wait_ns = 0;
+
+	while (sl_routing_field_next(&info, &delay)) {
+		while (delay.number == 1 && delay.wire == 2 &&
+		       sl_routing_field_next(&delay.bytes, &part)) {
+			if (part.wire != 0 || part.value > INT32_MAX)
+				continue;
+			if (part.number == 1)
+				wait_ns += SL_MIN(part.value, RETRY_SECONDS_MAX) * SL_S;
+			else if (part.number == 2)
+				wait_ns += part.value;
+		}
+	}
+	ask(answer, wait_ns);
+}
+
+// google.rpc.Status -> details (3) -> Any: type_url 1, value 2.
+static void read_details(struct sl_otlp_answer *answer, struct sl_bytes text)
+{
+	uint8_t status[DETAILS_BYTES];
+	struct sl_bytes in = sl_bytes(status, base64_read(text, status, sizeof(status)));
+	struct sl_routing_field any, field;
+
+	while (sl_routing_field_next(&in, &any)) {
+		struct sl_bytes type = SL_BYTES_NONE, value = SL_BYTES_NONE;
+
+		if (any.number != 3 || any.wire != 2)
+			continue;
+		while (sl_routing_field_next(&any.bytes, &field)) {
+			if (field.number == 1)
+				type = field.bytes;
+			else if (field.number == 2)
+				value = field.bytes;
+		}
+		if (sl_bytes_equal(type, SL_LITERAL("type.googleapis.com/google.rpc.RetryInfo")))
+			read_retry_info(answer, value);
+	}
+}
+
+// Decimal digits and nothing else, or -1; saturates at nine of them.
+static int64_t number_of(struct sl_bytes text)
+{
+	int64_t value = 0;
+
+	if (!text.size)
+		return -1;
+	for (size_t i = 0; i < text.size; i++) {
+		if (text.data[i] < '0' || text.data[i] > '9')
+			return -1;
+		if (i < 9)
+			value = value * 10 + (text.data[i] - '0');
+	}
+	return value;
+}
+
+void sl_otlp_answer_headers(struct sl_otlp_answer *answer, const struct sl_http_header *headers,
+			    uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		const struct sl_http_header *header = &headers[i];
+		const int64_t number = number_of(header->value);
+
+		if (sl_bytes_equal(header->name, SL_LITERAL("grpc-status"))) {
+			// What is no number is no success.
+			answer->grpc_status = number < 0 ? SL_GRPC_UNKNOWN : (int)number;
+		} else if (sl_bytes_equal(header->name, SL_LITERAL("grpc-status-details-bin"))) {
+			read_details(answer, header->value);
+		} else if (sl_bytes_equal(header->name, SL_LITERAL("retry-after"))) {
+			// A date asks, too, but is not read: the own backoff decides.
+			ask(answer, (uint64_t)SL_MIN(SL_MAX(number, 0), RETRY_SECONDS_MAX) * SL_S);
+		}
+	}
+}
+
+void sl_otlp_answer_data(struct sl_otlp_answer *answer, struct sl_bytes bytes)
+{
+	const size_t count = SL_MIN(bytes.size, SL_OTLP_REPLY_KEPT - answer->reply_bytes);
+
+	memcpy(answer->reply + answer->reply_bytes, bytes.data, count);
+	answer->reply_bytes += count;
+}
+
+// partial_success (1) -> rejected (1). A long error_message behind it is not kept, so its message
+// may be longer than what there is.
+uint64_t sl_otlp_answer_rejected(const struct sl_otlp_answer *answer)
+{
+	const size_t skip = answer->http ? 0 : PREFIX_BYTES;
+	struct sl_routing_field field;
+	struct sl_bytes in;
+	uint64_t tag, size, rejected = 0;
+	int used;
+
+	if (answer->reply_bytes <= skip || (!answer->http && answer->reply[0]))
+		return 0;
+	in = sl_bytes(answer->reply + skip, answer->reply_bytes - skip);
+	used = sl_varint_get(in.data, in.size, &tag);
+	if (used <= 0 || tag != (1 << 3 | 2))
+		return 0;
+	in = sl_bytes(in.data + used, in.size - (size_t)used);
+	used = sl_varint_get(in.data, in.size, &size);
+	if (used <= 0)
+		return 0;
+	in = sl_bytes(in.data + used, SL_MIN(size, in.size - (size_t)used));
+	while (sl_routing_field_next(&in, &field)) {
+		if (field.number == 1 && field.wire == 0)
+			rejected = field.value;
+	}
+	return rejected > INT64_MAX ? 0 : rejected;
+}
+
+static enum sl_outcome http_outcome(uint16_t status)
+{
+	switch (status) {
+	case 429:
+	case 502:
+	case 503:
+	case 504:
+		return SL_OUTCOME_RETRYABLE;
+	default:
+		return SL_OUTCOME_REJECTED;
+	}
+}
+
+enum sl_outcome sl_otlp_answer_outcome(const struct sl_otlp_answer *answer)
+{
+	if (answer->http)
+		return answer->status / 100 == 2 ? SL_OUTCOME_DELIVERED
+						 : http_outcome(answer->status);
+	if (answer->grpc_status < 0)
+		return http_outcome(answer->status);
+	switch (answer->grpc_status) {
+	case SL_GRPC_OK:
+		return SL_OUTCOME_DELIVERED;
+	case SL_GRPC_CANCELLED:
+	case SL_GRPC_DEADLINE_EXCEEDED:
+	case SL_GRPC_ABORTED:
+	case SL_GRPC_OUT_OF_RANGE:
+	case SL_GRPC_UNAVAILABLE:
+	case SL_GRPC_DATA_LOSS:
+		return SL_OUTCOME_RETRYABLE;
+	case SL_GRPC_RESOURCE_EXHAUSTED:
+		return answer->asked ? SL_OUTCOME_RETRYABLE : SL_OUTCOME_REJECTED;
+	default:
+		return SL_OUTCOME_REJECTED;
+	}
+}

@@ -1,0 +1,30 @@
+#pragma once
+
+#include "dataplane/http/http.h"
+#include "dataplane/request/request.h"
+#include "dataplane/request/reason.h"
+
+// What an OTLP upstream's answer says about a record (reference items 6, 22, 23, 38-41): gathered
+// as it comes, judged at its end.
+//
+// Threading: one owner. Memory: plain value. Time: none.
+#define SL_OTLP_REPLY_KEPT 64 // of the body: partial_success begins with its count
+
+struct sl_otlp_answer {
+	bool http;       // OTLP over HTTP, else gRPC
+	bool asked;      // RetryInfo or Retry-After came
+	uint16_t status; // of HTTP
+	int grpc_status; // -1: none came
+	uint64_t retry_after_ns;
+	uint8_t reply[SL_OTLP_REPLY_KEPT];
+	size_t reply_bytes;
+};
+
+void sl_otlp_answer_init(struct sl_otlp_answer *answer, bool http);
+// Headers or trailers.
+void sl_otlp_answer_headers(struct sl_otlp_answer *answer, const struct sl_http_header *headers,
+			    uint32_t count);
+void sl_otlp_answer_data(struct sl_otlp_answer *answer, struct sl_bytes bytes);
+enum sl_outcome sl_otlp_answer_outcome(const struct sl_otlp_answer *answer);
+// Items of a delivered record that a partial success refused.
+uint64_t sl_otlp_answer_rejected(const struct sl_otlp_answer *answer);

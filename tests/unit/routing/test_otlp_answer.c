@@ -1,0 +1,186 @@
+#include "tests/unit/test.h"
+
+#include "routing/otlp_answer.h"
+
+// What upstreams' answers mean: the retry table of reference/otlp.md, RetryInfo, Retry-After,
+// partial success.
+
+static struct sl_http_header header(const char *name, const char *value)
+{
+	return (struct sl_http_header){sl_bytes_of(name), sl_bytes_of(value)};
+}
+
+#define GOOD  SL_OUTCOME_DELIVERED
+#define BAD   SL_OUTCOME_REJECTED
+#define AGAIN SL_OUTCOME_RETRYABLE
+
+static void test_outcomes(void **state)
+{
+	static const struct {
+		const char *why;
+		bool http;
+		uint16_t status;
+		const char *grpc_status, *retry_after;
+		enum sl_outcome want;
+	} rows[] = {
+		{"http success", true, 200, NULL, NULL, GOOD},
+		{"http success without a body", true, 204, NULL, NULL, GOOD},
+		{"a redirection is not followed", true, 301, NULL, NULL, BAD},
+		{"bad data", true, 400, NULL, NULL, BAD},
+		{"no leave", true, 401, NULL, NULL, BAD},
+		{"no path", true, 404, NULL, NULL, BAD},
+		{"too large", true, 413, NULL, NULL, BAD},
+		{"throttled", true, 429, NULL, NULL, AGAIN},
+		{"a broken server is for good", true, 500, NULL, NULL, BAD},
+		{"even when it names a time", true, 500, NULL, "1", BAD},
+		{"bad gateway", true, 502, NULL, NULL, AGAIN},
+		{"unavailable", true, 503, NULL, "1", AGAIN},
+		{"gateway timeout", true, 504, NULL, NULL, AGAIN},
+		{"another 5xx", true, 505, NULL, NULL, BAD},
+		{"http looks at no grpc-status", true, 200, "14", NULL, GOOD},
+		{"grpc OK", false, 200, "0", NULL, GOOD},
+		{"CANCELLED", false, 200, "1", NULL, AGAIN},
+		{"UNKNOWN", false, 200, "2", NULL, BAD},
+		{"INVALID_ARGUMENT", false, 200, "3", NULL, BAD},
+		{"DEADLINE_EXCEEDED", false, 200, "4", NULL, AGAIN},
+		{"NOT_FOUND", false, 200, "5", NULL, BAD},
+		{"ALREADY_EXISTS", false, 200, "6", NULL, BAD},
+		{"PERMISSION_DENIED", false, 200, "7", NULL, BAD},
+		{"RESOURCE_EXHAUSTED without RetryInfo", false, 200, "8", NULL, BAD},
+		{"FAILED_PRECONDITION", false, 200, "9", NULL, BAD},
+		{"ABORTED", false, 200, "10", NULL, AGAIN},
+		{"OUT_OF_RANGE", false, 200, "11", NULL, AGAIN},
+		{"UNIMPLEMENTED", false, 200, "12", NULL, BAD},
+		{"INTERNAL", false, 200, "13", NULL, BAD},
+		{"UNAVAILABLE", false, 200, "14", NULL, AGAIN},
+		{"DATA_LOSS", false, 200, "15", NULL, AGAIN},
+		{"UNAUTHENTICATED", false, 200, "16", NULL, BAD},
+		{"a status of the future", false, 200, "17", NULL, BAD},
+		{"a status that is empty is no success", false, 200, "", NULL, BAD},
+		{"a status that is no number is no success", false, 200, "zero", NULL, BAD},
+		{"a sign is no digit", false, 200, "-0", NULL, BAD},
+		{"no status at all is UNKNOWN", false, 200, NULL, NULL, BAD},
+		{"nor does another 2xx help", false, 204, NULL, NULL, BAD},
+		{"a proxy's 503", false, 503, NULL, NULL, AGAIN},
+		{"a proxy's 502", false, 502, NULL, NULL, AGAIN},
+		{"a proxy's 404 is UNIMPLEMENTED", false, 404, NULL, NULL, BAD},
+		{"grpc-status wins over the HTTP status", false, 503, "3", NULL, BAD},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+		struct sl_otlp_answer answer;
+		struct sl_http_header one;
+
+		sl_otlp_answer_init(&answer, rows[i].http);
+		answer.status = rows[i].status;
+		if (rows[i].grpc_status) {
+			one = header("grpc-status", rows[i].grpc_status);
+			sl_otlp_answer_headers(&answer, &one, 1);
+		}
+		if (rows[i].retry_after) {
+			one = header("retry-after", rows[i].retry_after);
+			sl_otlp_answer_headers(&answer, &one, 1);
+		}
+		if (sl_otlp_answer_outcome(&answer) != rows[i].want)
+			fail_msg("%s: %u", rows[i].why, sl_otlp_answer_outcome(&answer));
+	}
+}
+
+// google.rpc.Status as base64, made by hand:
+//   0A02081E         RetryInfo, 30 s          -> item 22
+//   08081A 30 0A28 "type.googleapis.com/google.rpc.RetryInfo" 1204 0A02081E
+#define RETRY_INFO_30S "CAgaMAoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLlJldHJ5SW5mbxIECgIIHg"
+
+static void test_waits(void **state)
+{
+	static const struct {
+		const char *why, *name, *value;
+		bool asked;
+		uint64_t wait_ns;
+	} rows[] = {
+		{"RetryInfo", "grpc-status-details-bin", RETRY_INFO_30S, true, 30 * SL_S},
+		{"padded, too", "grpc-status-details-bin", RETRY_INFO_30S "==", true, 30 * SL_S},
+		{"cut short: nothing is known", "grpc-status-details-bin", "CAgaMAoodHlwZS5nb2",
+		 false, 0},
+		{"not base64", "grpc-status-details-bin", "!!!", false, 0},
+		{"empty", "grpc-status-details-bin", "", false, 0},
+		{"seconds", "retry-after", "7", true, 7 * SL_S},
+		{"a date asks without a time", "retry-after", "Fri, 31 Dec 2027 23:59:59 GMT", true,
+		 0},
+		{"no wait is longer than a day", "retry-after", "99999999999999999999", true,
+		 86400 * SL_S},
+		{"another header", "x-retry-after", "7", false, 0},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+		struct sl_http_header one = header(rows[i].name, rows[i].value);
+		struct sl_otlp_answer answer;
+
+		sl_otlp_answer_init(&answer, false);
+		sl_otlp_answer_headers(&answer, &one, 1);
+		if (answer.asked != rows[i].asked || answer.retry_after_ns != rows[i].wait_ns)
+			fail_msg("%s: %d %llu", rows[i].why, answer.asked,
+				 (unsigned long long)answer.retry_after_ns);
+		answer.status = 200;
+		answer.grpc_status = SL_GRPC_RESOURCE_EXHAUSTED;
+		assert_int_equal(sl_otlp_answer_outcome(&answer),
+				 rows[i].asked ? SL_OUTCOME_RETRYABLE : SL_OUTCOME_REJECTED);
+	}
+}
+
+#define BYTES(text) sl_bytes(text, sizeof(text) - 1)
+
+static void test_partial_success(void **state)
+{
+	char whole[5 + 5 + 300];
+	const struct {
+		const char *why;
+		bool http;
+		struct sl_bytes body;
+		uint64_t want;
+	} rows[] = {
+		{"nothing", true, BYTES(""), 0},
+		{"an empty message", false, BYTES("\0\0\0\0\0"), 0},
+		{"three of them", true, BYTES("\x0a\x02\x08\x03"), 3},
+		{"three of them, framed", false, BYTES("\0\0\0\0\4\x0a\x02\x08\x03"), 3},
+		{"a warning only", true, BYTES("\x0a\x03\x12\x01z"), 0},
+		{"a message behind the count that is longer than what is kept", false,
+		 sl_bytes(whole, sizeof(whole)), 5},
+		{"garbage", true, BYTES("\xff\xff\xff\xff"), 0},
+		{"a count below zero", true,
+		 BYTES("\x0a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), 0},
+		{"compressed, which nobody asked for", false, BYTES("\1\0\0\0\4\x0a\x02\x08\x03"),
+		 0},
+	};
+
+	(void)state;
+	memset(whole, 'm', sizeof(whole));
+	memcpy(whole, "\0\0\0\x01\x31\x0a\xae\x02\x08\x05", 10);
+	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+		for (size_t step = 1; step < 400; step = step * 3) {
+			struct sl_otlp_answer answer;
+
+			sl_otlp_answer_init(&answer, rows[i].http);
+			for (size_t at = 0; at < rows[i].body.size; at += step)
+				sl_otlp_answer_data(&answer,
+						    sl_bytes(rows[i].body.data + at,
+							     SL_MIN(step, rows[i].body.size - at)));
+			if (sl_otlp_answer_rejected(&answer) != rows[i].want)
+				fail_msg("%s: %llu", rows[i].why,
+					 (unsigned long long)sl_otlp_answer_rejected(&answer));
+		}
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_outcomes),
+		cmocka_unit_test(test_waits),
+		cmocka_unit_test(test_partial_success),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

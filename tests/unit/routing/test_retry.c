@@ -1,0 +1,325 @@
+#include "tests/unit/routing/rig.h"
+
+// Retries, give-ups, caps and books, with a driver that does as it is told and a clock of its own.
+
+static struct {
+	bool closed;             // open() fails
+	bool full;               // submit() refuses
+	enum sl_outcome outcome; // how held ones end
+	uint64_t retry_after_ns;
+	struct sl_record *held[64];
+	unsigned count, submits, opens, closes;
+} fake;
+
+static void *fake_open(void *self, const struct sl_driver_env *env)
+{
+	(void)self;
+	assert_non_null(env->counters);
+	fake.opens++;
+	return fake.closed ? NULL : &fake;
+}
+
+static void fake_close(void *side)
+{
+	assert_ptr_equal(side, &fake);
+	fake.closes++;
+}
+
+static enum sl_reason fake_submit(void *side, struct sl_record *record)
+{
+	assert_ptr_equal(side, &fake);
+	fake.submits++;
+	if (fake.full)
+		return SL_REASON_EGRESS_FULL;
+	fake.held[fake.count++] = record;
+	return SL_REASON_NONE;
+}
+
+static void fake_poll(void *side, uint64_t now_ns)
+{
+	(void)side, (void)now_ns;
+}
+
+static void fake_destroy(void *self)
+{
+	(void)self;
+}
+
+static const struct sl_driver driver = {
+	.name = "fake",
+	.destroy = fake_destroy,
+	.open = fake_open,
+	.close = fake_close,
+	.submit = fake_submit,
+	.poll = fake_poll,
+};
+
+// Ends what the driver holds.
+static void end_all(enum sl_outcome outcome, uint64_t retry_after_ns)
+{
+	const unsigned count = fake.count;
+
+	fake.count = 0;
+	for (unsigned i = 0; i < count; i++)
+		sl_egress_end(fake.held[i], outcome, retry_after_ns);
+}
+
+static void at(struct rig *rig, uint64_t now_ns)
+{
+	rig->now_ns = now_ns;
+	sl_routing_poll(rig->shard, now_ns);
+}
+
+static void begin(struct rig *rig, const char *yaml)
+{
+	memset(&fake, 0, sizeof(fake));
+	*rig = (struct rig){.driver = &driver, .now_ns = 100 * SL_S};
+	set_up(rig, yaml);
+}
+
+static void check_books(const struct rig *rig, const char *name, uint64_t taken)
+{
+	static const char *const ends[] = {"delivered", "rejected", "dropped", "returned", "lost"};
+	uint64_t sum = count(rig, "sluice_destination_in_flight_items", name);
+
+	for (size_t i = 0; i < SL_COUNT_OF(ends); i++) {
+		char metric[64];
+
+		snprintf(metric, sizeof(metric), "sluice_%s_items", ends[i]);
+		sum += count(rig, metric, name);
+	}
+	assert_int_equal(count(rig, "sluice_taken_items", name), taken);
+	assert_int_equal(sum, taken);
+	assert_int_equal(count(rig, "sluice_pinned_bytes", name), 0);
+	assert_int_equal(count(rig, "sluice_queue_records", name), 0);
+}
+
+#define ONE TRACES(RESOURCE("x", SPAN(ID1)))
+#define REQUIRED                                                                                   \
+	"destinations: {d: {blackhole: {}, retry: {initial: 100ms, max: 1s, max_elapsed: 20s}}}\n" \
+	"routes: [{to: [d]}]\n"
+#define BEST_EFFORT                                                                                \
+	"destinations: {d: {blackhole: {}, retry: {initial: 100ms, max: 1s, max_elapsed: 20s}}}\n" \
+	"routes: [{to: [{destination: d, required: false}]}]\n"
+
+static void test_backoff_grows_and_is_jittered(void **state)
+{
+	static const uint64_t whole_ms[] = {100, 200, 400, 800, 1000, 1000, 1000};
+	struct rig rig;
+	struct call call;
+
+	(void)state;
+	begin(&rig, BEST_EFFORT);
+	offer(&rig, &call, "t", SL_TRACES, ONE);
+	for (size_t i = 0; i < SL_COUNT_OF(whole_ms); i++) {
+		const uint64_t whole_ns = whole_ms[i] * SL_MS, from = rig.now_ns;
+
+		assert_int_equal(fake.count, 1);
+		end_all(SL_OUTCOME_RETRYABLE, 0);
+		at(&rig, from + whole_ns / 2 - 1);
+		assert_int_equal(fake.count, 0); // half of it is always waited
+		at(&rig, from + whole_ns);
+	}
+	assert_int_equal(fake.count, 1);
+	end_all(SL_OUTCOME_DELIVERED, 0);
+	assert_int_equal(call.released, 1);
+	assert_int_equal(count(&rig, "sluice_retried_records", "d"), SL_COUNT_OF(whole_ms));
+	check_books(&rig, "d", 1);
+	tear_down(&rig);
+}
+
+static void test_the_upstream_says_when(void **state)
+{
+	struct rig rig;
+	struct call call;
+
+	(void)state;
+	begin(&rig, BEST_EFFORT);
+	offer(&rig, &call, "t", SL_TRACES, ONE);
+	end_all(SL_OUTCOME_RETRYABLE, 5 * SL_S);
+	at(&rig, rig.now_ns + 5 * SL_S - 1);
+	assert_int_equal(fake.count, 0);
+	at(&rig, rig.now_ns + 1);
+	assert_int_equal(fake.count, 1);
+	end_all(SL_OUTCOME_DELIVERED, 0);
+	check_books(&rig, "d", 1);
+	tear_down(&rig);
+}
+
+static void test_ends(void **state)
+{
+	static const struct {
+		const char *why, *route, *acknowledge;
+		enum sl_outcome end;
+		uint64_t after_ns; // when it ends
+		const char *counter;
+		enum sl_reason reason;
+		bool settled_at_once;
+	} rows[] = {
+		{"confirmed", "d", "delivered", SL_OUTCOME_DELIVERED, 0, "delivered",
+		 SL_REASON_NONE, false},
+		{"refused for good", "d", "delivered", SL_OUTCOME_REJECTED, 0, "rejected",
+		 SL_REASON_REJECTED, false},
+		{"no time left for another attempt: the sender tries again", "d", "delivered",
+		 SL_OUTCOME_RETRYABLE, 3990 * SL_MS, "returned", SL_REASON_UNDELIVERED, false},
+		{"best effort, refused for good", "{destination: d, required: false}", "delivered",
+		 SL_OUTCOME_REJECTED, 0, "rejected", SL_REASON_NONE, true},
+		{"best effort, out of time", "{destination: d, required: false}", "delivered",
+		 SL_OUTCOME_RETRYABLE, 20 * SL_S, "dropped", SL_REASON_NONE, true},
+		{"acknowledged early, confirmed", "d", "queued", SL_OUTCOME_DELIVERED, 0,
+		 "delivered", SL_REASON_NONE, true},
+		{"acknowledged early, out of time: lost, and said so", "d", "queued",
+		 SL_OUTCOME_RETRYABLE, 20 * SL_S, "lost", SL_REASON_NONE, true},
+		{"acknowledged early, refused for good", "d", "queued", SL_OUTCOME_REJECTED, 0,
+		 "rejected", SL_REASON_NONE, true},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+		char yaml[512], counter[64];
+		struct rig rig;
+		struct call call;
+
+		snprintf(yaml, sizeof(yaml),
+			 "acknowledge: %s\n"
+			 "destinations: {d: {blackhole: {}, retry: {max_elapsed: 20s}}}\n"
+			 "routes: [{to: [%s]}]\n",
+			 rows[i].acknowledge, rows[i].route);
+		begin(&rig, yaml);
+		offer(&rig, &call, "t", SL_TRACES, ONE);
+		if (call.settled != rows[i].settled_at_once)
+			fail_msg("%s: settled %u", rows[i].why, call.settled);
+		assert_int_equal(call.released, 0);
+		at(&rig, rig.now_ns + rows[i].after_ns);
+		end_all(rows[i].end, 0);
+		snprintf(counter, sizeof(counter), "sluice_%s_items", rows[i].counter);
+		if (count(&rig, counter, "d") != 1 || call.request.reason != rows[i].reason)
+			fail_msg("%s: %s %u", rows[i].why, counter, call.request.reason);
+		assert_int_equal(call.settled, 1);
+		assert_int_equal(call.released, 1);
+		check_books(&rig, "d", 1);
+		tear_down(&rig);
+	}
+}
+
+static void test_a_full_driver_is_asked_again(void **state)
+{
+	struct rig rig;
+	struct call call;
+
+	(void)state;
+	begin(&rig, REQUIRED);
+	fake.full = true;
+	offer(&rig, &call, "t", SL_TRACES, ONE);
+	for (unsigned i = 0; i < 10; i++)
+		at(&rig, rig.now_ns + 5 * SL_MS);
+	assert_int_equal(fake.submits, 11);
+	assert_int_equal(count(&rig, "sluice_retried_records", "d"), 0); // no attempt was made
+	fake.full = false;
+	at(&rig, rig.now_ns + 5 * SL_MS);
+	end_all(SL_OUTCOME_DELIVERED, 0);
+	assert_int_equal(call.released, 1);
+	check_books(&rig, "d", 1);
+	tear_down(&rig);
+}
+
+static void test_a_driver_that_stays_full_is_given_up(void **state)
+{
+	struct rig rig;
+	struct call call;
+
+	(void)state;
+	begin(&rig, REQUIRED);
+	fake.full = true;
+	offer(&rig, &call, "t", SL_TRACES, ONE);
+	at(&rig, rig.now_ns + 4 * SL_S);
+	assert_int_equal(call.released, 1);
+	assert_int_equal(call.request.reason, SL_REASON_UNDELIVERED);
+	assert_int_equal(count(&rig, "sluice_returned_items", "d"), 1);
+	check_books(&rig, "d", 1);
+	tear_down(&rig);
+}
+
+static void test_a_destination_that_cannot_be_opened(void **state)
+{
+	struct rig rig;
+	struct call call;
+
+	(void)state;
+	for (int required = 0; required < 2; required++) {
+		memset(&fake, 0, sizeof(fake));
+		fake.closed = true;
+		rig = (struct rig){.driver = &driver, .now_ns = 100 * SL_S};
+		set_up(&rig, required ? REQUIRED : BEST_EFFORT);
+		offer(&rig, &call, "t", SL_TRACES, ONE);
+		assert_int_equal(call.released, 1);
+		assert_int_equal(call.refused, required ? SL_REASON_EGRESS_FULL : SL_REASON_NONE);
+		assert_int_equal(count(&rig, "sluice_dropped_items", "d"), !required);
+		check_books(&rig, "d", !required);
+		at(&rig, rig.now_ns + 500 * SL_MS);
+		assert_int_equal(fake.opens, 1);
+		fake.closed = false; // tried again each second
+		at(&rig, rig.now_ns + 500 * SL_MS);
+		assert_int_equal(fake.opens, 2);
+		offer(&rig, &call, "t", SL_TRACES, ONE);
+		assert_int_equal(call.refused, SL_REASON_NONE);
+		end_all(SL_OUTCOME_DELIVERED, 0);
+		assert_int_equal(count(&rig, "sluice_delivered_items", "d"), 1);
+		tear_down(&rig);
+		assert_int_equal(fake.closes, 1);
+	}
+}
+
+static void test_caps(void **state)
+{
+	static const struct {
+		const char *why, *caps, *tenant;
+		bool taken; // of 100 kB, behind 100 kB of tenant t
+	} rows[] = {
+		{"within both", "pinned_bytes: 1MB", "t", true},
+		{"the destination's", "pinned_bytes: 150kB, tenant_share: 100%", "u", false},
+		{"the tenant's", "pinned_bytes: 300kB, tenant_share: 50%", "t", false},
+		{"another tenant's share is its own", "pinned_bytes: 300kB, tenant_share: 50%", "u",
+		 true},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+		struct rig rig;
+		struct call first, second;
+		char yaml[256];
+
+		snprintf(yaml, sizeof(yaml),
+			 "destinations: {d: {blackhole: {}, %s}}\nroutes: [{to: [d]}]\n",
+			 rows[i].caps);
+		begin(&rig, yaml);
+		offer(&rig, &first, "t", SL_TRACES, ONE);
+		offer(&rig, &second, rows[i].tenant, SL_TRACES, ONE);
+		if ((second.refused == SL_REASON_NONE) != rows[i].taken)
+			fail_msg("%s: %u", rows[i].why, second.refused);
+		assert_int_equal(count(&rig, "sluice_egress_full_parts", "d"), !rows[i].taken);
+		end_all(SL_OUTCOME_DELIVERED, 0);
+		assert_int_equal(first.released + second.released, 2);
+		// What has ended makes room.
+		offer(&rig, &second, rows[i].tenant, SL_TRACES, ONE);
+		assert_int_equal(second.refused, SL_REASON_NONE);
+		end_all(SL_OUTCOME_DELIVERED, 0);
+		check_books(&rig, "d", 2 + rows[i].taken);
+		tear_down(&rig);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_backoff_grows_and_is_jittered),
+		cmocka_unit_test(test_the_upstream_says_when),
+		cmocka_unit_test(test_ends),
+		cmocka_unit_test(test_a_full_driver_is_asked_again),
+		cmocka_unit_test(test_a_driver_that_stays_full_is_given_up),
+		cmocka_unit_test(test_a_destination_that_cannot_be_opened),
+		cmocka_unit_test(test_caps),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
