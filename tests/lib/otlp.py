@@ -98,6 +98,14 @@ def compress(coding, body):
     return body
 
 
+def decompress(coding, body):
+    if coding == "gzip":
+        return gzip.decompress(body)
+    if coding == "zstd":
+        return zstandard.ZstdDecompressor().decompressobj().decompress(body)
+    return body
+
+
 def read_delimited(signal, blob):
     """Varint length, message, again and again."""
     at, found = 0, []

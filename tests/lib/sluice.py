@@ -139,6 +139,20 @@ class Sluice:
             assert count("received") == count("accepted") + count("refused") + in_flight
             assert count("accepted") == (count("sampled_out") + count("dropped_by_rule") +
                                          count("routed"))
+        self.check_destinations()
+
+    def check_destinations(self):
+        """Of each destination and signal: taken = all ends + in flight."""
+        sums, ends = {}, ("delivered", "rejected", "dropped", "returned", "lost")
+        for series, value in self.metrics().items():
+            name, _, labels = series.partition("{")
+            if name == "sluice_taken_items_total":
+                sums.setdefault(labels, [0, 0])[0] += value
+            elif (name == "sluice_destination_in_flight_items" or
+                  name in [f"sluice_{end}_items_total" for end in ends]):
+                sums.setdefault(labels, [0, 0])[1] += value
+        for labels, (taken, ended) in sums.items():
+            assert taken == ended, f"{labels} took {taken}, accounts for {ended}"
 
     def stop(self, check_books=True):
         """SIGTERM: drains and exits 0."""
