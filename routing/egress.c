@@ -251,10 +251,8 @@ static void settle(struct sl_record *record, enum sl_outcome outcome, uint64_t r
 	sl_gauge(&counters->in_flight[record->signal],
 		 counters->in_flight[record->signal] - record->items);
 	sl_gauge(&counters->records[0], egress->records);
-	if (flow->delivery.open_records == 1) {
-		flow->delivery.part->deliveries_open--;
+	if (flow->delivery.open_records == 1)
 		sl_egress_unpin(flow);
-	}
 	sl_record_end(record, outcome, retry_after_ns);
 }
 
@@ -339,11 +337,9 @@ void sl_egress_submit(struct sl_flow *flow)
 {
 	struct sl_egress *egress = flow->egress;
 	struct sl_destination_counters *counters = &egress->meter->counters;
-	struct sl_part *part = flow->delivery.part;
 	struct sl_record *record = flow->records, *next;
 
-	sl_request_hold(part->request, flow->waits);
-	part->deliveries_open++;
+	sl_request_hold(flow->delivery.part->request, flow->waits);
 	egress->records += flow->delivery.open_records;
 	egress->shard->in_flight += flow->delivery.open_records;
 	sl_gauge(&counters->records[0], egress->records);

@@ -14,7 +14,8 @@ struct sl_delivery {
 	bool required;
 	enum sl_outcome worst;
 	uint32_t open_records;
-	uint32_t items; // items it carries, for the books
+	uint32_t items;          // items it carries, for the books
+	uint32_t rejected_items; // of records that were refused for good
 	uint64_t ended_retry_after_ns;
 };
 

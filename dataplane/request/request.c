@@ -55,22 +55,38 @@ bool sl_part_own_keep(struct sl_part *part)
 	return true;
 }
 
+// What a required delivery's end means for its request. Only all of it refused for good is a
+// refusal: a rest that was delivered makes it a partial success (reference items 6 and 8).
+static void end_required(struct sl_delivery *delivery)
+{
+	struct sl_part *part = delivery->part;
+	struct sl_request *request = part->request;
+
+	if (delivery->worst == SL_OUTCOME_RETRYABLE) {
+		sl_request_refuse(request, SL_REASON_UNDELIVERED, delivery->ended_retry_after_ns);
+	} else if (delivery->worst == SL_OUTCOME_REJECTED) {
+		if (delivery->rejected_items >= delivery->items)
+			sl_request_refuse(request, SL_REASON_REJECTED, 0);
+		else if (delivery->rejected_items > part->rejected_items)
+			part->rejected_items = delivery->rejected_items;
+	}
+}
+
 void sl_record_end(struct sl_record *record, enum sl_outcome outcome, uint64_t retry_after_ns)
 {
 	struct sl_delivery *delivery = record->delivery;
-	struct sl_part *part = delivery->part;
-	struct sl_request *request = part->request;
+	const bool required = delivery->required;
 
 	assert(delivery->open_records > 0);
 	if (outcome > delivery->worst)
 		delivery->worst = outcome;
+	if (outcome == SL_OUTCOME_REJECTED)
+		delivery->rejected_items += record->items;
 	if (retry_after_ns > delivery->ended_retry_after_ns)
 		delivery->ended_retry_after_ns = retry_after_ns;
 	if (--delivery->open_records > 0)
 		return;
-	if (delivery->required && delivery->worst == SL_OUTCOME_RETRYABLE)
-		sl_request_refuse(request, SL_REASON_UNDELIVERED, delivery->ended_retry_after_ns);
-	else if (delivery->required && delivery->worst == SL_OUTCOME_REJECTED)
-		sl_request_refuse(request, SL_REASON_REJECTED, 0);
-	sl_request_let_go(request, delivery->required);
+	if (required)
+		end_required(delivery);
+	sl_request_let_go(delivery->part->request, required);
 }

@@ -50,11 +50,12 @@ struct sl_part {
 	struct sl_bytes tenant_name; // lives as long as the tenant's id is in use
 	uint64_t *keep;              // a bit an item; NULL: all of the request's items
 	struct sl_edits edits;
-	uint32_t offered_items;   // its items before any policy
-	uint32_t kept_items;      // still set in `keep`
-	uint32_t routed_items;    // routing: of those kept, how many went to some destination
-	uint32_t deliveries_open; // routing: not yet ended
-	enum sl_reason reason;    // SL_REASON_NONE while kept
+	uint32_t offered_items; // its items before any policy
+	uint32_t kept_items;    // still set in `keep`
+	uint32_t routed_items;  // routing: of those kept, how many went to some destination
+	uint32_t
+		rejected_items; // of those routed, how many a required destination refused for good
+	enum sl_reason reason;  // SL_REASON_NONE while kept
 	uint64_t retry_after_ns;
 	struct sl_charge charge;
 	uint32_t charged_generation; // tenants/: which bucket state was charged

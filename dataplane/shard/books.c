@@ -65,10 +65,14 @@ void sl_books_answered(struct sl_books *books, const struct sl_request *request,
 				 part->offered_items);
 			continue;
 		}
-		sl_count(&counters->accepted_items[signal], part->offered_items);
+		sl_count(&books->refused[signal * SL_REASONS + SL_REASON_REJECTED],
+			 part->rejected_items);
+		sl_count(&counters->accepted_items[signal],
+			 part->offered_items - part->rejected_items);
 		sl_count(&counters->sampled_out_items[signal],
 			 part->offered_items - part->kept_items);
-		sl_count(&counters->routed_items[signal], part->routed_items);
+		sl_count(&counters->routed_items[signal],
+			 part->routed_items - part->rejected_items);
 		sl_count(&counters->dropped_items[signal], part->kept_items - part->routed_items);
 	}
 }

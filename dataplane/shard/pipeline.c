@@ -43,6 +43,10 @@ static void answer(struct sl_request *request)
 	if (request->answered)
 		return;
 	request->answered = true;
+	for (uint16_t i = 0; i < request->part_count; i++)
+		request->rejected_items += request->parts[i].rejected_items;
+	if (request->rejected_items && !request->message.size)
+		request->message = sl_bytes_of(sl_reasons[SL_REASON_REJECTED].help);
 	sl_timer_cancel(&shard->timers, &request->timer);
 	sl_books_answered(&shard->books, request, shard->now_ns);
 	sl_server_answer(shard->server, request, shard->now_ns);

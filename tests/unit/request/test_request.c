@@ -73,14 +73,15 @@ static void a_delivery_ends_with_the_worst_of_its_records(void **state)
 {
 	struct sl_request request;
 	struct sl_part part = {.request = &request};
-	struct sl_delivery delivery = {.part = &part, .required = true, .open_records = 3};
+	struct sl_delivery delivery = {
+		.part = &part, .required = true, .open_records = 3, .items = 3};
 	struct sl_record records[3];
 
 	(void)state;
 	begin(&request);
 	sl_request_hold(&request, true);
 	for (unsigned i = 0; i < 3; i++)
-		records[i] = (struct sl_record){.delivery = &delivery};
+		records[i] = (struct sl_record){.delivery = &delivery, .items = 1};
 	sl_record_end(&records[0], SL_OUTCOME_DELIVERED, 0);
 	sl_record_end(&records[1], SL_OUTCOME_RETRYABLE, 2 * SL_S);
 	assert_int_equal(request.reason, SL_REASON_NONE); // not before its last record
@@ -90,6 +91,40 @@ static void a_delivery_ends_with_the_worst_of_its_records(void **state)
 	assert_int_equal(request.references, 1);
 	sl_request_let_go(&request, true);
 	assert_int_equal(settled_count + released_count, 2);
+}
+
+static const struct {
+	const char *why;
+	uint32_t rejected; // of 10 items, in the second of two records
+	enum sl_reason want;
+	uint32_t want_rejected;
+} partials[] = {
+	{"nothing refused", 0, SL_REASON_NONE, 0},
+	{"a rest was delivered: partial success", 4, SL_REASON_NONE, 4},
+	{"all refused for good", 10, SL_REASON_REJECTED, 0},
+};
+
+static void what_is_refused_for_good_is_counted(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(partials); i++) {
+		struct sl_request request;
+		struct sl_part part = {.request = &request};
+		struct sl_delivery delivery = {
+			.part = &part, .required = true, .open_records = 2, .items = 10};
+		struct sl_record good = {.delivery = &delivery, .items = 10 - partials[i].rejected};
+		struct sl_record bad = {.delivery = &delivery, .items = partials[i].rejected};
+
+		begin(&request);
+		sl_request_hold(&request, true);
+		sl_record_end(&good, SL_OUTCOME_DELIVERED, 0);
+		sl_record_end(&bad,
+			      partials[i].rejected ? SL_OUTCOME_REJECTED : SL_OUTCOME_DELIVERED, 0);
+		if (request.reason != partials[i].want ||
+		    part.rejected_items != partials[i].want_rejected)
+			fail_msg("%s: %s, %u", partials[i].why, sl_reasons[request.reason].name,
+				 part.rejected_items);
+	}
 }
 
 static void best_effort_never_refuses(void **state)
@@ -165,6 +200,7 @@ int main(void)
 		cmocka_unit_test(the_answer_waits_for_required_deliveries_only),
 		cmocka_unit_test(refusals_are_ranked),
 		cmocka_unit_test(a_delivery_ends_with_the_worst_of_its_records),
+		cmocka_unit_test(what_is_refused_for_good_is_counted),
 		cmocka_unit_test(best_effort_never_refuses),
 		cmocka_unit_test(a_keep_set_of_its_own_has_exactly_the_items),
 		cmocka_unit_test(statuses_agree_with_what_clients_retry),
