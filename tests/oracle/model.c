@@ -235,6 +235,7 @@ struct target {
 	uint32_t at; // where the payload begins in the body
 	enum sl_envelope_kind kind;
 	bool item;
+	bool merged; // a metric's member that comes twice: one decoded message, two payloads
 };
 
 static const struct sl_message *child_schema(const struct sl_message *message, uint32_t number)
@@ -249,6 +250,15 @@ static const struct sl_message *schema_of(const struct sl_view *view, uint32_t e
 	return child_schema(at->parent == SL_TOP ? sl_schema_requests[view->signal]
 						 : schema_of(view, at->parent),
 			    at->field);
+}
+
+static bool is_merged(const struct sl_view *view, uint32_t envelope)
+{
+	const struct sl_envelope *self = &view->envelopes[envelope];
+
+	return self->kind == SL_ENVELOPE_POINTS &&
+	       (self[-1].kind == SL_ENVELOPE_POINTS ||
+		(envelope + 1 < view->envelope_count && self[1].kind == SL_ENVELOPE_POINTS));
 }
 
 static struct target pick(struct sl_model *model, struct sl_random *random)
@@ -271,6 +281,7 @@ static struct target pick(struct sl_model *model, struct sl_random *random)
 		target.payload = sl_view_envelope_payload(view, envelope);
 		target.schema = schema_of(view, envelope);
 		target.kind = view->envelopes[envelope].kind;
+		target.merged = is_merged(view, envelope);
 	}
 	target.at = (uint32_t)(target.payload.data - view->body.data);
 	return target;
@@ -395,10 +406,7 @@ static unsigned change(struct sl_model *model, struct sl_edits *list, unsigned e
 		else if (how == SL_MODEL_INSERT && !field->repeated &&
 			 (field->message || field->oneof))
 			how = SL_MODEL_REPLACE;
-		// Points of one metric in two members have one decoded message but two payloads.
-		if (!target.item && target.kind == SL_ENVELOPE_POINTS && how != SL_MODEL_INSERT)
-			continue;
-		if (!target.item && target.kind == SL_ENVELOPE_POINTS && field)
+		if (target.merged)
 			continue;
 		if (how != SL_MODEL_REMOVE)
 			put = random_field(model, field, random);
@@ -525,12 +533,12 @@ const char *sl_model_round(enum sl_signal signal, struct sl_bytes body, unsigned
 
 	sl_arena_init(&arena, memory);
 	if (sl_view_scan(&view, signal, body, &limits, &arena, NULL) != SL_VIEW_OK) {
-		model.problem = "a valid request was refused";
+		counts->refused++;
 		goto done;
 	}
 	model.decoded = decode(&model, requests[signal], sl_schema_requests[signal], body);
 	if (!model.decoded) {
-		model.problem = "protobuf-c refuses what the scan accepts";
+		counts->refused++;
 		goto done;
 	}
 	map(&model);

@@ -20,6 +20,7 @@ struct sl_model {
 struct sl_model_counts {
 	uint64_t rounds, items, kept, removed, replaced, inserted, unknown, in_items, in_envelopes;
 	uint64_t identical, emptied; // rounds in which nothing changed; in which nothing was left
+	uint64_t refused;            // bodies that the scan or protobuf-c refuses: no round
 };
 
 enum sl_model_change {

@@ -81,6 +81,7 @@ static void random_edits(void **state)
 			free(body);
 		}
 		// The rounds were not about nothing.
+		assert_int_equal(counts.refused, 0);
 		assert_int_equal(counts.rounds, ROUNDS);
 		assert_true(counts.items > 3 * ROUNDS);
 		if (!mixes[mix].edits)
