@@ -1,7 +1,8 @@
 // The scan's and protobuf-c's verdicts behind a pipe, for test_scan_oracle.py: requests {u8 signal,
-// u8 odd, u16 zero, u32 size, bytes} are answered by {i32 scan, u32 protobuf-c takes it, u32 items,
-// u32 size, bytes}. With `odd` 255 the bytes are a body, else they are a seed of 8 bytes and the
-// answer carries the random request that was made of it.
+// u8 odd, u16 ask protobuf-c, u32 size, bytes} are answered by {i32 scan, u32 protobuf-c takes it,
+// u32 items, u32 error at, u32 size, bytes}. With `odd` 255 the bytes are a body, else they are a
+// seed of 8 bytes and the answer carries the random request that was made of it. protobuf-c is
+// asked where it is safe to: some bodies make it read where it must not.
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,10 +22,11 @@ static const ProtobufCMessageDescriptor *const requests[SL_SIGNALS] = {
 
 struct answer {
 	int32_t result;
-	uint32_t taken, items, size;
+	uint32_t taken, items, error_at, size;
 };
 
-static bool answer(struct sl_memory *memory, enum sl_signal signal, struct sl_bytes body, bool give)
+static bool answer(struct sl_memory *memory, enum sl_signal signal, struct sl_bytes body, bool ask,
+		   bool give)
 {
 	// Python's decoder stops at 100 messages in each other; an AnyValue's step is two of them.
 	static const struct sl_view_limits limits = {.items_max = 100000, .depth_max = 40};
@@ -39,10 +41,11 @@ static bool answer(struct sl_memory *memory, enum sl_signal signal, struct sl_by
 	if (body.size)
 		memcpy(copy, body.data, body.size);
 	sl_arena_init(&arena, memory);
-	out.result = sl_view_scan(&view, signal, sl_bytes(copy, body.size), &limits, &arena, NULL);
+	out.result = sl_view_scan(&view, signal, sl_bytes(copy, body.size), &limits, &arena,
+				  &out.error_at);
 	out.items = out.result == SL_VIEW_OK ? view.item_count : 0;
 	sl_arena_fini(&arena);
-	decoded = protobuf_c_message_unpack(requests[signal], NULL, body.size, copy);
+	decoded = ask ? protobuf_c_message_unpack(requests[signal], NULL, body.size, copy) : NULL;
 	out.taken = decoded != NULL;
 	if (decoded)
 		protobuf_c_message_free_unpacked(decoded, NULL);
@@ -58,14 +61,14 @@ static bool serve(struct sl_memory *memory, const uint8_t *head, struct sl_bytes
 	uint64_t seed;
 
 	if (head[1] == GIVEN)
-		return answer(memory, head[0], in, false);
+		return answer(memory, head[0], in, head[2], false);
 	if (in.size != sizeof(seed))
 		return false;
 	memcpy(&seed, in.data, sizeof(seed));
 	return answer(memory, head[0],
 		      sl_bytes(scratch,
 			       sl_random_request(scratch, sizeof(scratch), head[0], head[1], seed)),
-		      true);
+		      head[2], true);
 }
 
 int main(void)
