@@ -116,7 +116,7 @@ def suite_conform(log, _):
 
 
 def suite_e2e(log, _):
-    build(log, "release", "sluice")
+    build(log, "release", "sluice", "sluice-load")
     return pytest(log, "e2e", "release", "tests/e2e")
 
 

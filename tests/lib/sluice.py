@@ -14,10 +14,9 @@ import urllib.request
 from lib import ports
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-BINARY = os.environ.get("SLUICE", str(ROOT / "build/dev/sluice"))
+BINARY = os.path.abspath(os.environ.get("SLUICE", ROOT / "build/dev/sluice"))
 SANITIZED = os.environ.get("SLUICE_PRESET", "") in ("asan", "tsan")
 PATIENCE = 30 if SANITIZED else 15
-
 
 
 def digest(secret):
