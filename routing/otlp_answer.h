@@ -1,8 +1,8 @@
 #pragma once
 
-#include "dataplane/http/http.h"
-#include "dataplane/request/request.h"
+#include "dataplane/base/header.h"
 #include "dataplane/request/reason.h"
+#include "dataplane/request/request.h"
 
 // What an OTLP upstream's answer says about a record (reference items 6, 22, 23, 38-41): gathered
 // as it comes, judged at its end.
