@@ -85,6 +85,8 @@ void sl_authority_introduce(struct sl_quota_pool *pool, const struct sl_limits *
 			continue;
 		if (!in_flight && !sl_limit_is_set(&limits->dimensions[i]))
 			continue; // no shard touches the tokens of a rate without a limit
+		if (!in_flight && pool->leases)
+			continue; // the fleet grants
 		pool->filled_once |= 1u << i;
 		__atomic_store_n(&pool->tokens[i], limits->dimensions[i].burst, __ATOMIC_RELAXED);
 		if (in_flight)
@@ -104,7 +106,7 @@ void sl_authority_adopt(struct sl_authority *authority, struct sl_quota_pool *po
 			sl_quota_pool_return(pool, i, limits->dimensions[i].burst - *applied);
 		*applied = limits->dimensions[i].burst;
 	}
-	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++)
+	for (unsigned i = 0; i < SL_DIMENSION_RATES && !pool->leases; i++)
 		if (sl_limit_is_set(&limits->dimensions[i]))
 			full &= sl_quota_pool_level(pool, i) == limits->dimensions[i].burst;
 	if (!full)

@@ -5,7 +5,8 @@ int64_t sl_quota_pool_draw(struct sl_quota_pool *pool, enum sl_dimension dimensi
 			   uint32_t share_shift, int64_t *missing)
 {
 	int64_t *tokens = &pool->tokens[dimension];
-	const int64_t need = sl_limit_need(limit, cost);
+	const bool fleet = dimension < SL_DIMENSION_RATES && sl_quota_pool_leases(pool);
+	const int64_t need = fleet ? cost : sl_limit_need(limit, cost);
 	int64_t level = __atomic_load_n(tokens, __ATOMIC_RELAXED);
 	int64_t take;
 

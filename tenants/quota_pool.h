@@ -2,6 +2,8 @@
 
 #include "tenants/limits.h"
 
+struct sl_quota_lease;
+
 // The tokens of one tenant in this instance, for each dimension one number that all shards share.
 // The authority's grants go in; shards draw chunks with one atomic operation and return what they
 // did not spend. A negative number is debt: spent already, and paid by the next grants.
@@ -11,6 +13,9 @@
 //
 // A full pool costs nobody anything: it sleeps, until a draw puts it on the authority's list.
 //
+// In a fleet the grants come from Redis, a little at a time, and a pool has leases beside it
+// (quota_lease.h).
+//
 // Threading: `tokens` and `awake` are atomic; the rest belongs to the control thread.
 // Memory: 192 bytes a tenant, never freed or moved while the process' registry lives.
 struct sl_quota_pool {
@@ -18,6 +23,7 @@ struct sl_quota_pool {
 	struct sl_quota_pool *next;    // in the list of the woken, or of those awake
 	uint32_t awake;                // on a list
 	uint32_t tenant;
+	struct sl_quota_lease *leases; // by dimension; NULL: no fleet. Never changes
 	// writer: the control thread
 	uint32_t filled_once; // bits: dimensions that have had their first burst
 	uint64_t filled_ns;   // up to when time was turned into tokens
@@ -36,10 +42,18 @@ struct sl_quota_woken {
 // Draws for a request that lacks tokens: its shard has `own` of the `cost`. Takes what is missing
 // and up to `extra` more (never more than a share of 1 / 2^share_shift of the pool), or nothing.
 //
+// In a fleet all of the cost must be there: going into debt is borrowing, which has bounds of its
+// own.
+//
 // Returns what was taken, >= 0, or -1: refused, with the tokens missing in `*missing`.
 int64_t sl_quota_pool_draw(struct sl_quota_pool *pool, enum sl_dimension dimension,
 			   const struct sl_limit *limit, int64_t own, int64_t cost, int64_t extra,
 			   uint32_t share_shift, int64_t *missing);
+
+SL_INLINE struct sl_quota_lease *sl_quota_pool_leases(const struct sl_quota_pool *pool)
+{
+	return pool->leases;
+}
 
 SL_INLINE int64_t sl_quota_pool_level(const struct sl_quota_pool *pool, enum sl_dimension dimension)
 {

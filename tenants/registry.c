@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "dataplane/base/hash.h"
+#include "tenants/quota_lease.h"
 
 // Names are kept in large pieces: a malloc each would cost more than the name.
 #define TEXT_BYTES (64 * 1024)
@@ -49,8 +50,10 @@ void sl_registry_put(struct sl_registry *registry)
 		next = text->next;
 		free(text);
 	}
-	for (uint32_t i = 0; i * SL_REGISTRY_BLOCK < registry->count; i++)
+	for (uint32_t i = 0; i * SL_REGISTRY_BLOCK < registry->count; i++) {
+		free(registry->pools[i]->leases);
 		free(registry->pools[i]);
+	}
 	free(registry->pools);
 	free(registry->names);
 	free(registry->index);
@@ -116,6 +119,22 @@ static const uint8_t *keep_text(struct sl_registry *registry, struct sl_bytes na
 	return kept;
 }
 
+// The leases of a block of pools, one block too.
+static int make_leases(struct sl_quota_pool *pools)
+{
+	const size_t count = SL_REGISTRY_BLOCK * SL_DIMENSION_RATES;
+	struct sl_quota_lease *leases = aligned_alloc(SL_CACHE_LINE, count * sizeof(*leases));
+
+	if (!leases)
+		return -ENOMEM;
+	memset(leases, 0, count * sizeof(*leases));
+	for (uint32_t i = 0; i < count; i++)
+		leases[i].thin = UINT32_MAX;
+	for (uint32_t i = 0; i < SL_REGISTRY_BLOCK; i++)
+		pools[i].leases = &leases[i * SL_DIMENSION_RATES];
+	return 0;
+}
+
 static int make_pool(struct sl_registry *registry, uint32_t tenant)
 {
 	struct sl_quota_pool **block = &registry->pools[tenant / SL_REGISTRY_BLOCK];
@@ -125,6 +144,10 @@ static int make_pool(struct sl_registry *registry, uint32_t tenant)
 		if (!*block)
 			return -ENOMEM;
 		memset(*block, 0, SL_REGISTRY_BLOCK * sizeof(**block));
+		if (registry->fleet && make_leases(*block)) {
+			free(*block);
+			return -ENOMEM;
+		}
 	}
 	(*block)[tenant % SL_REGISTRY_BLOCK].tenant = tenant;
 	return 0;

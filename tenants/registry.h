@@ -15,6 +15,7 @@ struct sl_registry {
 	struct sl_authority authority;
 	uint64_t generation; // the last snapshot's
 	uint64_t adopted;    // whose limits the authority has taken over
+	bool fleet; // quotas hold for many instances: pools have leases; set before the first add
 	uint32_t references;
 	uint32_t count;
 	uint32_t *index; // name's hash -> id + 1; 0: free

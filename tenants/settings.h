@@ -82,6 +82,9 @@ struct sl_tenants_config {
 
 struct sl_quotas_config {
 	uint32_t mode;
+	struct sl_list redis;   // const char *: URLs; empty: each instance by itself
+	uint32_t without_redis; // enum sl_fleet_without
+	uint64_t instances;     // that there are, until Redis has told; 0: not known
 };
 
 // What the module's rows fill.

@@ -1,5 +1,7 @@
 #include "tenants/shard.h"
 
+#include "tenants/quota_lease.h"
+
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -9,6 +11,8 @@
 // What shards hold unspent: together two ticks' worth of the rate, or 1/8 of a limit in flight.
 #define LEASE_S               0.02
 #define LEASE_IN_FLIGHT_SHIFT 3
+// How long a shard sums up what it refused before it tells.
+#define UNMET_NS SL_MS
 // What is in flight ends when it ends; nobody knows when.
 #define IN_FLIGHT_WAIT_NS (100 * SL_MS)
 #define WAIT_MIN_NS       SL_MS
@@ -39,6 +43,8 @@ static void drop_slot(struct sl_tenants_shard *self, struct sl_tenants_slot *slo
 	if (slot->refused)
 		__atomic_fetch_add(&slot->pool->refused_requests, slot->refused, __ATOMIC_RELAXED);
 	slot->refused = 0;
+	memset(slot->unmet, 0, sizeof(slot->unmet));
+	memset(slot->last, 0, sizeof(slot->last));
 	slot->pool = NULL;
 	self->slot_of[slot->tenant] = 0;
 }
@@ -180,6 +186,39 @@ static uint64_t wait_for(struct sl_tenants_shard *self, const struct sl_limit *l
 	return wait_ns + sl_random_below(&self->random, wait_ns / 5 + 1);
 }
 
+static void tell_unmet(const struct sl_tenants_shard *self, struct sl_tenants_slot *slot,
+		       struct sl_quota_lease *leases, unsigned dimension, int64_t cost)
+{
+	slot->unmet[dimension] += cost;
+	if (self->now_ns < slot->told_ns + UNMET_NS)
+		return;
+	slot->told_ns = self->now_ns;
+	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++) {
+		if (slot->unmet[i])
+			__atomic_fetch_add(&leases[i].refused, slot->unmet[i], __ATOMIC_RELAXED);
+		slot->unmet[i] = 0;
+	}
+}
+
+// The pool is short and the fleet has granted no more yet. What is refused here is demand all the
+// same, told to the lease now and then: it decides this instance's share.
+static int64_t borrow(struct sl_tenants_shard *self, struct sl_tenants_slot *slot, unsigned i,
+		      int64_t own, int64_t cost)
+{
+	struct sl_quota_lease *leases = sl_quota_pool_leases(slot->pool);
+	const bool lent = sl_quota_lease_borrow(slot->pool, i, &slot->limits->dimensions[i],
+						cost - own, self->now_ns,
+						(uint32_t)sl_random_next(&self->random));
+
+	sl_quota_lease_saw(&leases[i], cost);
+	sl_quota_pool_wake(slot->pool, &self->tenants->registry->authority.woken);
+	if (lent)
+		return cost - own;
+	slot->last[i] = cost;
+	tell_unmet(self, slot, leases, i, cost);
+	return -1;
+}
+
 // Spends from the chunk, filling it from the pool first when it is short. 0, or the wait in ns.
 static __attribute__((noinline)) uint64_t spend_slowly(struct sl_tenants_shard *self,
 						       struct sl_tenants_slot *slot, unsigned i,
@@ -194,6 +233,12 @@ static __attribute__((noinline)) uint64_t spend_slowly(struct sl_tenants_shard *
 	}
 	took = sl_quota_pool_draw(slot->pool, i, limit, *own, cost, chunk_max(self, limit),
 				  1 + self->shard_shift, &missing);
+	if (i < SL_DIMENSION_RATES && sl_quota_pool_leases(slot->pool)) {
+		if (took < 0)
+			took = borrow(self, slot, i, *own, cost);
+		else
+			sl_quota_lease_saw(&sl_quota_pool_leases(slot->pool)[i], cost);
+	}
 	if (took < 0)
 		return wait_for(self, limit, missing);
 	sl_count(&self->counters.draws[0], 1);
@@ -373,8 +418,17 @@ enum sl_reason sl_tenants_admit_head(struct sl_tenants_shard *self, sl_tenant_id
 				      sl_quota_pool_level(slot->pool, dimension);
 		const int64_t need = sl_limit_need(limit, least[i].cost);
 
+		struct sl_quota_lease *leases = sl_quota_pool_leases(slot->pool);
+
 		if (level >= need)
 			continue;
+		if (leases &&
+		    sl_quota_lease_open(&leases[dimension], limit, least[i].cost, self->now_ns))
+			continue;
+		// What the body would have cost is not known: as much as the last one.
+		if (leases)
+			tell_unmet(self, slot, leases, dimension,
+				   SL_MAX(least[i].cost, slot->last[dimension]));
 		*retry_after_ns = wait_for(self, limit, need - level);
 		return refuse(self, slot, dimension, SL_REASON_QUOTA_EXCEEDED);
 	}
@@ -423,9 +477,12 @@ void sl_tenants_give_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenan
 // --- the control thread --------------------------------------------------------------------------
 
 // Pools of the new snapshot take over its limits; those whose level does not fit wake.
-static void adopt(const struct sl_tenants *tenants)
+void sl_tenants_adopt(const struct sl_tenants *tenants)
 {
 	struct sl_registry *registry = tenants->registry;
+
+	if (registry->adopted == tenants->generation)
+		return;
 
 	for (uint32_t i = 0; i < tenants->entry_count; i++) {
 		const struct sl_tenant_entry *entry = &tenants->entries[i];
@@ -442,8 +499,7 @@ void sl_tenants_tick(struct sl_tenants *tenants, uint64_t now_ns)
 	struct sl_authority *authority = &registry->authority;
 	struct sl_quota_pool **at = &authority->awake;
 
-	if (registry->adopted != tenants->generation)
-		adopt(tenants);
+	sl_tenants_adopt(tenants);
 	sl_authority_begin(authority, now_ns);
 	while (*at) {
 		struct sl_quota_pool *pool = *at, *next = pool->next;

@@ -37,6 +37,9 @@ struct sl_tenants_slot {
 	sl_tenant_id tenant;
 	uint32_t refused; // not yet told to the pool
 	uint32_t stamp;   // the call that touched it last
+	uint64_t told_ns; // when the fleet's leases last heard of `unmet`
+	int64_t unmet[SL_DIMENSION_RATES];
+	int64_t last[SL_DIMENSION_RATES]; // cost of a request that was refused
 };
 
 struct sl_tenants_shard {

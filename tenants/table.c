@@ -505,6 +505,8 @@ struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *confi
 	if (!error) {
 		tenants->registry = before ? before->registry : sl_registry_create();
 		error = tenants->registry ? 0 : -ENOMEM;
+		if (!error && !before)
+			tenants->registry->fleet = config->quotas.redis.count > 0;
 	}
 	if (!error) {
 		if (before)

@@ -1,0 +1,139 @@
+#include "tests/sim/fleet/bucket.h"
+
+#include <math.h>
+
+static double get(const uint8_t **at)
+{
+	uint64_t bits;
+	double value;
+
+	memcpy(&bits, *at, 8);
+	bits = __builtin_bswap64(bits);
+	memcpy(&value, &bits, 8);
+	*at += 8;
+	return value;
+}
+
+static uint8_t *put(uint8_t *out, double value)
+{
+	uint64_t bits;
+
+	memcpy(&bits, &value, 8);
+	bits = __builtin_bswap64(bits);
+	memcpy(out, &bits, 8);
+	return out + 8;
+}
+
+static uint8_t *put_u16(uint8_t *out, uint32_t value)
+{
+	out[0] = (uint8_t)(value >> 8);
+	out[1] = (uint8_t)value;
+	return out + 2;
+}
+
+static struct bucket_instance *instance_of(struct buckets *buckets, const uint8_t *name)
+{
+	for (uint32_t i = 0; i < buckets->instance_count; i++)
+		if (memcmp(buckets->instances[i].name, name, SL_FLEET_INSTANCE) == 0)
+			return &buckets->instances[i];
+	assert(buckets->instance_count < SL_COUNT_OF(buckets->instances));
+
+	struct bucket_instance *instance = &buckets->instances[buckets->instance_count++];
+
+	*instance = (struct bucket_instance){.alive = -1e18};
+	memcpy(instance->name, name, SL_FLEET_INSTANCE);
+	return instance;
+}
+
+static struct bucket *bucket_of(struct buckets *buckets, struct sl_bytes field, double now)
+{
+	for (uint32_t i = 0; i < buckets->count; i++) {
+		struct bucket *bucket = &buckets->buckets[i];
+
+		if (sl_bytes_equal(sl_bytes(bucket->field, bucket->field_bytes), field))
+			return bucket;
+	}
+	assert(buckets->count < BUCKETS_MAX);
+
+	struct bucket *bucket = &buckets->buckets[buckets->count++];
+
+	*bucket = (struct bucket){.field_bytes = field.size, .tat = now, .seen = now};
+	memcpy(bucket->field, field.data, field.size);
+	return bucket;
+}
+
+static uint8_t *update(struct bucket *bucket, const struct sl_fleet_ask *ask, double now,
+		       uint8_t *out)
+{
+	const double us = 1000000 / ask->per_s, full = ask->burst * us;
+	double tat = fmax(bucket->tat, now), room, granted;
+
+	if (ask->floor_s < 0)
+		tat += ceil(ask->owed * us);
+	else
+		tat = fmax(fmax(tat, fmin(tat + ceil(ask->owed * us), now + ceil(full))),
+			   now + ceil(ask->floor_s * 1000000));
+	tat = fmin(fmax(tat - floor(ask->give * us), now), now + 39000000000000);
+	bucket->demand = fmax(
+		fmax(bucket->demand * exp(fmin(0, (bucket->seen - now) / 2000000)) + ask->more,
+		     ask->rate),
+		0);
+	room = (full - (tat - now)) / us;
+	granted = floor(fmax(0, fmin(ask->want, room)));
+	tat += ceil(granted * us);
+	room = (full - (tat - now)) / us;
+	bucket->tat = tat;
+	bucket->seen = now;
+	out = put(put(put(out, granted), room), bucket->demand);
+	if (tat <= now && bucket->demand * 10000 <= ask->per_s)
+		bucket->demand = bucket->tat = 0;
+	return out;
+}
+
+size_t buckets_call(struct buckets *buckets, struct sl_bytes argument, double now_us, uint8_t *out)
+{
+	const uint8_t *at = argument.data + 1, *name = at;
+	struct bucket_instance *me;
+	uint32_t count, alive = 0;
+	bool beat;
+	double id;
+	uint8_t *to = out;
+
+	if (argument.size < 28 || argument.data[0] != 1)
+		return 0;
+	at += SL_FLEET_INSTANCE;
+	id = get(&at);
+	beat = *at++;
+	count = (uint32_t)(at[0] << 8 | at[1]);
+	at += 2;
+	me = instance_of(buckets, name);
+	if (beat && id > me->last)
+		me->alive = now_us;
+	for (uint32_t i = 0; beat && i < buckets->instance_count; i++)
+		alive += buckets->instances[i].alive >= now_us - 3000000;
+	*to++ = id <= me->last ? SL_FLEET_DUPLICATE : SL_FLEET_DONE;
+	to = put_u16(put_u16(put(put(to, id), now_us), id <= me->last ? 0 : alive), 0);
+	if (id <= me->last)
+		return (size_t)(put_u16(to, 0) - out);
+	me->last = id;
+	to = put_u16(to, count);
+	for (uint32_t i = 0; i < count; i++) {
+		const struct sl_bytes field = {at + 1, *at};
+		struct sl_fleet_ask ask;
+
+		at += 1 + field.size;
+		ask = (struct sl_fleet_ask){0};
+		ask.owed = get(&at);
+		ask.give = get(&at);
+		ask.want = get(&at);
+		ask.rate = get(&at);
+		ask.more = get(&at);
+		ask.floor_s = get(&at);
+		ask.per_s = get(&at);
+		ask.burst = get(&at);
+		to = update(bucket_of(buckets, field, now_us), &ask, now_us, to);
+		buckets->updates++;
+	}
+	assert(at == argument.data + argument.size);
+	return (size_t)(to - out);
+}
