@@ -204,7 +204,7 @@ void sl_fleet_link_connected(struct sl_fleet_link *link, uint64_t now_ns)
 		sl_fleet_link_failed(link, "no memory", now_ns);
 		return;
 	}
-	redisReaderSetPrivdata(link->reader, &link->reply);
+	link->reader->privdata = &link->reply;
 	link->beat_ns = 0;
 	if (link->password) {
 		const char *words[] = {"AUTH", link->user, link->password};
