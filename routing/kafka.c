@@ -171,6 +171,9 @@ static enum sl_reason submit(void *state, struct sl_record *record)
 	} while (handle != __atomic_load_n(&producer->handle, __ATOMIC_SEQ_CST));
 	record->driver_data = side;
 	code = produce(side, handle, record);
+	// The code of a fatal error is that of its cause.
+	if (SL_UNLIKELY(code) && rd_kafka_fatal_error(handle, NULL, 0))
+		code = RD_KAFKA_RESP_ERR__FATAL;
 	__atomic_store_n(&side->using, NULL, __ATOMIC_RELEASE);
 	if (code == RD_KAFKA_RESP_ERR_NO_ERROR) {
 		side->in_flight++;

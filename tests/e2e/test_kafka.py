@@ -97,8 +97,16 @@ def test_large_requests_are_split_not_dropped(start, broker):
 
 
 def test_unknown_topic_is_an_error_not_a_loss(start, broker):
+    """Refused for good while the sender waits; the topic is found once somebody has made it."""
     sluice = start(config=config(broker, "no-such-topic"))
-    assert send(sluice, "traces", otlp.request("traces", 1)) != 0
+    assert send(sluice, "traces", otlp.request("traces", 1)) == 3
+    assert sluice.metric("sluice_rejected_items_total", destination="main") == 1
+    began = time.monotonic()
+    assert send(sluice, "traces", otlp.request("traces", 1)) == 3
+    assert time.monotonic() - began < 2
+    broker.create("no-such-topic")
+    wait_for("the new topic", lambda: send(sluice, "traces", otlp.request("traces", 1)) == 0)
+    assert len(broker.read("no-such-topic")) == 1
 
 
 @pytest.mark.shards

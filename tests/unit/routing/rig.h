@@ -29,7 +29,8 @@ struct rig {
 	struct sl_routing_shard *shard;
 	struct sl_batch batch;
 	const struct sl_driver *driver; // in place of the first destination's; NULL: its own
-	uint64_t now_ns;                // 0: the real clock
+	bool check_only;
+	uint64_t now_ns; // 0: the real clock
 };
 
 struct call {
@@ -59,7 +60,9 @@ static const struct sl_request_owner owner = {settled, released};
 static inline struct sl_routing *build(struct rig *rig, unsigned index, const char *yaml)
 {
 	struct sl_snapshot before = {.parts[SL_MODULE_ROUTING] = rig->routing[0]};
-	const struct sl_build with = {.before = index ? &before : NULL, .errors = rig->errors};
+	const struct sl_build with = {.before = index ? &before : NULL,
+				      .errors = rig->errors,
+				      .check_only = rig->check_only};
 
 	if (sl_settings_load_text(&sl_routing_settings, "test.yaml", yaml, strlen(yaml),
 				  &rig->loaded[index], rig->errors) < 0)
