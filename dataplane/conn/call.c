@@ -127,6 +127,7 @@ void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_re
 
 	assert(!call->answered);
 	call->answered = true;
+	call->progress_ns = session->server->now_ns;
 	if (sl_reasons[reason].retry && retry_after_ns == 0)
 		retry_after_ns = RETRY_PRESET_NS;
 	if (grpc)
@@ -140,7 +141,9 @@ void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_re
 		headers[response.header_count++] = codings;
 	if (call->cors)
 		headers[response.header_count++] = cors;
-	response.close = session->server->draining || session->going_away;
+	// Of a body that came too slowly nobody waits for the rest.
+	response.close = session->server->draining || session->going_away ||
+			 reason == SL_REASON_TOO_SLOW;
 	sl_conn_count_request(session->server->counters, call->protocol, grpc,
 			      grpc ? response.grpc_status : response.status);
 	sl_http_stream_respond(call->stream, &response);
@@ -453,6 +456,13 @@ static void on_gone(void *owner, struct sl_http_stream *stream, bool complete)
 	if (!call)
 		return;
 	request = call->request;
+	if (!call->answered) {
+		const bool grpc = call->protocol == SL_PROTOCOL_GRPC;
+		const struct sl_reason_row *row = &sl_reasons[SL_REASON_ABANDONED];
+
+		sl_conn_count_request(session->server->counters, call->protocol, grpc,
+				      grpc ? row->grpc : row->http);
+	}
 	if (request) {
 		const bool with_shard = call->with_shard;
 
@@ -481,6 +491,13 @@ void sl_call_check_progress(struct sl_call *call)
 	const uint64_t now_ns = server->now_ns;
 	const uint64_t age_ns = now_ns - call->began_ns;
 
+	// HTTP/2: an answer that no window lets out is held only so long (RFC 9113, section 10.5).
+	if (call->answered && session->http2 && !session->in_flight &&
+	    now_ns - call->progress_ns > limits->body_timeout_ns) {
+		sl_http_stream_reset(call->stream, CANCEL);
+		sl_session_mark(session);
+		return;
+	}
 	if (!call->request || call->with_shard)
 		return;
 	if (now_ns >= call->deadline_ns) {

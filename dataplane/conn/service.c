@@ -104,7 +104,9 @@ static const struct sl_label label_code = {.name = "code", .values = code_names,
 
 const struct sl_metric_row sl_conn_counter_rows[] = {
 	{.name = "sluice_requests",
-	 .help = "Export calls answered, by protocol and status code (gRPC's name, HTTP's number).",
+	 .help = "Export calls, by protocol and status code (gRPC's name, HTTP's number); "
+		 "CANCELLED "
+		 "and 499: ended by the client before the answer.",
 	 .kind = SL_METRIC_COUNTER,
 	 .offset = offsetof(struct sl_conn_counters, requests),
 	 .count = SL_PROTOCOLS * SL_CODES,

@@ -42,9 +42,8 @@ static void feed_http(struct sl_session *session, struct sl_bytes bytes)
 		session->ending = true;
 	}
 	sl_session_mark(session);
-	// Bytes without an open call are a head that has not ended; on HTTP/2 they may be a PING,
-	// so there only the idle timeout speaks.
-	if (session->open_calls || session->http2)
+	// A whole head has set it to zero: what is left belongs to the next one.
+	if (!sl_http_server_in_head(session->http))
 		session->partial_since_ns = 0;
 	else if (!session->partial_since_ns)
 		session->partial_since_ns = server->now_ns;
@@ -84,6 +83,17 @@ static void plain_bytes(void *user, struct sl_bytes bytes)
 		feed_plain(session, bytes);
 }
 
+// The peer sends no more. On HTTP/1 it may wait for the answers to what came whole (RFC 9112,
+// section 9.6); HTTP/2 cannot live without both directions.
+static void peer_ended(struct sl_session *session)
+{
+	if (session->http && !session->http2)
+		session->peer_ended = true;
+	else
+		session->ending = true;
+	sl_session_mark(session);
+}
+
 static void feed_tls(struct sl_session *session, struct sl_bytes bytes)
 {
 	const enum sl_tls_result result = sl_tls_feed(session->tls, bytes, plain_bytes, session);
@@ -92,7 +102,7 @@ static void feed_tls(struct sl_session *session, struct sl_bytes bytes)
 		sl_count(&session->server->counters->tls_failures[0], 1);
 		session->ending = true;
 	} else if (result == SL_TLS_CLOSED) {
-		session->ending = true;
+		peer_ended(session);
 	}
 	sl_session_mark(session);
 }
@@ -135,6 +145,15 @@ static void sent(struct sl_conn *conn, uint64_t now_ns)
 	sl_session_mark(session);
 }
 
+static void ended(struct sl_conn *conn, uint64_t now_ns)
+{
+	struct sl_session *session = (struct sl_session *)conn;
+
+	session->server->now_ns = now_ns;
+	if (!session->closing)
+		peer_ended(session);
+}
+
 static void closed(struct sl_conn *conn, enum sl_close why, int error)
 {
 	struct sl_session *session = (struct sl_session *)conn;
@@ -152,6 +171,7 @@ static void closed(struct sl_conn *conn, enum sl_close why, int error)
 const struct sl_io_upcalls sl_session_upcalls = {
 	.received = received,
 	.sent = sent,
+	.ended = ended,
 	.closed = closed,
 };
 
@@ -178,6 +198,16 @@ static size_t pull_tls(struct sl_session *session, struct iovec *pieces)
 		return 0;
 	pieces[0] = (struct iovec){(void *)cipher.data, cipher.size};
 	return 1;
+}
+
+// Whether some call still has an answer to come. Those whose requests are not whole never will.
+static bool is_awaited(const struct sl_session *session)
+{
+	for (const struct sl_call *call = session->calls; call; call = call->next) {
+		if (call->with_shard && !call->answered)
+			return true;
+	}
+	return false;
 }
 
 // One write a turn: what did not fit is told by sent(), and flushed in a later turn.
@@ -210,6 +240,7 @@ void sl_session_flush(struct sl_session *session)
 		sl_session_mark(session);
 		return;
 	}
-	if (session->ending || (session->http && sl_http_server_is_done(session->http)))
+	if (session->ending || (session->http && sl_http_server_is_done(session->http)) ||
+	    (session->peer_ended && !is_awaited(session)))
 		sl_session_close(session, LINGER_NS);
 }

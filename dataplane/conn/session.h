@@ -40,10 +40,11 @@ struct sl_session {
 	bool dirty, in_flight; // in_flight: pieces given to io are not all sent
 	bool closing;          // sl_io_close was called
 	bool ending;           // send what is left, then close
+	bool peer_ended;       // HTTP/1: it sends no more, and may still read its answers
 	bool going_away, final_sent, http2;
 	uint64_t opened_ns;
 	uint64_t quiet_since_ns;   // when the last call ended, or the session began
-	uint64_t partial_since_ns; // bytes of a head (or a handshake) came and no call: 0 none
+	uint64_t partial_since_ns; // part of a head, or of a handshake, came; 0: none
 	uint64_t writing_since_ns; // while in_flight
 	uint64_t age_at_ns;        // GOAWAY then; 0: never
 	uint64_t unread_bytes;     // reserved for bodies that have not arrived
@@ -62,7 +63,7 @@ struct sl_call {
 	bool with_shard;  // ready() was called: the request is the shard's
 	bool answered;
 	bool cors;
-	uint64_t began_ns, progress_ns; // body: first and last bytes
+	uint64_t began_ns, progress_ns; // body: first and last bytes; then: the answer
 	uint64_t deadline_ns;           // grpc-timeout; UINT64_MAX: none
 	uint64_t body_bytes;            // so far, as received
 	size_t reserved;                // part of session->unread_bytes

@@ -73,6 +73,11 @@ bool sl_http_server_is_done(const struct sl_http_server *server)
 	return server->ops->is_done(server);
 }
 
+bool sl_http_server_in_head(const struct sl_http_server *server)
+{
+	return server->ops->in_head(server);
+}
+
 uint32_t sl_http_server_open_streams(const struct sl_http_server *server)
 {
 	return server->open_streams;

@@ -16,7 +16,8 @@ struct stream {
 	bool told;  // head() was called: gone() is owed
 	bool whole; // its request has ended
 	bool answered, reset, flying;
-	bool close; // after the answer
+	bool refused; // answered by us: the caller's words have no effect
+	bool close;   // after the answer
 	bool keep_alive, http10, is_head;
 	bool wants_continue; // the client waits and the caller has said yes
 	bool awaits;         // the client waits for "100 Continue"
@@ -126,7 +127,7 @@ static void respond(struct sl_http_stream *base, const struct sl_http_response *
 	struct server *server = (struct server *)base->server;
 	const bool bodyless = response->status == 204 || response->status == 304;
 
-	if (stream->reset)
+	if (stream->reset || stream->refused)
 		return;
 	assert(!stream->answered && !response->grpc);
 	stream->answered = true;
@@ -176,6 +177,7 @@ static int refuse(struct server *server, uint16_t status)
 		if (stream->answered)
 			return 0;
 		respond(&stream->base, &response);
+		stream->refused = true;
 		return stream == server->first ? -1 : 0;
 	}
 	stream = stream_new(server);
@@ -337,6 +339,14 @@ static bool is_done(const struct sl_http_server *base)
 	return server->finished || (server->first && server->first->reset);
 }
 
+static bool in_head(const struct sl_http_server *base)
+{
+	const struct server *server = (const struct server *)base;
+
+	return !server->closed && server->reader.state == SL_HTTP1_IN_HEAD &&
+	       (server->reader.head.size || server->reader.blank);
+}
+
 // All of a body of known length must come before anything else does.
 static size_t outstanding(const struct sl_http_server *base)
 {
@@ -412,6 +422,7 @@ static const struct sl_http_server_ops ops = {
 	.pulled = pulled,
 	.wants_pull = wants_pull,
 	.is_done = is_done,
+	.in_head = in_head,
 	.outstanding = outstanding,
 	.goaway = goaway,
 	.goaway_final = goaway_final,

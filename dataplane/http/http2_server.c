@@ -466,6 +466,11 @@ static bool is_done(const struct sl_http_server *base)
 		!nghttp2_session_want_read(server->session));
 }
 
+static bool in_head(const struct sl_http_server *base)
+{
+	return ((const struct sl_http2_server *)base)->block != NULL;
+}
+
 // The next event that matters is the end of some body: at least the shortest rest must come before
 // it. A body of unknown length, or many at once: unknown.
 static size_t outstanding(const struct sl_http_server *base)
@@ -560,6 +565,7 @@ static const struct sl_http_server_ops ops = {
 	.pulled = pulled,
 	.wants_pull = wants_pull,
 	.is_done = is_done,
+	.in_head = in_head,
 	.outstanding = outstanding,
 	.goaway = goaway,
 	.goaway_final = goaway_final,

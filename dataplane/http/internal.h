@@ -79,6 +79,7 @@ struct sl_http_server_ops {
 	void (*pulled)(struct sl_http_server *server);
 	bool (*wants_pull)(const struct sl_http_server *server);
 	bool (*is_done)(const struct sl_http_server *server);
+	bool (*in_head)(const struct sl_http_server *server);
 	size_t (*outstanding)(const struct sl_http_server *server);
 	void (*goaway)(struct sl_http_server *server, const char *debug);
 	void (*goaway_final)(struct sl_http_server *server);
