@@ -322,9 +322,10 @@ uint64_t sl_egress_now_ns(const struct sl_record *record)
 void sl_egress_partial(const struct sl_record *record, uint64_t rejected_items)
 {
 	const struct sl_egress *egress = record->destination;
+	const uint32_t items = (uint32_t)SL_MIN(rejected_items, (uint64_t)record->items);
 
-	sl_count(&egress->meter->counters.partial[record->signal],
-		 SL_MIN(rejected_items, (uint64_t)record->items));
+	sl_count(&egress->meter->counters.partial[record->signal], items);
+	record->delivery->rejected_items += items;
 }
 
 static void offer(struct sl_egress *egress, struct sl_record *record)

@@ -139,5 +139,5 @@ void sl_egress_unpin(struct sl_flow *flow);
 void sl_egress_submit(struct sl_flow *flow);
 // The shard's time, for drivers.
 uint64_t sl_egress_now_ns(const struct sl_record *record);
-// A destination took a record but for so many items.
+// A destination took a record but for so many items: its sender, where it waits, is told so.
 void sl_egress_partial(const struct sl_record *record, uint64_t rejected_items);

@@ -15,7 +15,7 @@ struct sl_delivery {
 	enum sl_outcome worst;
 	uint32_t open_records;
 	uint32_t items;          // items it carries, for the books
-	uint32_t rejected_items; // of records that were refused for good
+	uint32_t rejected_items; // of records refused for good, or by a partial success
 	uint64_t ended_retry_after_ns;
 };
 

@@ -62,14 +62,13 @@ static void end_required(struct sl_delivery *delivery)
 	struct sl_part *part = delivery->part;
 	struct sl_request *request = part->request;
 
-	if (delivery->worst == SL_OUTCOME_RETRYABLE) {
+	if (delivery->worst == SL_OUTCOME_RETRYABLE)
 		sl_request_refuse(request, SL_REASON_UNDELIVERED, delivery->ended_retry_after_ns);
-	} else if (delivery->worst == SL_OUTCOME_REJECTED) {
-		if (delivery->rejected_items >= delivery->items)
-			sl_request_refuse(request, SL_REASON_REJECTED, 0);
-		else if (delivery->rejected_items > part->rejected_items)
-			part->rejected_items = delivery->rejected_items;
-	}
+	else if (delivery->worst == SL_OUTCOME_REJECTED &&
+		 delivery->rejected_items >= delivery->items)
+		sl_request_refuse(request, SL_REASON_REJECTED, 0);
+	else if (delivery->rejected_items > part->rejected_items)
+		part->rejected_items = delivery->rejected_items;
 }
 
 void sl_record_end(struct sl_record *record, enum sl_outcome outcome, uint64_t retry_after_ns)

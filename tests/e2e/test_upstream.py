@@ -199,14 +199,16 @@ def test_a_wait_beyond_the_answer_is_the_senders(start):
 
 
 @KINDS
-def test_partial_success_is_counted(start, http):
+def test_partial_success_is_counted_and_passed_on(start, http):
     answer = otlp.RESPONSES["traces"]()
     answer.partial_success.rejected_spans = 2
     answer.partial_success.error_message = "too long " * 100
     with Upstream(http, [{"body": answer.SerializeToString()}]) as upstream:
         sluice = start(config=config(upstream, http))
-        assert send(sluice, otlp.request("traces", 5)).grpc_status == 0
-        assert len(upstream.calls) == 1
+        stream = send(sluice, otlp.request("traces", 5))
+        assert stream.grpc_status == 0 and len(upstream.calls) == 1
+        told = otlp.RESPONSES["traces"].FromString(stream.data[5:]).partial_success
+        assert told.rejected_spans == 2 and told.error_message
         assert sluice.metric("sluice_partially_rejected_items_total", destination="up") == 2
         assert ends(sluice) == {"delivered": 5}
 
