@@ -132,6 +132,19 @@ log.cleaner.dedupe.buffer.size=2097152
                                                      for k, v in config.items()})])
         made[topic].result(30)
 
+    @staticmethod
+    def _end(consumer, partition):
+        """The partition's end, once its leader knows that it leads (a new topic's takes a while)."""
+        from confluent_kafka import KafkaException
+        end = time.monotonic() + 20
+        while True:
+            try:
+                return consumer.get_watermark_offsets(partition, timeout=20)[1]
+            except KafkaException:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+
     def read(self, topic):
         """All records of a topic as (partition, key, value, {header: value}), to its end."""
         from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
@@ -139,8 +152,7 @@ log.cleaner.dedupe.buffer.size=2097152
                              "enable.auto.commit": False, "fetch.message.max.bytes": 10**7})
         try:
             parts = consumer.list_topics(topic, timeout=20).topics[topic].partitions
-            ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=20)[1]
-                    for p in parts}
+            ends = {p: self._end(consumer, TopicPartition(topic, p)) for p in parts}
             consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in parts])
             left = sum(ends.values())
             found, end = [], time.monotonic() + 60
