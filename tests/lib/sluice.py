@@ -48,7 +48,8 @@ def wait_for(what, condition, seconds=PATIENCE):
 class Sluice:
     """One running gateway. `config` is merged over a base of one file destination."""
 
-    def __init__(self, folder, config=None, tenants=TENANTS, shards=1, environment=None):
+    def __init__(self, folder, config=None, tenants=TENANTS, shards=1, environment=None,
+                 edit=None):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.grpc_port, self.http_port, self.admin_port = ports.free(3)
@@ -65,6 +66,8 @@ class Sluice:
             "routes": [{"to": ["file"]}],
         }
         self.config.update(config or {})
+        if edit:
+            edit(self)  # what needs to know the ports
         self.process = None
         self.log_path = self.folder / "log"
         self.clean = True  # expect exit code 0 and balanced books
