@@ -148,10 +148,13 @@ static int add_piece(struct file *file, const void *data, size_t size)
 static int add_wire(struct file *file, struct entry *entry)
 {
 	const struct sl_record *record = entry->record;
+	const size_t before = file->piece_count;
 	int failed = add_piece(file, entry->prefix, sl_varint_put(entry->prefix, record->bytes));
 
 	for (uint32_t i = 0; i < record->piece_count && !failed; i++)
 		failed = add_piece(file, record->pieces[i].iov_base, record->pieces[i].iov_len);
+	if (failed)
+		file->piece_count = before; // no half of it is written
 	return failed;
 }
 

@@ -7,7 +7,7 @@ static struct {
 	bool full;               // submit() refuses
 	enum sl_outcome outcome; // how held ones end
 	uint64_t retry_after_ns;
-	struct sl_record *held[64];
+	struct sl_record *held[256];
 	unsigned count, submits, opens, closes;
 } fake;
 
@@ -309,6 +309,30 @@ static void test_caps(void **state)
 	}
 }
 
+// All best-effort deliveries together pin at most a quarter of the budget (64 MiB here).
+static void test_best_effort_shares_a_quarter(void **state)
+{
+	static struct call calls[200];
+	struct rig rig;
+	uint64_t pinned;
+	unsigned made = 0;
+
+	(void)state;
+	begin(&rig, "destinations: {d: {blackhole: {}, pinned_bytes: 1GiB, tenant_share: 100%}}\n"
+		    "routes: [{match: {tenant: b}, to: [{destination: d, required: false}]}, "
+		    "{to: [d]}]\n");
+	while (!count(&rig, "sluice_dropped_items", "d") && made < SL_COUNT_OF(calls) - 1)
+		offer(&rig, &calls[made++], "b", SL_TRACES, ONE);
+	pinned = count(&rig, "sluice_pinned_bytes", "d");
+	assert_true(pinned <= 16 * SL_MIB && pinned > 15 * SL_MIB);
+	offer(&rig, &calls[made], "t", SL_TRACES, ONE); // a required one has its own cap
+	assert_int_equal(calls[made].refused, SL_REASON_NONE);
+	assert_int_equal(fake.count, made);
+	end_all(SL_OUTCOME_DELIVERED, 0);
+	check_books(&rig, "d", made + 1);
+	tear_down(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -319,6 +343,7 @@ int main(void)
 		cmocka_unit_test(test_a_driver_that_stays_full_is_given_up),
 		cmocka_unit_test(test_a_destination_that_cannot_be_opened),
 		cmocka_unit_test(test_caps),
+		cmocka_unit_test(test_best_effort_shares_a_quarter),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
