@@ -29,6 +29,11 @@ def test_command_line():
     assert run("--check", "/nonexistent.yaml").returncode == 78
 
 
+def test_the_image_s_configuration_is_valid():
+    checked = run("--check", ROOT / "docker/sluice.yaml")
+    assert checked.returncode == 0, checked.stderr
+
+
 def test_example_is_valid_and_dump_loads_again(tmp_path):
     example = ROOT / "config/examples/embedded.yaml"
     checked = run("--check", example)
