@@ -45,12 +45,35 @@ static void fill_modules(void)
 	modules[4] = sl_routing_module;
 }
 
+// Two of the largest bodies, one as it came and one inflated, must fit half of a shard's budget: else
+// a body that the limits allow could never be taken.
+static void check_budget(const struct sl_snapshot *snapshot, struct sl_errors *errors)
+{
+	const struct sl_process_config *config = snapshot->parts[SL_MODULE_PROCESS];
+	const struct sl_server_part *server = snapshot->parts[SL_MODULE_SERVER];
+	const uint64_t budget = sl_process_memory_budget(config, sl_process_shards(config));
+
+	if (2 * server->limits.body_bytes_max > budget / 2)
+		sl_errors_add(errors, &config->where,
+			      "limits.body_bytes of %.4g MiB needs a memory_budget of at least "
+			      "%.4g MiB a shard, which is %.4g MiB",
+			      (double)server->limits.body_bytes_max / (double)SL_MIB,
+			      4 * (double)server->limits.body_bytes_max / (double)SL_MIB,
+			      (double)budget / (double)SL_MIB);
+}
+
 static struct sl_snapshot *load(const char *file, bool check_only)
 {
 	struct sl_errors *errors = sl_errors_create();
 	struct sl_snapshot *snapshot;
 
 	snapshot = sl_snapshot_load(modules, SL_MODULES, file, NULL, check_only, errors);
+	if (snapshot)
+		check_budget(snapshot, errors);
+	if (snapshot && sl_errors_count(errors)) {
+		sl_snapshot_destroy(modules, SL_MODULES, snapshot);
+		snapshot = NULL;
+	}
 	for (uint32_t i = 0; i < sl_errors_count(errors); i++)
 		fprintf(stderr, "%s\n", sl_errors_line(errors, i));
 	sl_errors_destroy(errors);

@@ -59,6 +59,9 @@ def test_reference_is_up_to_date():
     ("answer_within: 4\n", 1, ["answer_within", "duration"]),
     ("routes: [{to: [nowhere]}]\ndestinations: {main: {blackhole: {}}}\n", 1, ["nowhere"]),
     ("limits: {body_bytes: 1}\n", 1, ["body_bytes"]),
+    ("limits: {body_bytes: 64MiB}\nlisten: [':4317']\nadmin: ''\n"
+     "destinations: {main: {blackhole: {}}}\nroutes: [{to: [main]}]\n", 1,
+     ["body_bytes", "memory_budget"]),
     ("admin: ${env:SLUICE_NO_SUCH_VARIABLE}\n", 1, ["SLUICE_NO_SUCH_VARIABLE"]),
     ("listen: [\n", 2, []),
 ])
