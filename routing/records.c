@@ -1,64 +1,27 @@
 #include <errno.h>
 
+#include "dataplane/otlp/split.h"
 #include "routing/internal.h"
 
-// A delivery becomes records: the whole, one a trace, or halves of what is too long.
+// A delivery becomes records: the whole, one a trace, or runs of what is too long.
 
-static int make_one(struct sl_flow *flow, const uint64_t *keep, struct sl_bytes key, uint32_t items,
-		    struct sl_record ***last);
-
-// Splits what is longer than the destination takes, between items: halves until each fits. One
-// item that is too long alone goes as it is, for the destination to refuse.
-static int halve(struct sl_flow *flow, const uint64_t *keep, struct sl_bytes key, uint32_t items,
-		 struct sl_record ***last)
-{
-	struct sl_request *request = flow->delivery.part->request;
-	const uint32_t count = request->view.item_count;
-	const size_t words = SL_KEEP_WORDS(count);
-	uint64_t *half[2];
-	uint32_t seen = 0;
-
-	for (int i = 0; i < 2; i++) {
-		half[i] = sl_arena_zalloc(&request->arena, words * sizeof(uint64_t));
-		if (!half[i])
-			return -ENOMEM;
-	}
-	for (uint32_t i = 0; i < count; i++) {
-		if (sl_keep_has(keep, i))
-			half[seen++ >= items / 2][i / 64] |= UINT64_C(1) << (i % 64);
-	}
-
-	const int failed = make_one(flow, half[0], key, items / 2, last);
-
-	return failed ? failed : make_one(flow, half[1], key, items - items / 2, last);
-}
-
-static int make_one(struct sl_flow *flow, const uint64_t *keep, struct sl_bytes key, uint32_t items,
-		    struct sl_record ***last)
+static int make_record(struct sl_flow *flow, struct sl_bytes key, uint32_t items,
+		       const struct sl_pieces *pieces, struct sl_record ***last)
 {
 	struct sl_part *part = flow->delivery.part;
 	struct sl_request *request = part->request;
-	const uint64_t bytes_max = flow->egress->destination->record_bytes_max;
-	struct sl_pieces pieces;
-	struct sl_record *record;
+	struct sl_record *record = sl_arena_zalloc(&request->arena, sizeof(*record));
 
-	if (sl_splice(&request->view, keep, &part->edits, &request->arena, &pieces) < 0)
-		return -ENOMEM;
-	if (!pieces.bytes)
-		return 0;
-	if (bytes_max && pieces.bytes > bytes_max && items > 1)
-		return halve(flow, keep, key, items, last);
-	record = sl_arena_zalloc(&request->arena, sizeof(*record));
 	if (!record)
 		return -ENOMEM;
 	*record = (struct sl_record){
 		.destination = flow->egress,
 		.delivery = &flow->delivery,
 		.key = key,
-		.pieces = pieces.pieces,
-		.piece_count = pieces.count,
+		.pieces = pieces->pieces,
+		.piece_count = pieces->count,
 		.items = items,
-		.bytes = pieces.bytes,
+		.bytes = pieces->bytes,
 		.signal = request->signal,
 		.tenant_name = part->tenant_name,
 	};
@@ -68,72 +31,53 @@ static int make_one(struct sl_flow *flow, const uint64_t *keep, struct sl_bytes 
 	return 0;
 }
 
-struct trace {
-	uint8_t id[16];
-	uint32_t first, last, items; // its items, chained
-};
-
-struct traces {
-	struct trace *traces;
-	uint32_t *table, mask, count; // table: index + 1, open addressing
-	uint32_t *next;               // by item
-};
-
-static struct trace *trace_of(struct traces *traces, const uint8_t id[16])
+// Cuts what is longer than the destination takes between items. One item that is too long alone
+// goes as it is, for the destination to refuse.
+static int make_runs(struct sl_flow *flow, const uint32_t *items, uint32_t count,
+		     struct sl_bytes key, struct sl_record ***last)
 {
-	uint64_t low;
-	uint32_t at;
+	struct sl_part *part = flow->delivery.part;
+	struct sl_request *request = part->request;
+	struct sl_split_runs runs;
+	struct sl_pieces pieces;
+	int failed = sl_split_by_size(&request->view, items, count, &part->edits,
+				      flow->egress->destination->record_bytes_max, &request->arena,
+				      &runs);
 
-	memcpy(&low, id + 8, sizeof(low));
-	at = (uint32_t)(low * UINT64_C(0x9e3779b97f4a7c15) >> 32) & traces->mask;
-	for (; traces->table[at]; at = (at + 1) & traces->mask) {
-		struct trace *trace = &traces->traces[traces->table[at] - 1];
+	for (uint32_t i = 0; i < runs.count && !failed; i++) {
+		const struct sl_split_run *run = &runs.runs[i];
 
-		if (memcmp(trace->id, id, 16) == 0)
-			return trace;
+		failed = sl_splice_items(&request->view, run->items, run->count, &part->edits,
+					 &request->arena, &pieces);
+		if (!failed)
+			failed = make_record(flow, key, run->count, &pieces, last);
 	}
-
-	struct trace *trace = &traces->traces[traces->count++];
-
-	*trace = (struct trace){.first = UINT32_MAX};
-	memcpy(trace->id, id, 16);
-	traces->table[at] = traces->count;
-	return trace;
+	return failed;
 }
 
-// Groups the kept items by trace id; an id of zeros stands for none.
-static int group(struct sl_request *request, const uint64_t *keep, uint32_t items,
-		 struct traces *traces)
+static bool too_long(const struct sl_flow *flow, const struct sl_pieces *pieces, uint32_t items)
 {
-	const struct sl_view *view = &request->view;
-	uint32_t size = 8;
+	const uint64_t bytes_max = flow->egress->destination->record_bytes_max;
 
-	while (size < 2 * items)
-		size *= 2;
-	traces->mask = size - 1;
-	traces->table = sl_arena_zalloc(&request->arena, size * sizeof(uint32_t));
-	traces->traces = sl_arena_alloc(&request->arena, items * sizeof(struct trace));
-	traces->next = sl_arena_alloc(&request->arena, view->item_count * sizeof(uint32_t));
-	if (!traces->table || !traces->traces || !traces->next)
+	return bytes_max && pieces->bytes > bytes_max && items > 1;
+}
+
+static int make_whole(struct sl_flow *flow, const uint64_t *keep, struct sl_record ***last)
+{
+	struct sl_part *part = flow->delivery.part;
+	struct sl_request *request = part->request;
+	struct sl_split_group kept;
+	struct sl_pieces pieces;
+
+	if (sl_splice(&request->view, keep, &part->edits, &request->arena, &pieces) < 0)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < view->item_count; i++) {
-		uint8_t id[16] = {0};
-		struct trace *trace;
-
-		if (!sl_keep_has(keep, i))
-			continue;
-		if (!sl_view_trace_id(view, i, id))
-			memset(id, 0, sizeof(id));
-		trace = trace_of(traces, id);
-		if (trace->first == UINT32_MAX)
-			trace->first = i;
-		else
-			traces->next[trace->last] = i;
-		trace->last = i;
-		traces->next[i] = UINT32_MAX;
-		trace->items++;
-	}
-	return 0;
+	if (!pieces.bytes)
+		return 0;
+	if (!too_long(flow, &pieces, flow->delivery.items))
+		return make_record(flow, SL_BYTES_NONE, flow->delivery.items, &pieces, last);
+	if (sl_split_kept(&request->view, keep, &request->arena, &kept) < 0)
+		return -ENOMEM;
+	return make_runs(flow, kept.items, kept.count, SL_BYTES_NONE, last);
 }
 
 // 32 lowercase hex digits; without an id an empty key for spans and none for logs (Kafka item 3).
@@ -159,33 +103,25 @@ static int key_of(struct sl_request *request, const uint8_t id[16], struct sl_by
 	return 0;
 }
 
-// XXX: one splice a trace, each over the view's keep words: a request of very many traces costs
-// traces * items / 64 word reads.
 static int make_by_trace(struct sl_flow *flow, const uint64_t *keep, struct sl_record ***last)
 {
-	struct sl_request *request = flow->delivery.part->request;
-	const size_t words = SL_KEEP_WORDS(request->view.item_count);
-	struct traces traces = {0};
-	uint64_t *one;
-	int failed = group(request, keep, flow->delivery.items, &traces);
+	struct sl_part *part = flow->delivery.part;
+	struct sl_request *request = part->request;
+	struct sl_split_groups groups;
+	struct sl_pieces pieces;
+	int failed = sl_split_by_trace(&request->view, keep, &request->arena, &groups);
 
-	one = sl_arena_zalloc(&request->arena, words * sizeof(uint64_t));
-	if (failed || !one)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < traces.count && !failed; i++) {
-		const struct trace *trace = &traces.traces[i];
+	for (uint32_t i = 0; i < groups.count && !failed; i++) {
+		const struct sl_split_group *group = &groups.groups[i];
 		struct sl_bytes key;
 
-		failed = key_of(request, trace->id, &key);
-		if (failed)
-			break;
-		if (traces.count == 1)
-			return make_one(flow, keep, key, trace->items, last);
-		for (uint32_t j = trace->first; j != UINT32_MAX; j = traces.next[j])
-			one[j / 64] |= UINT64_C(1) << (j % 64);
-		failed = make_one(flow, one, key, trace->items, last);
-		for (uint32_t j = trace->first; j != UINT32_MAX; j = traces.next[j])
-			one[j / 64] = 0;
+		if (key_of(request, group->trace_id, &key) < 0 ||
+		    sl_splice_items(&request->view, group->items, group->count, &part->edits,
+				    &request->arena, &pieces) < 0)
+			return -ENOMEM;
+		failed = too_long(flow, &pieces, group->count)
+				 ? make_runs(flow, group->items, group->count, key, last)
+				 : make_record(flow, key, group->count, &pieces, last);
 	}
 	return failed;
 }
@@ -197,5 +133,5 @@ int sl_records_make(struct sl_flow *flow, const uint64_t *keep, struct sl_record
 	if (flow->egress->destination->by_trace &&
 	    flow->delivery.part->request->signal != SL_METRICS)
 		return make_by_trace(flow, keep, &last);
-	return make_one(flow, keep, SL_BYTES_NONE, flow->delivery.items, &last);
+	return make_whole(flow, keep, &last);
 }

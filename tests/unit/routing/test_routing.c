@@ -214,8 +214,12 @@ static void test_kafka(void **state)
 
 static void test_kafka_splits_what_is_too_long(void **state)
 {
-	struct rig rig = {0};
-	struct call call;
+	static const char *const configs[] = {
+		"destinations:\n  k: {kafka: {brokers: [x], max_message_bytes: 2000, " MOCK
+		"}}\nroutes: [{to: [k]}]\n",
+		"destinations:\n  k: {kafka: {brokers: [x], max_message_bytes: 2000, "
+		"partition_by: trace, " MOCK "}}\nroutes: [{to: [k]}]\n",
+	};
 	char *json = NULL;
 	size_t size;
 	FILE *out = open_memstream(&json, &size);
@@ -226,13 +230,17 @@ static void test_kafka_splits_what_is_too_long(void **state)
 		fprintf(out, "%s%s", i ? "," : "", SPAN(ID1));
 	fprintf(out, "]}]}]}");
 	fclose(out);
-	set_up(&rig, "destinations:\n  k: {kafka: {brokers: [x], max_message_bytes: 2000, " MOCK
-		     "}}\nroutes: [{to: [k]}]\n");
-	offer(&rig, &call, "t", SL_TRACES, json);
-	assert_true(count(&rig, "sluice_queue_records", NULL) > 3);
-	pump(&rig, &call);
-	assert_int_equal(count(&rig, "sluice_delivered_items", "k"), 200);
-	tear_down(&rig);
+	for (unsigned i = 0; i < SL_COUNT_OF(configs); i++) {
+		struct rig rig = {0};
+		struct call call;
+
+		set_up(&rig, configs[i]);
+		offer(&rig, &call, "t", SL_TRACES, json);
+		assert_true(count(&rig, "sluice_queue_records", NULL) > 3);
+		pump(&rig, &call);
+		assert_int_equal(count(&rig, "sluice_delivered_items", "k"), 200);
+		tear_down(&rig);
+	}
 	free(json);
 }
 
