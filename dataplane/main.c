@@ -231,8 +231,10 @@ static void on_stop(void *self)
 {
 	struct process *process = self;
 
-	for (uint32_t i = 0; i < process->shard_count; i++)
-		sl_shard_stop(process->shards[i]);
+	for (uint32_t i = 0; i < process->shard_count; i++) {
+		if (process->shards[i])
+			sl_shard_stop(process->shards[i]);
+	}
 }
 
 static bool is_idle(void *self)
@@ -287,12 +289,12 @@ static int serve(struct process *process, const char *file)
 	failed = start_shards(process);
 	if (failed) {
 		fprintf(stderr, "sluice: shards: %s\n", strerror(-failed));
-		sl_control_destroy(control);
-		return SL_EXIT_FAILURE;
+	} else {
+		sl_log(SL_LOG_INFO, "started", "version=%s shards=%u", SL_VERSION,
+		       process->shard_count);
+		failed = sl_control_run(control);
 	}
-	sl_log(SL_LOG_INFO, "started", "version=%s shards=%u", SL_VERSION, process->shard_count);
-	failed = sl_control_run(control);
-	on_stop(process);
+	on_stop(process); // those that did start, when not all could
 	for (uint32_t i = 0; i < process->shard_count; i++) {
 		sl_shard_destroy(process->shards[i]);
 		process->shards[i] = NULL;

@@ -17,13 +17,15 @@ struct sl_shard *sl_shard_create(const struct sl_shard_options *options)
 {
 	struct sl_shard *shard = NULL;
 
-	if (posix_memalign((void **)&shard, SL_CACHE_LINE, sizeof(*shard)) != 0)
+	if (posix_memalign((void **)&shard, SL_CACHE_LINE, sizeof(*shard)) != 0) {
+		errno = ENOMEM; // it tells by its result alone
 		return NULL;
+	}
 	memset(shard, 0, sizeof(*shard));
 	shard->options = *options;
 	shard->ready_last = &shard->ready_first;
 	shard->waker.fd = -1;
-	shard->handed = NULL;
+	shard->memory.arena = -1;
 	if (posix_memalign((void **)&shard->handed, SL_CACHE_LINE,
 			   options->count * sizeof(*shard->handed)) != 0)
 		goto fail;
@@ -259,7 +261,8 @@ void sl_shard_destroy(struct sl_shard *shard)
 			   (!sl_server_sessions(shard->server) && !shard->requests.used &&
 			    !sl_routing_in_flight(shard->routing));
 
-	if (clean && shard->server) {
+	// Of a set-up that failed any part may be missing.
+	if (clean) {
 		sl_books_fini(&shard->books, shard->options.metrics);
 		sl_routing_shard_destroy(shard->routing);
 		sl_sampling_shard_destroy(shard->sampling);
