@@ -12,7 +12,8 @@
 SL_COUNTER_ROWS(destination, SL_DESTINATION_COUNTERS)
 
 #define QUEUE_FULL_WAIT_NS (5 * SL_MS) // a driver that had no room is asked again after it
-#define OPEN_AGAIN_NS      SL_S        // a side that could not be opened is tried again after it
+#define REFUSALS_MAX       4    // a turn: more than one, as the cause may be the record's own
+#define OPEN_AGAIN_NS      SL_S // a side that could not be opened is tried again after it
 
 struct sl_routing_shard *sl_routing_shard_create(const struct sl_routing_env *env)
 {
@@ -328,10 +329,13 @@ void sl_egress_partial(const struct sl_record *record, uint64_t rejected_items)
 	record->delivery->rejected_items += items;
 }
 
-static void offer(struct sl_egress *egress, struct sl_record *record)
+// Whether the driver had room.
+static bool offer(struct sl_egress *egress, struct sl_record *record)
 {
-	if (egress->destination->driver->submit(egress->side, record) != SL_REASON_NONE)
-		queue(egress, record, QUEUE_FULL_WAIT_NS);
+	if (egress->destination->driver->submit(egress->side, record) == SL_REASON_NONE)
+		return true;
+	queue(egress, record, QUEUE_FULL_WAIT_NS);
+	return false;
 }
 
 void sl_egress_submit(struct sl_flow *flow)
@@ -357,6 +361,7 @@ void sl_egress_submit(struct sl_flow *flow)
 static void run_waiting(struct sl_egress *egress, uint64_t now_ns)
 {
 	struct sl_record *record = egress->waiting, *next;
+	unsigned refused = 0;
 
 	egress->waiting = NULL;
 	egress->waiting_last = &egress->waiting;
@@ -365,10 +370,12 @@ static void run_waiting(struct sl_egress *egress, uint64_t now_ns)
 		next = record->next;
 		if (now_ns >= give_up_ns((struct sl_flow *)record->delivery))
 			give_up(record, 0);
-		else if (now_ns >= record->due_ns)
-			offer(egress, record);
-		else
+		else if (now_ns < record->due_ns)
 			queue(egress, record, record->due_ns - now_ns);
+		else if (refused < REFUSALS_MAX)
+			refused += !offer(egress, record);
+		else
+			queue(egress, record, QUEUE_FULL_WAIT_NS);
 	}
 }
 

@@ -399,3 +399,19 @@ def test_tls_verifies(start, certificates, http, host, tls, wanted):
         assert send(sluice, message).grpc_status == wanted
         assert upstream.messages() == ([] if wanted else [message])
         wait_for("the end", lambda: ends(sluice) == {"returned" if wanted else "delivered": 3000})
+
+
+def test_a_new_ca_file_is_taken_up(start, certificates, tmp_path):
+    """The settings are the same; the file they name is not."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    context.set_alpn_protocols(["h2"])
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes((certificates / "other.pem").read_bytes())
+    with Upstream(tls=context) as upstream:
+        sluice = start(config=config(upstream, False, "https", "localhost", tls={"ca_file": str(ca)},
+                                     more={"answer_within": "500ms"}))
+        assert send(sluice).grpc_status == 14
+        ca.write_bytes((certificates / "ca.pem").read_bytes())
+        wait_for("the reload", lambda: sluice.metric("sluice_config_reloads_total") >= 1)
+        wait_for("the new trust", lambda: send(sluice).grpc_status == 0)

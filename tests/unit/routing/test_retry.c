@@ -223,6 +223,30 @@ static void test_a_full_driver_is_asked_again(void **state)
 	tear_down(&rig);
 }
 
+// What waits is not all held out to a driver that has just said no.
+static void test_a_full_driver_is_asked_a_few_times_a_turn(void **state)
+{
+	struct rig rig;
+	struct call calls[50];
+
+	(void)state;
+	begin(&rig, REQUIRED);
+	fake.full = true;
+	for (size_t i = 0; i < SL_COUNT_OF(calls); i++)
+		offer(&rig, &calls[i], "t", SL_TRACES, ONE);
+	fake.submits = 0;
+	at(&rig, rig.now_ns + 5 * SL_MS);
+	assert_true(fake.submits <= 4);
+	fake.full = false;
+	at(&rig, rig.now_ns + 5 * SL_MS);
+	assert_int_equal(fake.count, SL_COUNT_OF(calls));
+	for (size_t i = 1; i < SL_COUNT_OF(calls); i++) // in their order
+		assert_ptr_equal(fake.held[i]->delivery->part, &calls[i].request.first_part);
+	end_all(SL_OUTCOME_DELIVERED, 0);
+	check_books(&rig, "d", SL_COUNT_OF(calls));
+	tear_down(&rig);
+}
+
 static void test_a_driver_that_stays_full_is_given_up(void **state)
 {
 	struct rig rig;
@@ -340,6 +364,7 @@ int main(void)
 		cmocka_unit_test(test_the_upstream_says_when),
 		cmocka_unit_test(test_ends),
 		cmocka_unit_test(test_a_full_driver_is_asked_again),
+		cmocka_unit_test(test_a_full_driver_is_asked_a_few_times_a_turn),
 		cmocka_unit_test(test_a_driver_that_stays_full_is_given_up),
 		cmocka_unit_test(test_a_destination_that_cannot_be_opened),
 		cmocka_unit_test(test_caps),
