@@ -289,7 +289,7 @@ static struct sl_client_pool *make_pool(const char *host, uint32_t connections, 
 		.http2 = server.http2,
 		.connections = connections,
 		.streams = streams,
-		.connect_timeout_ns = SL_S,
+		.connect_timeout_ns = 20 * SL_S,
 	};
 
 	return sl_client_pool_create(&options, io, &memory, &timers);
@@ -305,7 +305,7 @@ static void turn(struct sl_client_pool *pool)
 
 static void until(struct sl_client_pool *pool, const unsigned *flag)
 {
-	const uint64_t end_ns = sl_clock_now_ns() + 3 * SL_S;
+	const uint64_t end_ns = sl_clock_now_ns() + 20 * SL_S;
 
 	while (!*flag && sl_clock_now_ns() < end_ns)
 		turn(pool);
@@ -356,7 +356,7 @@ static void test_calls(void **state)
 		begin(rows[row].http2, ANSWER);
 		pool = make_pool(rows[row].host, rows[row].connections, 64);
 		for (uint32_t i = 0; i < rows[row].calls; i++) {
-			prepare(&calls[i], rows[row].body ? &body : NULL, 3 * SL_S);
+			prepare(&calls[i], rows[row].body ? &body : NULL, 20 * SL_S);
 			assert_int_equal(sl_client_call_start(pool, &calls[i].call, now_ns), 0);
 		}
 		for (uint32_t i = 0; i < rows[row].calls; i++) {
@@ -385,7 +385,7 @@ static void test_refused(void **state)
 		close(server.listener.fd);
 		server.listener.fd = -1;
 		pool = make_pool("127.0.0.1", 2, 8);
-		prepare(&call, NULL, 2 * SL_S);
+		prepare(&call, NULL, 20 * SL_S);
 		assert_int_equal(sl_client_call_start(pool, &call.call, now_ns), 0);
 		until(pool, &call.ended);
 		assert_int_equal(call.result, SL_CLIENT_UNREACHABLE);
@@ -409,7 +409,7 @@ static void test_unresolved(void **state)
 	(void)state;
 	begin(true, ANSWER);
 	pool = make_pool("a..b", 1, 8); // an empty label: no resolver asks anybody for it
-	prepare(&call, NULL, 3 * SL_S);
+	prepare(&call, NULL, 20 * SL_S);
 	assert_int_equal(sl_client_call_start(pool, &call.call, now_ns), 0);
 	until(pool, &call.ended);
 	assert_int_equal(call.result, SL_CLIENT_UNREACHABLE);
@@ -443,7 +443,7 @@ static void test_ways_to_fail(void **state)
 
 		begin(rows[row].http2, rows[row].behaviour);
 		pool = make_pool("127.0.0.1", 1, 8);
-		prepare(&call, &body, rows[row].behaviour == SLAM ? 3 * SL_S : 100 * SL_MS);
+		prepare(&call, &body, rows[row].behaviour == SLAM ? 20 * SL_S : 100 * SL_MS);
 		assert_int_equal(sl_client_call_start(pool, &call.call, now_ns), 0);
 		until(pool, &server.requests);
 		if (rows[row].cancel)
@@ -455,7 +455,7 @@ static void test_ways_to_fail(void **state)
 
 		// The pool goes on: the next call has its answer.
 		server.behaviour = ANSWER;
-		prepare(&call, &body, 3 * SL_S);
+		prepare(&call, &body, 20 * SL_S);
 		assert_int_equal(sl_client_call_start(pool, &call.call, now_ns), 0);
 		until(pool, &call.ended);
 		assert_int_equal(call.result, SL_CLIENT_OK);
@@ -473,7 +473,7 @@ static void test_full_and_destroy(void **state)
 	begin(true, SILENT);
 	pool = make_pool("127.0.0.1", 2, 2);
 	for (unsigned i = 0; i < 5; i++) {
-		prepare(&calls[i], NULL, 3 * SL_S);
+		prepare(&calls[i], NULL, 20 * SL_S);
 		assert_int_equal(sl_client_call_start(pool, &calls[i].call, now_ns),
 				 i < 4 ? 0 : -EAGAIN);
 	}
@@ -486,7 +486,7 @@ static void test_full_and_destroy(void **state)
 		assert_int_equal(calls[i].result, SL_CLIENT_BROKEN);
 	}
 	pool = make_pool("localhost", 2, 2); // with a name on its way
-	prepare(&calls[0], NULL, 3 * SL_S);
+	prepare(&calls[0], NULL, 20 * SL_S);
 	assert_int_equal(sl_client_call_start(pool, &calls[0].call, now_ns), 0);
 	destroy(pool);
 	assert_int_equal(calls[0].result, SL_CLIENT_BROKEN);
@@ -502,7 +502,7 @@ static void test_times(void **state)
 		.http2 = true,
 		.connections = 1,
 		.streams = 8,
-		.connect_timeout_ns = SL_S,
+		.connect_timeout_ns = 20 * SL_S,
 	};
 	struct sl_client_pool *pool;
 	struct call call;
@@ -513,12 +513,12 @@ static void test_times(void **state)
 	options.port = server.port;
 	options.idle_timeout_ns = 30 * SL_MS;
 	pool = sl_client_pool_create(&options, io, &memory, &timers);
-	prepare(&call, NULL, SL_S);
+	prepare(&call, NULL, 20 * SL_S);
 	assert_int_equal(sl_client_call_start(pool, &call.call, now_ns), 0);
 	until(pool, &call.ended);
 	assert_int_equal(call.result, SL_CLIENT_OK);
 	assert_int_equal(sl_io_stats(io)->connections, 2); // both ends are ours
-	end_ns = sl_clock_now_ns() + SL_S;
+	end_ns = sl_clock_now_ns() + 20 * SL_S;
 	while (sl_io_stats(io)->connections > 1 && sl_clock_now_ns() < end_ns)
 		turn(pool);
 	assert_int_equal(sl_io_stats(io)->connections, 1);
@@ -536,7 +536,7 @@ static void test_times(void **state)
 	assert_int_equal(call.result, SL_CLIENT_TIMEOUT); // its PINGs were answered
 	assert_int_equal(server.sessions, 1);
 	server.requests = 0;
-	prepare(&call, NULL, 3 * SL_S);
+	prepare(&call, NULL, 20 * SL_S);
 	assert_int_equal(sl_client_call_start(pool, &call.call, now_ns), 0);
 	until(pool, &server.requests);
 	sl_io_pause(&sessions->conn, true); // from here on it is as good as dead
@@ -609,7 +609,7 @@ static void test_tls(void **state)
 						    .http2 = rows[row].http2,
 						    .connections = 1,
 						    .streams = 8,
-						    .connect_timeout_ns = SL_S};
+						    .connect_timeout_ns = 20 * SL_S};
 		struct sl_client_pool *pool;
 		struct call call;
 
@@ -619,7 +619,7 @@ static void test_tls(void **state)
 		options.port = server.port;
 		pool = sl_client_pool_create(&options, io, &memory, &timers);
 		sl_tls_context_put(options.tls); // the pool has its own reference
-		prepare(&call, &body, 3 * SL_S);
+		prepare(&call, &body, 20 * SL_S);
 		assert_int_equal(sl_client_call_start(pool, &call.call, now_ns), 0);
 		until(pool, &call.ended);
 		assert_int_equal(call.result, rows[row].result);

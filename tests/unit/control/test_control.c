@@ -220,7 +220,7 @@ static void test_changed_file(void **state)
 	(void)state;
 	begin(&fixture, CONFIG);
 	write_file(fixture.file, CONFIG "drain_timeout: 7s\n");
-	for (int i = 0; i < 300; i++) {
+	for (int i = 0; i < 2000; i++) {
 		if (strstr(call(&fixture, "GET", "/config", ""), "drain_timeout: 7s"))
 			break;
 		usleep(10000);

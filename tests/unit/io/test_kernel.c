@@ -113,10 +113,10 @@ static uint64_t turn(uint64_t wait_ns)
 	return now_ns;
 }
 
-// Turns until a counter moves or `most_ns` have passed.
-static void until(const unsigned *counter, uint64_t most_ns)
+// Turns until a counter moves, or for as long as a busy machine may take.
+static void until(const unsigned *counter)
 {
-	const uint64_t end_ns = sl_clock_now_ns() + most_ns;
+	const uint64_t end_ns = sl_clock_now_ns() + 20 * SL_S;
 
 	while (!*counter && sl_clock_now_ns() < end_ns)
 		turn(5 * SL_MS);
@@ -182,11 +182,11 @@ static void test_partial_write(void **state)
 		got += size > 0 ? (size_t)size : 0;
 		turn(size > 0 ? 0 : SL_MS);
 	}
-	until(&peer.sent, SL_S);
+	until(&peer.sent);
 	assert_int_equal(peer.sent, 1);
 	assert_int_equal(memory.used_bytes, 0);
 	close(theirs);
-	until(&peer.closed, SL_S);
+	until(&peer.closed);
 	assert_int_equal(peer.why, SL_CLOSE_PEER);
 }
 
@@ -205,14 +205,11 @@ static void test_lowat(void **state)
 	asked_ns = turn(0);
 	sl_io_want(&peer.conn, 50000);
 	assert_int_equal(send(theirs, data, 1000, 0), 1000);
-	turn(2 * SL_MS);
-	assert_int_equal(peer.received, 0);
-	// A peer that stalls in mid-body is heard all the same, after 10 ms.
-	while (!peer.received && sl_clock_now_ns() < asked_ns + SL_S)
+	// A peer that stalls in mid-body is heard all the same, but after 10 ms.
+	while (!peer.received && sl_clock_now_ns() < asked_ns + 20 * SL_S)
 		turn(50 * SL_MS);
 	assert_int_equal(peer.received, 1000);
 	assert_true(peer.received_ns - asked_ns >= 9 * SL_MS);
-	assert_true(peer.received_ns - asked_ns < 500 * SL_MS);
 
 	sl_io_want(&peer.conn, 50000);
 	assert_int_equal(send(theirs, data, 60000, 0), 60000);
@@ -223,7 +220,7 @@ static void test_lowat(void **state)
 	sl_io_want(&peer.conn, 10 * SL_MIB);
 	assert_true(peer.conn.lowat_bytes <= 256 * SL_KIB); // never more than the read buffer
 	close(theirs);
-	until(&peer.closed, SL_S);
+	until(&peer.closed);
 	assert_int_equal(peer.why, SL_CLOSE_PEER); // FIN is seen through a high mark
 }
 
@@ -244,7 +241,7 @@ static void test_pause(void **state)
 	sl_io_pause(&peer.conn, true);
 	setsockopt(theirs, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
 	close(theirs);
-	until(&peer.closed, SL_S);
+	until(&peer.closed);
 	assert_int_equal(peer.why, SL_CLOSE_RESET);
 	assert_int_equal(peer.error, ECONNRESET);
 }
@@ -260,7 +257,7 @@ static void test_linger(void **state)
 	// The answer arrives although the peer is still sending.
 	assert_int_equal(send(theirs, data, 1000, 0), 1000);
 	assert_int_equal(sl_io_write(&peer.conn, &(struct iovec){"answer", 6}, 1), 0);
-	sl_io_close(&peer.conn, SL_S);
+	sl_io_close(&peer.conn, 60 * SL_S);
 	assert_int_equal(peer.closed, 0); // never from inside
 	turn(10 * SL_MS);
 	assert_int_equal(peer.received, 0); // input is discarded
@@ -268,13 +265,13 @@ static void test_linger(void **state)
 	assert_int_equal(recv(theirs, buffer, sizeof(buffer), 0), 0);
 	assert_int_equal(peer.closed, 0);
 	close(theirs);
-	until(&peer.closed, SL_S);
+	until(&peer.closed);
 	assert_int_equal(peer.why, SL_CLOSE_LOCAL);
 
 	// A peer that never ends is cut when the time is over...
 	theirs = pair(&peer, &upcalls);
 	sl_io_close(&peer.conn, 20 * SL_MS);
-	until(&peer.closed, SL_S);
+	until(&peer.closed);
 	assert_int_equal(peer.closed, 1);
 	close(theirs);
 
@@ -311,7 +308,7 @@ static void test_linger_sends_the_rest(void **state)
 	assert_int_equal(got, sizeof(data));
 	assert_int_equal(peer.sent, 0); // closing: no other upcall comes
 	close(theirs);
-	until(&peer.closed, SL_S);
+	until(&peer.closed);
 	assert_int_equal(peer.closed, 1);
 }
 
@@ -325,7 +322,7 @@ static void test_half_close(void **state)
 	(void)state;
 	assert_int_equal(send(theirs, "ask", 3, 0), 3);
 	shutdown(theirs, SHUT_WR);
-	until(&peer.ended, SL_S);
+	until(&peer.ended);
 	assert_int_equal(peer.received, 3);
 	assert_int_equal(peer.closed, 0);
 	polls = sl_clock_now_ns();
@@ -339,7 +336,7 @@ static void test_half_close(void **state)
 	// Without ended() the connection closes.
 	theirs = pair(&peer, &upcalls);
 	shutdown(theirs, SHUT_WR);
-	until(&peer.closed, SL_S);
+	until(&peer.closed);
 	assert_int_equal(peer.why, SL_CLOSE_PEER);
 	close(theirs);
 }
@@ -354,7 +351,7 @@ static void test_reset_in_the_middle(void **state)
 	assert_int_equal(sl_io_write(&peer.conn, &(struct iovec){data, sizeof(data)}, 1), 1);
 	setsockopt(theirs, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
 	close(theirs);
-	until(&peer.closed, SL_S);
+	until(&peer.closed);
 	assert_int_equal(peer.why, SL_CLOSE_RESET);
 	assert_int_equal(peer.sent, 0);
 	assert_int_equal(memory.used_bytes, 0);
@@ -428,7 +425,7 @@ static void test_connect(void **state)
 	assert_int_equal(sl_io_connect(io, &peer.conn, &at, SL_S), 0);
 	assert_int_equal(sl_io_write(&peer.conn, &(struct iovec){"x", 1}, 1), -ENOTCONN);
 	assert_int_equal(peer.connected, 0);
-	until(&peer.connected, SL_S);
+	until(&peer.connected);
 	assert_int_equal(peer.connected, 1);
 	close_now(&peer);
 
@@ -436,7 +433,7 @@ static void test_connect(void **state)
 	close(listener);
 	peer = (struct peer){.conn.upcalls = &upcalls};
 	if (sl_io_connect(io, &peer.conn, &at, SL_S) == 0) {
-		until(&peer.closed, SL_S);
+		until(&peer.closed);
 		assert_int_equal(peer.why, SL_CLOSE_REFUSED);
 		assert_int_equal(peer.error, ECONNREFUSED);
 	}
@@ -461,7 +458,7 @@ static void test_connect_timeout(void **state)
 		peers[i].conn.upcalls = &upcalls;
 		assert_int_equal(sl_io_connect(io, &peers[i].conn, &at, 50 * SL_MS), 0);
 	}
-	until(&peers[3].closed, SL_S);
+	until(&peers[3].closed);
 	for (unsigned i = 0; i < 4; i++) {
 		if (peers[i].closed) {
 			assert_int_equal(peers[i].why, SL_CLOSE_TIMEOUT);
@@ -514,7 +511,7 @@ static void test_accept_without_descriptors(void **state)
 	assert_int_equal(accepted_count, 0);
 	assert_true(sl_io_stats(io)->polls - polls < 40); // it waits, it does not spin
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
-	until(&accepted_count, SL_S);
+	until(&accepted_count);
 	assert_int_equal(accepted_count, 1); // and comes back by itself
 	close(accepted_fds[0]);
 	sl_io_unlisten(io, &listener);
@@ -528,8 +525,8 @@ static void test_waker(void **state)
 
 	(void)state;
 	sl_waker_wake(&waker);
-	turn(2 * SL_S);
-	assert_true(sl_clock_now_ns() - began_ns < SL_S);
+	turn(60 * SL_S);
+	assert_true(sl_clock_now_ns() - began_ns < 30 * SL_S);
 	sl_waker_clear(&waker);
 	began_ns = sl_clock_now_ns();
 	turn(5 * SL_MS);
@@ -550,12 +547,16 @@ static void test_modes(void **state)
 	};
 
 	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
-		uint64_t began_ns;
+		uint64_t shortest_ns = UINT64_MAX; // of several: a busy machine makes one long
 
 		begin(&rows[i].options);
-		began_ns = sl_clock_now_ns();
-		turn(10 * SL_MS);
-		assert_int_equal(sl_clock_now_ns() - began_ns >= 8 * SL_MS, rows[i].blocks);
+		for (unsigned n = 0; n < 20; n++) {
+			const uint64_t began_ns = sl_clock_now_ns();
+
+			turn(10 * SL_MS);
+			shortest_ns = SL_MIN(shortest_ns, sl_clock_now_ns() - began_ns);
+		}
+		assert_int_equal(shortest_ns >= 8 * SL_MS, rows[i].blocks);
 		tear_down(state);
 	}
 }

@@ -158,9 +158,7 @@ static void test_many(void **state)
 	print_message("%llu ms, %zu bytes a tenant\n", (unsigned long long)(took_ns / SL_MS),
 		      bytes / COUNT);
 	assert_true(bytes <= 512 * COUNT);
-#ifdef SL_JEMALLOC // not under sanitizers
-	assert_true(took_ns < 2 * SL_S);
-#endif
+	assert_true(took_ns < 60 * SL_S); // a second, where nothing else runs; never a square
 	sl_tenants_module.destroy(tenants);
 	sl_errors_destroy(errors);
 }
