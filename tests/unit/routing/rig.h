@@ -30,6 +30,7 @@ struct rig {
 	struct sl_batch batch;
 	const struct sl_driver *driver; // in place of the first destination's; NULL: its own
 	bool check_only;
+	uint64_t left;   // bytes of the budget that the stage may take; 0: all
 	uint64_t now_ns; // 0: the real clock
 };
 
@@ -142,7 +143,10 @@ static inline void offer(struct rig *rig, struct call *call, const char *tenant,
 	rig->batch = (struct sl_batch){.now_ns = rig_now_ns(rig), .count = 1};
 	rig->batch.parts[0] = &request->first_part;
 	request->answer_by_ns = rig->batch.now_ns + 4 * SL_S;
+	if (rig->left)
+		rig->memory.budget_bytes = rig->memory.used_bytes + rig->left;
 	sl_routing_stage(rig->shard, &rig->batch);
+	rig->memory.budget_bytes = 64 * SL_MIB;
 	call->refused = request->first_part.reason;
 	assert_int_equal(rig->batch.refused_count, call->refused != SL_REASON_NONE);
 	sl_request_let_go(request, true);

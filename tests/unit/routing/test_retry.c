@@ -357,6 +357,40 @@ static void test_best_effort_shares_a_quarter(void **state)
 	tear_down(&rig);
 }
 
+// However little memory is left: a required copy is refused, a best-effort one dropped, none is
+// half sent.
+static void test_memory_ends(void **state)
+{
+	struct rig rig;
+	unsigned refused = 0, dropped = 0, sent = 0;
+
+	(void)state;
+	for (int required = 0; required < 2; required++) {
+		begin(&rig, required ? REQUIRED : BEST_EFFORT);
+		rig.routing[0]->destinations[0]->by_trace = true;
+		rig.routing[0]->destinations[0]->record_bytes_max = 60;
+		for (unsigned i = 0; i < 60; i++) {
+			struct call call;
+
+			rig.left = 1 + i * 4 * SL_KIB;
+			offer(&rig, &call, "t", SL_TRACES,
+			      TRACES(RESOURCE(
+				      "x", SPAN(ID1) "," SPAN(ID2) "," SPAN(ID1) "," SPAN(ID1))));
+			refused += call.refused == SL_REASON_MEMORY_FULL;
+			sent += fake.count > 0;
+			for (unsigned j = 0; j < fake.count; j++)
+				assert_in_range(fake.held[j]->items, 1, 2);
+			end_all(SL_OUTCOME_DELIVERED, 0);
+			assert_int_equal(call.released, 1);
+		}
+		dropped += count(&rig, "sluice_dropped_items", "d") > 0;
+		check_books(&rig, "d", count(&rig, "sluice_taken_items", "d"));
+		assert_int_equal(count(&rig, "sluice_taken_items", "d") % 4, 0);
+		tear_down(&rig);
+	}
+	assert_true(refused && dropped && sent);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -369,6 +403,7 @@ int main(void)
 		cmocka_unit_test(test_a_destination_that_cannot_be_opened),
 		cmocka_unit_test(test_caps),
 		cmocka_unit_test(test_best_effort_shares_a_quarter),
+		cmocka_unit_test(test_memory_ends),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
