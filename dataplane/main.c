@@ -45,8 +45,8 @@ static void fill_modules(void)
 	modules[4] = sl_routing_module;
 }
 
-// Two of the largest bodies, one as it came and one inflated, must fit half of a shard's budget: else
-// a body that the limits allow could never be taken.
+// Two of the largest bodies, one as it came and one inflated, must fit half of a shard's budget:
+// else a body that the limits allow could never be taken.
 static void check_budget(const struct sl_snapshot *snapshot, struct sl_errors *errors)
 {
 	const struct sl_process_config *config = snapshot->parts[SL_MODULE_PROCESS];
@@ -282,17 +282,19 @@ static int serve(struct process *process, const char *file)
 			  .certificate_expiry = certificate_expiry},
 	};
 	struct sl_control *control = sl_control_create(&options);
-	int failed;
+	int failed, code;
 
 	if (!control)
 		return SL_EXIT_LISTEN;
 	failed = start_shards(process);
 	if (failed) {
 		fprintf(stderr, "sluice: shards: %s\n", strerror(-failed));
+		code = SL_EXIT_FAILURE;
 	} else {
 		sl_log(SL_LOG_INFO, "started", "version=%s shards=%u", SL_VERSION,
 		       process->shard_count);
 		failed = sl_control_run(control);
+		code = failed ? 1 : 0;
 	}
 	on_stop(process); // those that did start, when not all could
 	for (uint32_t i = 0; i < process->shard_count; i++) {
@@ -301,7 +303,7 @@ static int serve(struct process *process, const char *file)
 	}
 	sl_control_destroy(control);
 	sl_log(SL_LOG_INFO, "stopped", "drained=%s", failed ? "no" : "yes");
-	return failed ? 1 : 0;
+	return code;
 }
 
 // As many descriptors as the system grants: each connection is one.

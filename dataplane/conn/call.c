@@ -6,8 +6,19 @@
 // answer written. A refusal known from the head is answered before any body is read.
 
 #define BODY_FIRST      (16 * SL_KIB) // a body of unknown length begins with
+#define SMALL_SHARE     256           // a body below 1/256 of the budget is small
 #define CANCEL          8             // HTTP/2 error code, RFC 9113 section 7
 #define RETRY_PRESET_NS SL_S
+
+// How much memory waits for bytes of this body that have not arrived.
+static void set_reserved(struct sl_call *call, size_t bytes)
+{
+	const uint64_t change = bytes - call->reserved; // may wrap: it is added
+
+	call->session->unread_bytes += change;
+	call->session->server->unread_bytes += change;
+	call->reserved = bytes;
+}
 
 static void call_free(struct sl_call *call)
 {
@@ -20,7 +31,7 @@ static void call_free(struct sl_call *call)
 	if (call->next)
 		call->next->prev = call->prev;
 	session->open_calls--;
-	session->unread_bytes -= call->reserved;
+	set_reserved(call, 0);
 	if (!session->open_calls)
 		session->quiet_since_ns = session->server->now_ns;
 	sl_pool_give(&session->server->calls_pool, call);
@@ -157,8 +168,7 @@ static void refuse(struct sl_call *call, enum sl_reason reason, uint64_t retry_a
 	struct sl_request *request = call->request;
 
 	assert(!call->with_shard);
-	call->session->unread_bytes -= call->reserved;
-	call->reserved = 0;
+	set_reserved(call, 0);
 	if (request) {
 		request->origin.call = NULL;
 		call->request = NULL;
@@ -186,6 +196,11 @@ static enum sl_reason reserve(struct sl_call *call, uint64_t bytes, uint64_t *re
 	if (session->unread_bytes &&
 	    session->unread_bytes + bytes > SL_MAX(share, limits->body_bytes_max))
 		return SL_REASON_MEMORY_FULL;
+	// Large bodies that are slow to come leave half of the budget to what is there, and to
+	// small ones: some clients with bad lines lock nobody out.
+	if (bytes > memory->budget_bytes / SMALL_SHARE &&
+	    server->unread_bytes - call->reserved + bytes > memory->budget_bytes / 2)
+		return SL_REASON_MEMORY_FULL;
 	if (!request->in_flight || bytes > request->in_flight_bytes) {
 		const enum sl_reason reason = server->env.host->reserve(server->env.self, request,
 									bytes, retry_after_ns);
@@ -203,8 +218,7 @@ static enum sl_reason reserve(struct sl_call *call, uint64_t bytes, uint64_t *re
 	request->body_buffer = buffer;
 	request->body_capacity = capacity;
 	request->received.data = buffer;
-	session->unread_bytes += bytes - request->received.size - call->reserved;
-	call->reserved = bytes - request->received.size;
+	set_reserved(call, bytes - request->received.size);
 	return SL_REASON_NONE;
 }
 
@@ -227,10 +241,7 @@ static enum sl_reason append(struct sl_call *call, struct sl_bytes bytes, uint64
 	memcpy(request->body_buffer + request->received.size, bytes.data, bytes.size);
 	request->received.size = need;
 
-	const size_t arrived = SL_MIN(bytes.size, call->reserved);
-
-	call->reserved -= arrived;
-	call->session->unread_bytes -= arrived;
+	set_reserved(call, call->reserved - SL_MIN(bytes.size, call->reserved));
 	return SL_REASON_NONE;
 }
 
@@ -438,8 +449,7 @@ static void on_end(void *owner, struct sl_http_stream *stream, uint64_t now_ns)
 		       0);
 		return;
 	}
-	session->unread_bytes -= call->reserved;
-	call->reserved = 0;
+	set_reserved(call, 0);
 	call->with_shard = true;
 	call->request->whole = true;
 	server->env.host->ready(server->env.self, call->request);

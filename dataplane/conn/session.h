@@ -21,6 +21,7 @@ struct sl_server {
 	struct sl_session *sessions; // all
 	struct sl_session *dirty;    // have something to send
 	uint32_t session_count;
+	uint64_t unread_bytes; // the sessions' together
 	bool draining;
 	struct sl_random random;
 	struct sl_conn_counters *counters;

@@ -119,7 +119,7 @@ static const struct sl_setting limits_rows[] = {
 	ROW(limits_config, connection_share, "connection_share", COUNT, .min = 1, .max = 1000,
 	    .preset = "16",
 	    .help = "A connection may reserve 1/N of the budget for bodies that have not "
-		    "arrived, or one body of the largest size."),
+		    "arrived, or one body of the largest size; all together half of it."),
 };
 static const struct sl_settings limits_settings = SETTINGS("limits", limits_config, limits_rows,
 							   .help = "What one request may take.");

@@ -452,6 +452,26 @@ def test_share_of_a_connection(start):
     greedy.close()
 
 
+def test_slow_large_bodies_leave_room_for_others(start):
+    """Whoever announces the largest bodies and sends no more takes half of the budget at most."""
+    sluice = start()
+    slow = []
+    for _ in range(10):
+        slow.append(wire.Http1(sluice.http_port))
+        slow[-1].send(HEAD + b"Content-Length: %d\r\n\r\nx" % (16 << 20))
+    slow.append(wire.Http2(sluice.grpc_port))
+    for _ in range(10):
+        slow[-1].data(slow[-1].start(TRACES), b"\0" + (16 << 20).to_bytes(4, "big") + b"x")
+    budget = sluice.metric("sluice_memory_budget_bytes")
+    assert sluice.metric("sluice_memory_used_bytes") < 0.7 * budget
+    for _ in range(5):
+        assert wire.post(sluice.http_port, "/v1/traces", BODY)[0] == 200
+    body = otlp.request("traces", 1500).SerializeToString()
+    assert wire.post(sluice.http_port, "/v1/traces", body)[0] == 200
+    for client in slow:
+        client.close()
+
+
 @pytest.mark.skipif(SANITIZED, reason="the sanitizers bring allocators of their own")
 def test_idle_connections_are_small(start):
     """Thousands of idle HTTP/2 connections, each after a call: at most 36 KiB of memory each."""

@@ -1,4 +1,4 @@
-#include "../test.h"
+#include "tests/unit/test.h"
 
 #include "dataplane/conn/session.h"
 
