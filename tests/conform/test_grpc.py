@@ -131,7 +131,7 @@ def test_19_early_answer_is_followed_by_reset(client):
     number = client.start("/unknown")
     client.data(number, b"\0")
     stream = client.streams[number]
-    assert client.pump(lambda: stream.reset is not None, 5)
+    assert client.pump(lambda: stream.reset is not None)
     assert stream.grpc_status == 12 and stream.reset == 0
 
 
@@ -227,15 +227,15 @@ def test_29_age_goes_in_two_steps(start):
     client = wire.Http2(sluice.grpc_port)
     assert client.call(TRACES, wire.frame(BODY)).grpc_status == 0
     number = client.start(TRACES)  # open while the connection ages
-    assert client.pump(lambda: client.goaways, 5)
+    assert client.pump(lambda: client.goaways)
     assert client.goaways[0].error_code == 0
     assert client.goaways[0].last_stream_id == 2**31 - 1
     assert client.goaways[0].additional_data == b"max_age"
     client.data(number, wire.frame(BODY), end_stream=True)
     assert client.finish(number).grpc_status == 0
-    assert client.pump(lambda: len(client.goaways) > 1, 5)
+    assert client.pump(lambda: len(client.goaways) > 1)
     assert client.goaways[-1].last_stream_id == number
-    assert client.pump(lambda: client.closed, 8)
+    assert client.pump(lambda: client.closed)
     client.close()
 
 
@@ -243,7 +243,7 @@ def test_29_goaway_before_close_when_idle(start):
     sluice = start(config={"connection": {"idle_timeout": "1s"}})
     client = wire.Http2(sluice.grpc_port)
     assert client.call(TRACES, wire.frame(BODY)).grpc_status == 0
-    assert client.pump(lambda: client.closed, 8)
+    assert client.pump(lambda: client.closed)
     assert client.goaways and client.goaways[-1].error_code == 0
     client.close()
 
@@ -262,6 +262,6 @@ def test_stalled_client_does_not_hold_others(shared):
     began = time.monotonic()
     client = wire.Http2(shared.grpc_port)
     assert client.call(TRACES, wire.frame(BODY)).grpc_status == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     client.close()
     stalled.close()

