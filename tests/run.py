@@ -111,7 +111,7 @@ def suite_tsan(log, _):
 
 
 def suite_conform(log, _):
-    build(log, "asan", "sluice")
+    build(log, "asan", "sluice", "json_oracle", "scan_oracle")
     return pytest(log, "conform", "asan", "tests/conform", env=ASAN)
 
 

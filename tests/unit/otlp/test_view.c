@@ -239,43 +239,11 @@ static void random_requests(void **state)
 	free(scratch);
 }
 
-// Each proper prefix is refused or is what protobuf-c takes too.
-static void prefixes(void **state)
-{
-	uint8_t *scratch = malloc(BODY_MAX);
-
-	(void)state;
-	for (uint64_t seed = 1; seed <= 12; seed++) {
-		const enum sl_signal signal = seed % SL_SIGNALS;
-		const size_t size = sl_random_request(scratch, 4096, signal, 20, seed);
-
-		for (size_t cut = 0; cut < size; cut++) {
-			uint8_t *body = exact(scratch, cut);
-			ProtobufCMessage *decoded;
-			struct sl_arena arena;
-			struct sl_view view;
-			bool taken;
-
-			sl_arena_init(&arena, &memory);
-			taken = sl_view_scan(&view, signal, sl_bytes(body, cut), &limits, &arena,
-					     NULL) == SL_VIEW_OK;
-			decoded = protobuf_c_message_unpack(requests[signal], NULL, cut, body);
-			assert_int_equal(taken, decoded != NULL);
-			if (decoded)
-				protobuf_c_message_free_unpacked(decoded, NULL);
-			sl_arena_fini(&arena);
-			free(body);
-		}
-	}
-	free(scratch);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(table),
 		cmocka_unit_test(random_requests),
-		cmocka_unit_test(prefixes),
 	};
 
 	return cmocka_run_group_tests_name("view", tests, set_up, tear_down);
