@@ -88,7 +88,7 @@ static void read_details(struct sl_otlp_answer *answer, struct sl_bytes text)
 	}
 }
 
-// Decimal digits and nothing else, or -1; saturates at nine of them.
+// Decimal digits and nothing else, or -1; saturates.
 static int64_t number_of(struct sl_bytes text)
 {
 	int64_t value = 0;
@@ -98,8 +98,7 @@ static int64_t number_of(struct sl_bytes text)
 	for (size_t i = 0; i < text.size; i++) {
 		if (text.data[i] < '0' || text.data[i] > '9')
 			return -1;
-		if (i < 9)
-			value = value * 10 + (text.data[i] - '0');
+		value = SL_MIN(value * 10 + (text.data[i] - '0'), INT32_MAX);
 	}
 	return value;
 }

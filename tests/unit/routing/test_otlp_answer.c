@@ -59,6 +59,7 @@ static void test_outcomes(void **state)
 		{"a status that is empty is no success", false, 200, "", NULL, BAD},
 		{"a status that is no number is no success", false, 200, "zero", NULL, BAD},
 		{"a sign is no digit", false, 200, "-0", NULL, BAD},
+		{"a number is read to its end", false, 200, "00000000000014", NULL, AGAIN},
 		{"no status at all is UNKNOWN", false, 200, NULL, NULL, BAD},
 		{"nor does another 2xx help", false, 204, NULL, NULL, BAD},
 		{"a proxy's 503", false, 503, NULL, NULL, AGAIN},
