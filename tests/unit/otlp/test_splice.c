@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -96,10 +97,48 @@ static void random_edits(void **state)
 	free(scratch);
 }
 
+static const struct {
+	const char *why;
+	uint32_t at, cut;
+	int want;
+} added[] = {
+	{"the first", 100, 20, 0},
+	{"behind it", 120, 5, 0},
+	{"before it", 90, 10, 0},
+	{"the same again", 100, 20, -EEXIST},
+	{"its last byte", 119, 1, -EEXIST},
+	{"over its beginning", 95, 6, -EEXIST},
+	{"around it", 99, 40, -EEXIST},
+	{"an insertion inside it", 110, 0, -EEXIST},
+	{"an insertion at a border", 125, 0, 0},
+	{"far behind", 500, 1, 0},
+};
+
+static void overlapping_edits_are_refused(void **state)
+{
+	struct sl_edits edits = {0};
+	struct sl_arena arena;
+
+	(void)state;
+	sl_arena_init(&arena, &memory);
+	for (size_t i = 0; i < SL_COUNT_OF(added); i++) {
+		const int got = sl_edits_add(&edits, &arena, added[i].at, added[i].cut,
+					     SL_LITERAL("new"));
+
+		if (got != added[i].want)
+			fail_msg("%s: %d", added[i].why, got);
+	}
+	for (uint32_t i = 1; i < edits.count; i++)
+		assert_true(edits.edits[i - 1].at + edits.edits[i - 1].cut <= edits.edits[i].at);
+	assert_int_equal(edits.count, 5);
+	sl_arena_fini(&arena);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(random_edits),
+		cmocka_unit_test(overlapping_edits_are_refused),
 	};
 
 	return cmocka_run_group_tests_name("splice", tests, set_up, tear_down);
