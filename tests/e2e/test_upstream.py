@@ -290,6 +290,32 @@ def test_best_effort_never_delays_the_answer(start, http):
         wait_for("the late end", lambda: ends(sluice) == {"delivered": 2})
 
 
+@KINDS
+def test_what_was_acknowledged_early_and_given_up_is_lost_and_said_so(start, http):
+    sluice = start(config=config(ports.free()[0], http, retry={"max_elapsed": "700ms"},
+                                 more={"acknowledge": "queued"}))
+    assert send(sluice).grpc_status == 0
+    wait_for("the end", lambda: ends(sluice) == {"lost": 2})
+
+
+@pytest.mark.shards
+@KINDS
+def test_a_reload_lets_what_is_in_flight_end_where_it_is(start, http):
+    with Upstream(http, [{"delay": 1.5}]) as before, Upstream(http) as after:
+        sluice = start(shards=2, config=config(before, http))
+        result = []
+        thread = threading.Thread(target=lambda: result.append(send(sluice).grpc_status))
+        thread.start()
+        wait_for("the call", lambda: len(before.calls) == 1)
+        sluice.config.update(config(after, http))
+        sluice.reload()
+        assert send(sluice).grpc_status == 0 and not result
+        assert len(after.calls) == 1 and len(before.calls) == 1
+        thread.join()
+        assert result == [0] and ends(sluice) == {"delivered": 4}
+        wait_for("the old one to close", lambda: "destination_closed" in sluice.log())
+
+
 def test_concurrency_is_bounded(start):
     running, most, lock = 0, 0, threading.Lock()
 
