@@ -1,5 +1,6 @@
 """The front under unkind clients: HTTP/1.1 and HTTP/2 abuse, disconnects, memory, drain, crowds."""
 
+import random
 import signal
 import socket
 import struct
@@ -7,6 +8,7 @@ import subprocess
 import threading
 import time
 
+import h2.exceptions
 import h2.settings
 import pytest
 from lib import load, otlp, wire
@@ -585,3 +587,77 @@ def test_a_thousand_connections(start, tmp_path, arguments, path):
     assert "10000 done" in done.stdout, done.stdout
     assert "0 failed, 0 errored, 0 timeout" in done.stdout or not arguments, done.stdout
     wait_for("closing", lambda: sluice.metric("sluice_connections_open") == 0)
+
+
+@pytest.mark.shards
+def test_chaos(start):
+    """Clients that cut, reset, flood, stall and behave, all at once: nothing is left, books balance."""
+    sluice = start(shards=2, config={
+        "memory_budget": "16MiB", "limits": {"body_bytes": "1MiB", "connections": 60},
+        "connection": {"header_timeout": "1s", "body_timeout": "1s", "age_max": "1s",
+                       "age_grace": "1s"}})
+    end = time.monotonic() + (6 if SANITIZED else 3)
+    large = otlp.request("traces", 1500).SerializeToString()
+    broken = []
+
+    def one(dice):
+        kind = dice.randrange(8)
+        body = dice.choice([BODY, large, otlp.compress("gzip", large)])
+        head = HEAD + (b"Content-Encoding: gzip\r\n" if body[:2] == b"\x1f\x8b" else b"")
+        whole = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        if kind < 4:
+            client = wire.Http1(sluice.http_port)
+            if kind == 0:
+                client.send(whole * dice.randrange(1, 5))
+                client.read_response()
+            elif kind == 1:
+                client.send((whole * 2)[:dice.randrange(2 * len(whole))])
+                client.socket.shutdown(socket.SHUT_WR)
+                client.closed(0.5)
+            elif kind == 2:
+                client.send(bytes(dice.randrange(256) for _ in range(200)))
+            else:
+                client.send(whole[:dice.randrange(len(whole))])
+            client.close()
+            return
+        client = Raw(sluice.grpc_port)
+        numbers = [client.start(TRACES, {"grpc-encoding": "gzip"})
+                   for _ in range(dice.randrange(1, 6))]
+        message = wire.frame(body, 1 if body[:2] == b"\x1f\x8b" else 0)
+        for number in numbers:
+            client.data(number, message[:dice.choice([0, 3, 50, len(message)])])
+            if dice.random() < 0.5:
+                client.h2.reset_stream(number)
+                client.flush()
+            elif dice.random() < 0.8:
+                client.data(number, b"", end_stream=True)
+        if kind == 4:
+            data, times = FLOODS[dice.choice(sorted(FLOODS))](client)
+            client.blind = True
+            client.socket.sendall(data[:200_000] * times)
+        elif kind == 5:
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif kind == 6:
+            client.pump(lambda: False, 0.2)
+        client.close()
+
+    def work(seed):
+        source = random.Random(seed)
+        while time.monotonic() < end:
+            try:
+                one(source)
+            except (OSError, AssertionError, h2.exceptions.ProtocolError, KeyError):
+                pass  # it was cut: that is what we came for
+            if sluice.process.poll() is not None:
+                broken.append(seed)
+                return
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not broken, sluice.log()[-4000:]
+    wait_for("connections to end", lambda: sluice.metric("sluice_connections_open") == 0)
+    wait_for("memory", lambda: sluice.metric("sluice_memory_used_bytes") < 4 << 20)
+    assert wire.post(sluice.http_port, "/v1/traces", BODY)[0] == 200
