@@ -83,7 +83,9 @@ static const struct sl_setting kafka_rows[] = {
 	ROW(sl_kafka_config, brokers, "brokers", LIST, .element = SL_TYPE_STRING, .required = true,
 	    .help = "host:port of some brokers."),
 	ROW(sl_kafka_config, topic, "topic", STRING, .preset = "\"otlp_{signal}\"",
-	    .help = "Topic; {signal} is spans, metrics or logs, {tenant} the tenant's name."),
+	    .help = "Topic; {signal} is spans, metrics or logs, {tenant} the tenant's name. What "
+		    "goes to a topic that is not there 2 s after its first use is refused for "
+		    "good."),
 	ROW(sl_kafka_config, partition_by, "partition_by", ENUM, .choices = partition_choices,
 	    .preset = "none",
 	    .help = "trace: one record a trace, its key the trace id in hex (spans and logs; "

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from lib import otlp, wire
+from lib import kafka, otlp, ports, wire
 from lib.sluice import wait_for
 
 pytestmark = pytest.mark.kafka
@@ -155,6 +155,64 @@ def test_a_paused_broker_is_answered_in_time(start, broker):
     finally:
         broker.resume()
     wait_for("the late end", lambda: sluice.metric("sluice_late_requests_total") == 1, 60)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """A broker that wants TLS and a login on a second listener: (address, folder of its CA)."""
+    folder = tmp_path_factory.mktemp("kafka-tls")
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    for name in ("ca", "other"):
+        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out",
+                f"{name}.pem", "-subj", f"/CN={name}", "-days", "2")
+    (folder / "ext").write_text("subjectAltName=IP:127.0.0.1\n")
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "server.key", "-out", "server.csr",
+            "-subj", "/CN=127.0.0.1")
+    openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+            "-CAcreateserial", "-out", "server.pem", "-days", "2", "-extfile", "ext")
+    (folder / "server.both").write_bytes(
+        (folder / "server.key").read_bytes() + (folder / "server.pem").read_bytes())
+    server = kafka.Broker(folder / "broker")
+    port = ports.free()[0]
+    plain, controller = f"127.0.0.1:{server.port}", f"127.0.0.1:{server.controller_port}"
+    server.extra = f"""
+listeners=PLAINTEXT://{plain},SASL_SSL://127.0.0.1:{port},CONTROLLER://{controller}
+advertised.listeners=PLAINTEXT://{plain},SASL_SSL://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \
+required user_me="secret";
+ssl.keystore.type=PEM
+ssl.keystore.location={folder}/server.both
+"""
+    server.start()
+    server.create("guarded")
+    yield server, f"127.0.0.1:{port}", folder
+    server.stop()
+
+
+@pytest.mark.parametrize("ca, password, wanted", [
+    ("ca.pem", "secret", 0),
+    ("ca.pem", "guessed", 14),
+    ("other.pem", "secret", 14),
+    (None, "secret", 14),  # the system's store does not know it
+])
+def test_tls_and_login(start, guarded, ca, password, wanted):
+    server, address, folder = guarded
+    sluice = start(config={
+        "answer_within": "3s",
+        "destinations": {"main": {"kafka": {
+            "brokers": [address], "topic": "guarded", "message_timeout": "4s",
+            "tls": {"ca_file": str(folder / ca)} if ca else {"verify": True},
+            "sasl": {"username": "me", "password": password}}}},
+        "routes": [{"to": ["main"]}]})
+    before = len(server.read("guarded"))
+    assert send(sluice, "traces", otlp.request("traces", 1)) == wanted
+    assert len(server.read("guarded")) == before + (wanted == 0)
+    wait_for("the end", lambda: sluice.metric("sluice_destination_in_flight_items") == 0, 30)
 
 
 @pytest.mark.skipif(not os.environ.get("SLUICE_LONG"), reason="ten minutes: SLUICE_LONG=1")
