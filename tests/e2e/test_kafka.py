@@ -220,10 +220,10 @@ def test_tls_and_login(start, guarded, ca, password, wanted):
 def test_flat_memory(start, broker):
     """Twice the measured capacity for ten minutes: RSS grows at most 5 % after minute two."""
     from lib.load import flat_memory
-    flat_memory(start, broker, config, seconds=600, warm=120)
+    flat_memory(start, broker, config, seconds=600, warm=120, growth=0.05)
 
 
 @pytest.mark.timeout(300)
 def test_flat_memory_short(start, broker):
     from lib.load import flat_memory
-    flat_memory(start, broker, config, seconds=40, warm=15)
+    flat_memory(start, broker, config, seconds=40, warm=15, growth=0.5)
