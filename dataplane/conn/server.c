@@ -22,8 +22,8 @@ struct sl_server *sl_server_create(const struct sl_server_env *env)
 		free(server);
 		return NULL;
 	}
-	sl_pool_init(&server->sessions_pool, env->memory, sizeof(struct sl_session));
-	sl_pool_init(&server->calls_pool, env->memory, sizeof(struct sl_call));
+	sl_pool_init(&server->sessions_pool, env->connection_memory, sizeof(struct sl_session));
+	sl_pool_init(&server->calls_pool, env->connection_memory, sizeof(struct sl_call));
 	sl_random_init(&server->random, env->shard + 1);
 	return server;
 }
@@ -162,7 +162,7 @@ void sl_server_accept(struct sl_server *server, int fd, const struct sl_address 
 	session = sl_pool_take(&server->sessions_pool);
 	if (!session)
 		goto fail;
-	tls = context ? sl_tls_create(context, server->env.memory) : NULL;
+	tls = context ? sl_tls_create(context, server->env.connection_memory) : NULL;
 	if (context && !tls)
 		goto fail;
 	start(session, server, tls);

@@ -39,7 +39,10 @@ struct sl_server_host {
 
 struct sl_server_env {
 	struct sl_io *io;
-	struct sl_memory *memory;
+	struct sl_memory *memory; // of bodies: the budget that refuses
+	// Of connections: sessions, HTTP and TLS state, answers. Their number bounds it; apart, so
+	// that many idle connections do not spend the bodies' budget.
+	struct sl_memory *connection_memory;
 	struct sl_timers *timers;
 	struct sl_metrics *metrics;
 	uint32_t shard;

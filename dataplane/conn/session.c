@@ -27,7 +27,7 @@ static bool start_http(struct sl_session *session, bool http2)
 
 	session->http2 = http2;
 	session->http = sl_http_server_create(http2, &server->http_options, &sl_call_upcalls,
-					      session, server->env.memory);
+					      session, server->env.connection_memory);
 	if (session->http && session->going_away)
 		sl_http_server_goaway(session->http, "max_age");
 	return session->http != NULL;

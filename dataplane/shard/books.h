@@ -34,6 +34,8 @@
 	X(budget_bytes, GAUGE, "sluice_memory_budget_bytes", none,                                 \
 	  "Memory budget for bodies, views and edits.")                                            \
 	X(used_bytes, GAUGE, "sluice_memory_used_bytes", none, "Memory of that budget in use.")    \
+	X(connection_bytes, GAUGE, "sluice_connection_memory_bytes", none,                         \
+	  "Memory that open connections take, beside that budget.")                                \
 	X(memory_misses, COUNTER, "sluice_memory_allocations", none,                               \
 	  "Buffers that no free list could serve: flat in a steady state.")                        \
 	X(turns, COUNTER, "sluice_shard_turns", none, "Turns of the shard's loop.")                \

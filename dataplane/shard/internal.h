@@ -32,7 +32,8 @@ struct sl_shard {
 	bool started;
 	int failed; // writer: the shard before it is ready; -errno of its set-up
 
-	struct sl_memory memory;
+	struct sl_memory memory;            // bodies, views, edits: the budget
+	struct sl_memory connection_memory; // what open connections cost
 	struct sl_timers timers;
 	struct sl_waker waker;
 	struct sl_random random;

@@ -10,8 +10,11 @@
 static struct sl_request *host_take(void *self)
 {
 	struct sl_shard *shard = self;
-	struct sl_request *request = sl_pool_take(&shard->requests);
+	struct sl_request *request = NULL;
 
+	// Requests that are open but have no body yet count as well.
+	if (shard->memory.used_bytes < shard->memory.budget_bytes)
+		request = sl_pool_take(&shard->requests);
 	if (!request)
 		return NULL;
 	memset(request, 0, sizeof(*request));

@@ -25,7 +25,7 @@ struct sl_shard *sl_shard_create(const struct sl_shard_options *options)
 	shard->options = *options;
 	shard->ready_last = &shard->ready_first;
 	shard->waker.fd = -1;
-	shard->memory.arena = -1;
+	shard->memory.arena = shard->connection_memory.arena = -1;
 	if (posix_memalign((void **)&shard->handed, SL_CACHE_LINE,
 			   options->count * sizeof(*shard->handed)) != 0)
 		goto fail;
@@ -50,13 +50,16 @@ static int set_up(struct sl_shard *shard)
 	const struct sl_shard_options *options = &shard->options;
 	int failed = sl_memory_init(&shard->memory, options->memory_budget_bytes);
 
+	// Here the budget bounds only what is kept for later connections.
+	if (!failed)
+		failed = sl_memory_init(&shard->connection_memory, options->memory_budget_bytes);
 	if (failed)
 		return failed;
 	shard->now_ns = sl_clock_now_ns();
 	sl_timers_init(&shard->timers, shard->now_ns);
 	sl_random_init(&shard->random, shard->now_ns + options->index);
 	sl_pool_init(&shard->requests, &shard->memory, sizeof(struct sl_request));
-	shard->io = sl_io_create_kernel(&options->io, &shard->memory, &shard->timers,
+	shard->io = sl_io_create_kernel(&options->io, &shard->connection_memory, &shard->timers,
 					&shard->waker);
 	if (!shard->io)
 		return -errno;
@@ -64,6 +67,7 @@ static int set_up(struct sl_shard *shard)
 	const struct sl_server_env server = {
 		.io = shard->io,
 		.memory = &shard->memory,
+		.connection_memory = &shard->connection_memory,
 		.timers = &shard->timers,
 		.metrics = options->metrics,
 		.shard = options->index,
@@ -89,6 +93,7 @@ static int set_up(struct sl_shard *shard)
 	if (!shard->codec || !shard->server || !shard->tenants || !shard->sampling ||
 	    !shard->routing)
 		return -ENOMEM;
+	sl_gauge(&shard->books.counters.budget_bytes[0], options->memory_budget_bytes);
 	return sl_books_init(&shard->books, options->metrics, options->index);
 }
 
@@ -148,7 +153,8 @@ static void update_gauges(struct sl_shard *shard)
 	sl_count(&counters->turns[0], 1);
 	sl_gauge(&counters->budget_bytes[0], memory->budget_bytes);
 	sl_gauge(&counters->used_bytes[0], memory->used_bytes);
-	sl_gauge(&counters->memory_misses[0], memory->misses);
+	sl_gauge(&counters->connection_bytes[0], shard->connection_memory.used_bytes);
+	sl_gauge(&counters->memory_misses[0], memory->misses + shard->connection_memory.misses);
 	sl_gauge(&counters->reads[0], stats->reads);
 	sl_gauge(&counters->writes[0], stats->writes);
 	if (!full)
@@ -272,6 +278,7 @@ void sl_shard_destroy(struct sl_shard *shard)
 		sl_io_destroy(shard->io);
 		sl_pool_fini(&shard->requests);
 		sl_memory_fini(&shard->memory);
+		sl_memory_fini(&shard->connection_memory);
 	}
 	sl_waker_fini(&shard->waker);
 	for (uint32_t i = 0; shard->handed && i < shard->options.count; i++)

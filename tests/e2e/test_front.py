@@ -1,6 +1,8 @@
 """The front under unkind clients: HTTP/1.1 and HTTP/2 abuse, disconnects, memory, drain, crowds."""
 
+import os
 import random
+import resource
 import signal
 import socket
 import struct
@@ -466,6 +468,8 @@ def test_slow_large_bodies_leave_room_for_others(start):
     for _ in range(10):
         slow[-1].data(slow[-1].start(TRACES), b"\0" + (16 << 20).to_bytes(4, "big") + b"x")
     budget = sluice.metric("sluice_memory_budget_bytes")
+    wait_for("them", lambda: sluice.metric("sluice_connections_open") == 11)
+    wait_for("bodies", lambda: sluice.metric("sluice_memory_used_bytes") > 16 << 20)
     assert sluice.metric("sluice_memory_used_bytes") < 0.7 * budget
     for _ in range(5):
         assert wire.post(sluice.http_port, "/v1/traces", BODY)[0] == 200
@@ -477,8 +481,9 @@ def test_slow_large_bodies_leave_room_for_others(start):
 
 @pytest.mark.skipif(SANITIZED, reason="the sanitizers bring allocators of their own")
 def test_idle_connections_are_small(start):
-    """Thousands of idle HTTP/2 connections, each after a call: at most 36 KiB of memory each."""
-    sluice = start()
+    """Thousands of idle HTTP/2 connections, each after a call: at most 36 KiB of memory each, and
+    none of it from the bodies' budget."""
+    sluice = start(config={"memory_budget": "16MiB", "limits": {"body_bytes": "4MiB"}})
     warm = wire.Http2(sluice.grpc_port)
     assert warm.call(TRACES, wire.frame(BODY)).grpc_status == 0
     count = 2000
@@ -494,6 +499,10 @@ def test_idle_connections_are_small(start):
     assert sluice.metric("sluice_connections_open") == count + 1
     each = (load.rss(sluice.process) - before) / count
     assert each <= 36 * 1024, f"{each / 1024:.1f} KiB a connection"
+    assert sluice.metric("sluice_memory_used_bytes") < 1 << 20
+    assert sluice.metric("sluice_connection_memory_bytes") < (count + 100) * 36 * 1024
+    large = otlp.request("traces", 5000).SerializeToString()
+    assert warm.call(TRACES, wire.frame(large)).grpc_status == 0
     for one in sockets:
         one.close()
     wait_for("closing", lambda: sluice.metric("sluice_connections_open") == 1)
@@ -568,6 +577,26 @@ def test_drain_ends_by_its_timeout(start, upstream):
     assert time.monotonic() - began > 0.9
     client.close()
     half.close()
+
+
+def test_out_of_descriptors(start):
+    """Clients wait in the listener's queue until there are descriptors; those inside go on."""
+    sluice = start()
+    inside = wire.Http2(sluice.grpc_port)
+    assert inside.call(TRACES, wire.frame(BODY)).grpc_status == 0
+    used = len(os.listdir(f"/proc/{sluice.process.pid}/fd"))
+    _, hard = resource.prlimit(sluice.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(sluice.process.pid, resource.RLIMIT_NOFILE, (used + 5, hard))
+    crowd = [wire.Http1(sluice.http_port) for _ in range(20)]
+    time.sleep(0.3)
+    assert inside.call(TRACES, wire.frame(BODY)).grpc_status == 0
+    for client in crowd[:10]:
+        client.close()
+    crowd[-1].send(WHOLE)
+    resource.prlimit(sluice.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    assert crowd[-1].read_response()[0] == 200
+    for client in crowd[10:] + [inside]:
+        client.close()
 
 
 @pytest.mark.skipif(SANITIZED, reason="a crowd is slow under the sanitizers")
