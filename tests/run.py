@@ -96,8 +96,11 @@ def suite_clang(log, _):
     return ctest(log, "clang", "-E", "^tidy")
 
 
+# clang's runtimes look for `llvm-symbolizer`, which Debian has under this name only.
+SYMBOLS = "external_symbolizer_path=/usr/bin/llvm-symbolizer-14"
 ASAN = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
-TSAN = {"TSAN_OPTIONS": f"halt_on_error=1:second_deadlock_stack=1:suppressions={ROOT}/tests/tsan.txt"}
+TSAN = {"TSAN_OPTIONS": f"halt_on_error=1:second_deadlock_stack=1:{SYMBOLS}:"
+                        f"suppressions={ROOT}/tests/tsan.txt"}
 
 
 def suite_asan(log, _):
