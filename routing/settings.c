@@ -94,8 +94,10 @@ static const struct sl_setting kafka_rows[] = {
 	    .help = "librdkafka's partitioner; the preset agrees with the Collector's."),
 	ROW(sl_kafka_config, acks, "acks", ENUM, .choices = sl_kafka_acks, .preset = "all",
 	    .help = "Which replicas confirm a record."),
-	ROW(sl_kafka_config, idempotence, "idempotence", BOOL, .preset = "true",
-	    .help = "No duplicates by the producer's own retries; needs acks: all."),
+	ROW(sl_kafka_config, idempotence, "idempotence", BOOL, .preset = "false",
+	    .help = "No duplicates by the producer's own retries; needs acks: all. Senders that "
+		    "get no answer send again either way. Costs CPU: this librdkafka (2.0.2) polls "
+		    "without rest while five requests are out."),
 	ROW(sl_kafka_config, compression, "compression", ENUM, .choices = sl_kafka_compressions,
 	    .preset = "none", .help = "Compression of batches."),
 	ROW(sl_kafka_config, linger_ns, "linger", DURATION, .max = 9e11, .preset = "5ms",

@@ -126,7 +126,7 @@ static void test_a_fatal_error_replaces_the_producer(void **state)
 	rd_kafka_t *old;
 
 	(void)state;
-	begin(&rig, "linger: 20ms", "");
+	begin(&rig, "linger: 20ms\n      idempotence: true", "");
 	old = kafka_of(&rig)->producers[0].handle;
 	for (size_t i = 0; i < SL_COUNT_OF(calls); i++) {
 		offer(&rig, &calls[i], "t", SL_TRACES, TRACES(RESOURCE("x", SPAN(ID1))));
@@ -222,6 +222,7 @@ static void test_settings_reach_librdkafka(void **state)
 		   "      brokers: ['a:1', 'b:2']\n"
 		   "      compression: zstd\n"
 		   "      linger: 7ms\n"
+		   "      idempotence: true\n"
 		   "      tls: {ca_file: /none/ca.pem, certificate_file: /none/me.pem, "
 		   "key_file: /none/me.key, key_password: opened}\n"
 		   "      sasl: {mechanism: SCRAM-SHA-512, username: me, password: secret}\n"
