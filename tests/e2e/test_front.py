@@ -467,9 +467,9 @@ def test_slow_large_bodies_leave_room_for_others(start):
     slow.append(wire.Http2(sluice.grpc_port))
     for _ in range(10):
         slow[-1].data(slow[-1].start(TRACES), b"\0" + (16 << 20).to_bytes(4, "big") + b"x")
-    budget = sluice.metric("sluice_memory_budget_bytes")
     wait_for("them", lambda: sluice.metric("sluice_connections_open") == 11)
     wait_for("bodies", lambda: sluice.metric("sluice_memory_used_bytes") > 16 << 20)
+    budget = sluice.metric("sluice_memory_budget_bytes")
     assert sluice.metric("sluice_memory_used_bytes") < 0.7 * budget
     for _ in range(5):
         assert wire.post(sluice.http_port, "/v1/traces", BODY)[0] == 200

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from lib import kafka, otlp, ports, wire
-from lib.sluice import wait_for
+from lib.sluice import SANITIZED, wait_for
 
 pytestmark = pytest.mark.kafka
 TRACES = otlp.SERVICES["traces"]
@@ -223,6 +223,7 @@ def test_flat_memory(start, broker):
     flat_memory(start, broker, config, seconds=600, warm=120, growth=0.05)
 
 
+@pytest.mark.skipif(SANITIZED, reason="the sanitizers' memory grows")
 @pytest.mark.timeout(300)
 def test_flat_memory_short(start, broker):
     from lib.load import flat_memory

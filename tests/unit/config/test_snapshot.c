@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <pthread.h>
+#include <sched.h>
 
 #include <cmocka.h>
 
@@ -175,7 +176,7 @@ static void *read_on(void *state)
 			reader->wrong += part->mark != ALIVE;
 		reader->wrong += snapshot->generation < last; // never back
 		last = snapshot->generation;
-		if (++reader->turns % 7 == 0)
+		if (__atomic_add_fetch(&reader->turns, 1, __ATOMIC_RELAXED) % 7 == 0)
 			sl_snapshots_leave(reader->all, reader->index);
 	}
 	sl_snapshots_leave(reader->all, reader->index);
@@ -195,6 +196,9 @@ static void test_threads(void **state)
 		readers[i] = (struct reader){.all = all, .index = i, .stop = &stop};
 		assert_int_equal(pthread_create(&threads[i], NULL, read_on, &readers[i]), 0);
 	}
+	for (uint32_t i = 0; i < 3; i++) // a busy machine may start them late
+		while (__atomic_load_n(&readers[i].turns, __ATOMIC_RELAXED) == 0)
+			sched_yield();
 	for (int i = 0; i < 300; i++) {
 		sl_snapshots_publish(all, load("value: 2\n", sl_snapshots_current(all), errors));
 		sl_snapshots_reclaim(all, modules, 2);
