@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "config/control/control.h"
@@ -29,6 +30,7 @@ struct process {
 	struct sl_process_config config; // of the first snapshot: what needs a restart
 	int *listen_fds;
 	uint32_t listen_count;
+	bool *listen_inherited; // another process may serve them when we drain
 	struct sl_shard **shards;
 	uint32_t shard_count;
 };
@@ -141,13 +143,15 @@ static int open_listeners(struct process *process, const struct sl_server_part *
 	struct sl_inherited inherited;
 
 	process->listen_fds = calloc(server->listen_count, sizeof(int));
-	if (!process->listen_fds)
+	process->listen_inherited = calloc(server->listen_count, sizeof(bool));
+	if (!process->listen_fds || !process->listen_inherited)
 		return -ENOMEM;
 	sl_inherited_init(&inherited);
 	for (uint32_t i = 0; i < server->listen_count; i++) {
 		const struct sl_address *address = &server->listens[i].address;
 		int fd = sl_inherited_take(&inherited, address);
 
+		process->listen_inherited[i] = fd >= 0;
 		if (fd < 0)
 			fd = sl_io_open_listener(address, &options, error, sizeof(error));
 		if (fd < 0) {
@@ -219,10 +223,16 @@ static void on_published(void *self, const struct sl_snapshot *snapshot)
 		sl_shard_wake(process->shards[i]);
 }
 
+// A connection made during the drain would wait in the kernel's queue for nobody: our own sockets
+// stop listening, so that clients and balancers turn elsewhere at once.
 static void on_drain(void *self)
 {
 	struct process *process = self;
 
+	for (uint32_t i = 0; i < process->listen_count; i++) {
+		if (!process->listen_inherited[i])
+			shutdown(process->listen_fds[i], SHUT_RDWR);
+	}
 	for (uint32_t i = 0; i < process->shard_count; i++)
 		sl_shard_drain(process->shards[i]);
 }
@@ -345,6 +355,7 @@ static int run(const char *file)
 	sl_snapshots_destroy(process.snapshots, modules, SL_MODULES);
 	sl_metrics_destroy(process.metrics);
 	free(process.listen_fds);
+	free(process.listen_inherited);
 	free(process.shards);
 	return code;
 }

@@ -29,7 +29,7 @@ struct sl_quota_pool {
 	uint64_t filled_ns;   // up to when time was turned into tokens
 	double fractions[SL_DIMENSION_RATES];
 	int64_t in_flight_limits[2]; // what `tokens` in flight were made of
-	// writer: shards, atomically, not for each request
+	// writer: shards, atomically, for each refusal
 	uint64_t refused_requests;
 } __attribute__((aligned(SL_CACHE_LINE)));
 static_assert(sizeof(struct sl_quota_pool) == 3 * SL_CACHE_LINE, "192 bytes a tenant");

@@ -40,9 +40,6 @@ static void drop_slot(struct sl_tenants_shard *self, struct sl_tenants_slot *slo
 {
 	for (unsigned i = 0; i < SL_DIMENSIONS; i++)
 		return_chunk(self, slot, i);
-	if (slot->refused)
-		__atomic_fetch_add(&slot->pool->refused_requests, slot->refused, __ATOMIC_RELAXED);
-	slot->refused = 0;
 	memset(slot->unmet, 0, sizeof(slot->unmet));
 	memset(slot->last, 0, sizeof(slot->last));
 	slot->pool = NULL;
@@ -319,7 +316,7 @@ static enum sl_reason refuse(struct sl_tenants_shard *self, struct sl_tenants_sl
 		return SL_REASON_NONE;
 	}
 	sl_count(&self->counters.refused[dimension], 1);
-	slot->refused++;
+	__atomic_fetch_add(&slot->pool->refused_requests, 1, __ATOMIC_RELAXED);
 	return reason;
 }
 

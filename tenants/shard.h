@@ -35,7 +35,6 @@ struct sl_tenants_slot {
 	struct sl_quota_pool *pool; // NULL: the slot is free
 	uint64_t used_ns;
 	sl_tenant_id tenant;
-	uint32_t refused; // not yet told to the pool
 	uint32_t stamp;   // the call that touched it last
 	uint64_t told_ns; // when the fleet's leases last heard of `unmet`
 	int64_t unmet[SL_DIMENSION_RATES];

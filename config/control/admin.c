@@ -53,15 +53,18 @@ static struct answer get_index(struct sl_control *control, struct MHD_Connection
 			       const char *path, const struct call *call)
 {
 	(void)control, (void)connection, (void)path, (void)call;
-	return plain(200, "sluice " SL_VERSION "\n\n"
-			  "GET  /metrics       Prometheus; ?by=shard for each shard\n"
-			  "GET  /healthz       the process lives\n"
-			  "GET  /readyz        it takes traffic\n"
-			  "GET  /config        the effective configuration\n"
-			  "GET  /tenants/{id}  one tenant's settings and counters\n"
-			  "POST /reload        load the configuration anew\n"
-			  "POST /drain         fail /readyz, then let connections go\n"
-			  "POST /log-level     ?level=debug|info|warn|error\n");
+	return plain(
+		200,
+		"sluice " SL_VERSION "\n\n"
+		"GET  /metrics       Prometheus; ?by=shard for each shard\n"
+		"GET  /healthz       the process lives\n"
+		"GET  /readyz        it takes traffic\n"
+		"GET  /config        the effective configuration\n"
+		"GET  /tenants/{id}  one tenant's settings and counters\n"
+		"POST /reload        load the configuration anew\n"
+		"POST /drain         fail /readyz, then let connections go; the process stays\n"
+		"POST /log-level     ?level=debug|info|warn|error\n"
+		"POST works from this machine only.\n");
 }
 
 static struct answer get_metrics(struct sl_control *control, struct MHD_Connection *connection,
@@ -213,6 +216,24 @@ static bool allows(const char *methods, const char *method)
 	return false;
 }
 
+// Whether the caller is on this machine: only it may change what runs.
+static bool is_local(struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(
+		connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	struct sl_address address = {0};
+
+	if (!info || !info->client_addr)
+		return false;
+	if (info->client_addr->sa_family == AF_INET)
+		memcpy(&address.u.v4, info->client_addr, sizeof(address.u.v4));
+	else if (info->client_addr->sa_family == AF_INET6)
+		memcpy(&address.u.v6, info->client_addr, sizeof(address.u.v6));
+	else
+		return false;
+	return sl_address_is_loopback(&address);
+}
+
 static struct answer route(struct sl_control *control, struct MHD_Connection *connection,
 			   const char *url, const char *method, const struct call *call,
 			   const char **allow)
@@ -223,6 +244,8 @@ static struct answer route(struct sl_control *control, struct MHD_Connection *co
 		if (routes[i].prefix ? strncmp(url, routes[i].path, size) != 0
 				     : strcmp(url, routes[i].path) != 0)
 			continue;
+		if (allows(routes[i].methods, "POST") && !is_local(connection))
+			return mistake(403, "only from this machine (loopback)");
 		if (allows(routes[i].methods, method))
 			return routes[i].handle(control, connection, url + size, call);
 		*allow = routes[i].methods;

@@ -1,5 +1,6 @@
 #include <stdio.h>
 
+#include "dataplane/base/log.h"
 #include "dataplane/otlp/json.h"
 #include "dataplane/shard/internal.h"
 
@@ -77,6 +78,11 @@ static void answer_due(struct sl_timer *timer, uint64_t now_ns)
 	struct sl_request *request = SL_CONTAINER_OF(timer, struct sl_request, timer);
 
 	((struct sl_shard *)request->shard)->now_ns = now_ns;
+	sl_log(SL_LOG_WARN, "answer_timed_out", "tenant=%.*s signal=%s waited_ms=%llu items=%u",
+	       (int)request->tenant_name.size, request->tenant_name.data,
+	       sl_signal_names[request->signal],
+	       (unsigned long long)((now_ns - request->received_ns) / SL_MS),
+	       request->view.item_count);
 	sl_request_refuse(request, SL_REASON_TIMED_OUT, 0);
 	answer(request);
 }

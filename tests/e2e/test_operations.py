@@ -107,6 +107,9 @@ def test_admin(shared):
 def test_metrics_are_wellformed(shared):
     seen = set()
     family = None
+    series = [line.rsplit(" ", 1)[0] for line in shared.admin("/metrics")[1].splitlines()
+              if line and not line.startswith("#")]
+    assert len(series) == len(set(series)), "a series twice"
     for line in shared.admin("/metrics")[1].splitlines():
         if line.startswith("# TYPE "):
             family = line.split(" ")[2]
@@ -114,6 +117,21 @@ def test_metrics_are_wellformed(shared):
             seen.add(family)
         elif line and not line.startswith("#"):
             assert line.split("{")[0].split(" ")[0].startswith(family.removesuffix("_total"))
+
+
+def test_a_drain_turns_new_connections_away(start):
+    """They fail over at once instead of waiting in a queue that nobody serves."""
+    sluice = start()
+    assert sluice.admin("/drain", "POST")[0] == 202
+
+    def refused():
+        try:
+            wire.post(sluice.http_port, "/v1/traces", BODY)
+        except OSError:
+            return True
+        return False
+
+    wait_for("the refusal", refused)
 
 
 @pytest.mark.shards

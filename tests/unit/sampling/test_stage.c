@@ -354,7 +354,7 @@ static void test_spans(void **unused)
 		    !sl_bytes_equal(state_after(&run, 0), sl_bytes_of(span_rows[i].want)))
 			fail_msg("%s: %.*s", span_rows[i].why, (int)state_after(&run, 0).size,
 				 state_after(&run, 0).data);
-		assert_int_equal(sl_metrics_sum(run.metrics, "sluice_sampled_out_items", "traces"),
+		assert_int_equal(sl_metrics_sum(run.metrics, "sluice_sampling_dropped_items", "traces"),
 				 span_rows[i].want == NULL);
 		run_fini(&run);
 		free(body);
