@@ -1,15 +1,17 @@
 #include "tenants/quota_lease.h"
 
-// Nothing heard for a while, nothing lent since, and what was left then with what time has earned
-// is enough. Without the last condition credit would be renewed while the bucket is in debt, and
-// spending had no bound (tests/sim/fleet/fleet.pml finds it).
-static bool may_wake(const struct sl_quota_lease *lease, const struct sl_limit *limit,
-		     int64_t amount, uint64_t now_ns)
+// Nothing heard for a while, nothing lent since or still owed, and what was left then with what
+// time has earned is enough. Without the last two, credit would be renewed while the bucket is in
+// debt, and spending had no bound (tests/sim/fleet/fleet.pml finds it).
+static bool may_wake(const struct sl_quota_pool *pool, enum sl_dimension dimension,
+		     const struct sl_limit *limit, int64_t amount, uint64_t now_ns)
 {
+	const struct sl_quota_lease *lease = &pool->leases[dimension];
 	const uint64_t seen_ns = __atomic_load_n(&lease->seen_ns, __ATOMIC_RELAXED);
 	double room;
 
-	if (__atomic_load_n(&lease->woken, __ATOMIC_ACQUIRE))
+	if (__atomic_load_n(&lease->woken, __ATOMIC_ACQUIRE) ||
+	    sl_quota_pool_level(pool, dimension) < 0)
 		return false;
 	if (seen_ns == 0)
 		return true;
@@ -20,11 +22,11 @@ static bool may_wake(const struct sl_quota_lease *lease, const struct sl_limit *
 	return room >= (double)SL_MIN(amount, limit->burst);
 }
 
-bool sl_quota_lease_open(const struct sl_quota_lease *lease, const struct sl_limit *limit,
-			 int64_t amount, uint64_t now_ns)
+bool sl_quota_lease_open(const struct sl_quota_pool *pool, enum sl_dimension dimension,
+			 const struct sl_limit *limit, int64_t amount, uint64_t now_ns)
 {
-	return __atomic_load_n(&lease->credit, __ATOMIC_RELAXED) >= amount ||
-	       may_wake(lease, limit, amount, now_ns);
+	return __atomic_load_n(&pool->leases[dimension].credit, __ATOMIC_RELAXED) >= amount ||
+	       may_wake(pool, dimension, limit, amount, now_ns);
 }
 
 bool sl_quota_lease_borrow(struct sl_quota_pool *pool, enum sl_dimension dimension,
@@ -42,7 +44,7 @@ bool sl_quota_lease_borrow(struct sl_quota_pool *pool, enum sl_dimension dimensi
 						   __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 	}
 	if (!lent) {
-		if (!may_wake(lease, limit, amount, now_ns) ||
+		if (!may_wake(pool, dimension, limit, amount, now_ns) ||
 		    __atomic_exchange_n(&lease->woken, 1, __ATOMIC_ACQ_REL))
 			return false;
 		credit = __atomic_load_n(&lease->wake_credit, __ATOMIC_RELAXED);

@@ -8,8 +8,8 @@
 // which each of the authority's answers sets anew.
 //
 // An instance that has heard nothing for SL_QUOTA_LEASE_FRESH_NS knows no credit. Its first
-// request is admitted all the same, once, if by the last answer the bucket must have room for it by
-// now: quiet tenants never wait, and cost the fleet nothing.
+// request is admitted all the same, once, if it owes nothing and by the last answer the bucket must
+// have room for it by now: quiet tenants never wait, and cost the fleet nothing.
 //
 // Threading: shards borrow; the control thread sets. `credit`, `refused`, `largest` and `woken` are
 // atomic; the others are single words that one thread writes.
@@ -29,8 +29,8 @@ struct sl_quota_lease {
 static_assert(sizeof(struct sl_quota_lease) == SL_CACHE_LINE, "one line a tenant and dimension");
 
 // Would `amount` be lent now?
-bool sl_quota_lease_open(const struct sl_quota_lease *lease, const struct sl_limit *limit,
-			 int64_t amount, uint64_t now_ns);
+bool sl_quota_lease_open(const struct sl_quota_pool *pool, enum sl_dimension dimension,
+			 const struct sl_limit *limit, int64_t amount, uint64_t now_ns);
 // Lends the pool `amount` tokens: they are taken from it, and it may be negative after. `chance` is
 // a random number. Returns whether it did.
 bool sl_quota_lease_borrow(struct sl_quota_pool *pool, enum sl_dimension dimension,

@@ -420,7 +420,7 @@ enum sl_reason sl_tenants_admit_head(struct sl_tenants_shard *self, sl_tenant_id
 		if (level >= need)
 			continue;
 		if (leases &&
-		    sl_quota_lease_open(&leases[dimension], limit, least[i].cost, self->now_ns))
+		    sl_quota_lease_open(slot->pool, dimension, limit, least[i].cost, self->now_ns))
 			continue;
 		// What the body would have cost is not known: as much as the last one.
 		if (leases)

@@ -73,7 +73,10 @@ void sl_fleet_account_init(struct sl_fleet_account *account, struct sl_quota_poo
 		.limit = *limit,
 		.ticked_ns = terms->now_ns,
 		.active_ns = terms->now_ns,
-		.base = sl_quota_pool_level(pool, dimension),
+		// What woke it is not told yet.
+		.base = SL_MAX(sl_quota_pool_level(pool, dimension), 0),
+		.woken = true,
+		.woke_ns = terms->now_ns,
 		.refused = __atomic_load_n(&lease->refused, __ATOMIC_RELAXED),
 		.told_ns = terms->now_ns,
 		.asked_ns = terms->now_ns,
