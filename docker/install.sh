@@ -9,10 +9,17 @@ for kind in "$@"; do
 	wanted="$wanted $(sed -n "s/^$kind //p" "$here/packages.txt")"
 done
 
+# One query for all: this stands in front of every build.
+# shellcheck disable=SC2086 # a list of words
+there=$(dpkg-query -W -f '${Package}=${db:Status-Status}\n' $wanted 2>/dev/null || true)
 missing=""
 for package in $wanted; do
-	case "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" in
-	installed) ;;
+	case "
+$there
+" in
+	*"
+$package=installed
+"*) ;;
 	*) missing="$missing $package" ;;
 	esac
 done
