@@ -49,9 +49,11 @@ static bool fails(void)
 	if (test_thread == in_shard || !left)
 		return false;
 	left = __atomic_sub_fetch(&countdown, 1, __ATOMIC_RELAXED);
-	if (left == 0)
-		__atomic_add_fetch(&failures, 1, __ATOMIC_RELAXED);
-	return left == 0;
+	if (left != 0)
+		return false;
+	__atomic_add_fetch(&failures, 1, __ATOMIC_RELAXED);
+	errno = ENOMEM; // as malloc does
+	return true;
 }
 
 void *__wrap_malloc(size_t size)
