@@ -4,7 +4,7 @@
 
 // What a shard counts of sampling. Threading: one writer, any reader.
 #define SL_SAMPLING_COUNTERS(X)                                                                    \
-	X(sampled_out, COUNTER, "sluice_sampling_dropped_items", signal,                                \
+	X(sampled_out, COUNTER, "sluice_sampling_dropped_items", signal,                           \
 	  "Items that sampling dropped.")                                                          \
 	X(without_id, COUNTER, "sluice_sampling_without_id_items", signal,                         \
 	  "Items that a rule was for, without a trace id or attribute to decide by.")              \

@@ -354,8 +354,9 @@ static void test_spans(void **unused)
 		    !sl_bytes_equal(state_after(&run, 0), sl_bytes_of(span_rows[i].want)))
 			fail_msg("%s: %.*s", span_rows[i].why, (int)state_after(&run, 0).size,
 				 state_after(&run, 0).data);
-		assert_int_equal(sl_metrics_sum(run.metrics, "sluice_sampling_dropped_items", "traces"),
-				 span_rows[i].want == NULL);
+		assert_int_equal(
+			sl_metrics_sum(run.metrics, "sluice_sampling_dropped_items", "traces"),
+			span_rows[i].want == NULL);
 		run_fini(&run);
 		free(body);
 	}
