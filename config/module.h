@@ -7,8 +7,8 @@
 // changes nothing. dataplane/main.c holds the one table of modules.
 //
 // Threading: build and destroy run on the control thread. Snapshots are read by shards: a pointer
-// into one lives for a turn; sl_snapshot_current() is taken at a turn's start, and a shard that
-// blocks is offline until it takes the next.
+// into one lives for a turn; sl_snapshots_enter() is called at a turn's start, and the publisher
+// wakes shards that block, so that each takes the new one soon.
 
 enum sl_module_id {
 	SL_MODULE_PROCESS, // shards, io, log, admin ...

@@ -49,12 +49,13 @@ static void fill_modules(void)
 
 // Two of the largest bodies, one as it came and one inflated, must fit half of a shard's budget:
 // else a body that the limits allow could never be taken.
-static void check_budget(const struct sl_snapshot *snapshot, struct sl_errors *errors)
+static void check_budget(void *self, const struct sl_snapshot *snapshot, struct sl_errors *errors)
 {
 	const struct sl_process_config *config = snapshot->parts[SL_MODULE_PROCESS];
 	const struct sl_server_part *server = snapshot->parts[SL_MODULE_SERVER];
 	const uint64_t budget = sl_process_memory_budget(config, sl_process_shards(config));
 
+	(void)self;
 	if (2 * server->limits.body_bytes_max > budget / 2)
 		sl_errors_add(errors, &config->where,
 			      "limits.body_bytes of %.4g MiB needs a memory_budget of at least "
@@ -71,7 +72,7 @@ static struct sl_snapshot *load(const char *file, bool check_only)
 
 	snapshot = sl_snapshot_load(modules, SL_MODULES, file, NULL, check_only, errors);
 	if (snapshot)
-		check_budget(snapshot, errors);
+		check_budget(NULL, snapshot, errors);
 	if (snapshot && sl_errors_count(errors)) {
 		sl_snapshot_destroy(modules, SL_MODULES, snapshot);
 		snapshot = NULL;
@@ -284,6 +285,7 @@ static int serve(struct process *process, const char *file)
 		.file = file,
 		.hooks = {.self = process,
 			  .shards = process->shard_count,
+			  .check = check_budget,
 			  .published = on_published,
 			  .drain = on_drain,
 			  .stop = on_stop,
@@ -307,6 +309,8 @@ static int serve(struct process *process, const char *file)
 		code = failed ? 1 : 0;
 	}
 	on_stop(process); // those that did start, when not all could
+	for (uint32_t i = 0; i < process->shard_count; i++)
+		sl_shard_join(process->shards[i]);
 	for (uint32_t i = 0; i < process->shard_count; i++) {
 		sl_shard_destroy(process->shards[i]);
 		process->shards[i] = NULL;

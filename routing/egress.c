@@ -90,7 +90,6 @@ static void open_side(struct sl_egress *egress)
 static struct sl_egress *make_egress(struct sl_routing_shard *self,
 				     struct sl_destination *destination)
 {
-	const struct sl_routing_env *env = &self->env;
 	struct sl_egress *egress = calloc(1, sizeof(*egress));
 	struct sl_meter *meter = meter_of(self, destination->name);
 
@@ -101,16 +100,27 @@ static struct sl_egress *make_egress(struct sl_routing_shard *self,
 	egress->meter = meter;
 	egress->waiting_last = &egress->waiting;
 	egress->waiting_due_ns = UINT64_MAX;
-	egress->pinned_bytes_max = destination->pinned_bytes_max
-					   ? destination->pinned_bytes_max / env->shards
-					   : env->memory->budget_bytes / 2;
-	egress->tenant_bytes_max = (uint64_t)((double)egress->pinned_bytes_max *
-					      destination->tenant_share);
 	open_side(egress);
 	__atomic_add_fetch(&destination->sides, 1, __ATOMIC_ACQ_REL);
 	egress->next = self->egresses;
 	self->egresses = egress;
 	return egress;
+}
+
+// Half of the budget for one destination; several share three quarters of it, so that all of them
+// dead still leave room for the bodies of what is healthy.
+static void set_caps(struct sl_egress *egress, uint32_t destinations)
+{
+	const struct sl_routing_env *env = &egress->shard->env;
+	const struct sl_destination *destination = egress->destination;
+	const uint64_t budget = env->memory->budget_bytes;
+	const uint64_t share = SL_MIN(budget / 2, budget * 3 / 4 / SL_MAX(destinations, 1));
+
+	egress->pinned_bytes_max = destination->pinned_bytes_max
+					   ? destination->pinned_bytes_max / env->shards
+					   : share;
+	egress->tenant_bytes_max = (uint64_t)((double)egress->pinned_bytes_max *
+					      destination->tenant_share);
 }
 
 void sl_routing_shard_turn(struct sl_routing_shard *self, const struct sl_routing *routing,
@@ -134,6 +144,7 @@ void sl_routing_shard_turn(struct sl_routing_shard *self, const struct sl_routin
 			egress = egress->next;
 		by_index[i] = egress ? egress : make_egress(self, routing->destinations[i]);
 		by_index[i]->retired = false;
+		set_caps(by_index[i], routing->destination_count);
 	}
 	free(self->by_index);
 	self->by_index = by_index;

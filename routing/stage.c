@@ -10,6 +10,7 @@ struct share {
 	struct sl_part *part;
 	const uint64_t *keep;
 	uint32_t items;
+	uint32_t *rejected; // what all its deliveries share; in the arena
 	struct sl_flow ***last;
 };
 
@@ -25,6 +26,7 @@ static struct sl_flow *make_flow(struct sl_routing_shard *self, const struct sha
 		.destination = target->destination,
 		.required = target->required,
 		.items = share->items,
+		.share_rejected = share->rejected,
 	};
 	flow->egress = self->by_index[target->destination];
 	flow->began_ns = self->now_ns;
@@ -64,11 +66,14 @@ static enum sl_reason plan_target(struct sl_routing_shard *self, const struct sh
 	return SL_REASON_NONE;
 }
 
-static enum sl_reason plan_route(struct sl_routing_shard *self, const struct share *share,
+static enum sl_reason plan_route(struct sl_routing_shard *self, struct share *share,
 				 const struct sl_route *route)
 {
 	enum sl_reason reason = SL_REASON_NONE;
 
+	share->rejected = sl_arena_zalloc(&share->part->request->arena, sizeof(uint32_t));
+	if (!share->rejected)
+		return SL_REASON_MEMORY_FULL;
 	if (route->target_count)
 		share->part->routed_items += share->items;
 	for (uint32_t i = 0; i < route->target_count && reason == SL_REASON_NONE; i++)

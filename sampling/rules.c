@@ -30,7 +30,8 @@ static void compile(struct sl_sampling_rule *rule, const struct sl_sampling_rule
 	assert(config->keep.count <= SL_SAMPLING_KEEPS_MAX);
 	rule->keep_count = (uint32_t)config->keep.count;
 	for (uint32_t i = 0; i < rule->keep_count; i++) {
-		const uint64_t us = keeps[i].slower_than_ns / SL_US;
+		// Rounded up: zero says that the time does not matter.
+		const uint64_t us = (keeps[i].slower_than_ns + SL_US - 1) / SL_US;
 
 		rule->keeps[i].error = keeps[i].status == 1;
 		// UINT32_MAX is the view's "that or longer".

@@ -93,7 +93,7 @@ def suite_dev(log, _):
 
 def suite_clang(log, _):
     build(log, "clang")
-    return ctest(log, "clang", "-E", "^tidy")
+    return ctest(log, "clang", "-E", "^tidy|^model")
 
 
 # clang's runtimes look for `llvm-symbolizer`, which Debian has under this name only.
@@ -105,12 +105,12 @@ TSAN = {"TSAN_OPTIONS": f"halt_on_error=1:second_deadlock_stack=1:{SYMBOLS}:"
 
 def suite_asan(log, _):
     build(log, "asan")
-    return ctest(log, "asan", "-E", "^tidy", env=ASAN)
+    return ctest(log, "asan", "-E", "^tidy|^model", env=ASAN)
 
 
 def suite_tsan(log, _):
     build(log, "tsan")
-    return ctest(log, "tsan", "-E", "^tidy|^fuzz", env=TSAN)
+    return ctest(log, "tsan", "-E", "^tidy|^fuzz|^model", env=TSAN)
 
 
 def suite_conform(log, _):

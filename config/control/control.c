@@ -132,6 +132,13 @@ static bool fits(struct sl_control *control, const struct sl_snapshot *next,
 	const struct sl_control_options *options = &control->options;
 	char text[300];
 
+	if (options->hooks.check) {
+		const uint32_t before = sl_errors_count(errors);
+
+		options->hooks.check(options->hooks.self, next, errors);
+		if (sl_errors_count(errors) > before)
+			return false;
+	}
 	if (!sl_settings_restart_needed(
 		    sl_modules_settings(options->modules, options->module_count),
 		    current(control)->loaded.object, next->loaded.object, text, sizeof(text)))
@@ -162,8 +169,8 @@ bool sl_control_reload(struct sl_control *control, const char *why, struct sl_er
 		sl_snapshots_publish(options->snapshots, next);
 		options->hooks.published(options->hooks.self, next);
 		took_over(control);
+		// Other files to watch cost one reload more; a file that changed meanwhile is seen.
 		watch_files(control);
-		control->watched_stamp = stamp(control);
 		sl_count(&control->counters.reloads[SL_RELOAD_SUCCESS], 1);
 		sl_log(SL_LOG_INFO, "config_reloaded", "why=%s generation=%llu ms=%llu", why,
 		       (unsigned long long)next->generation,

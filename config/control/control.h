@@ -13,6 +13,8 @@
 struct sl_control_hooks {
 	void *self;
 	uint32_t shards;
+	// Rules between modules: reports to `errors` what start would refuse. May be NULL.
+	void (*check)(void *self, const struct sl_snapshot *snapshot, struct sl_errors *errors);
 	// A snapshot was published: wake shards that block.
 	void (*published)(void *self, const struct sl_snapshot *snapshot);
 	// No new connections or calls, GOAWAY.

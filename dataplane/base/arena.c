@@ -55,6 +55,15 @@ static void *alloc_slow(struct sl_arena *arena, size_t bytes)
 	return block + 1;
 }
 
+uint64_t sl_arena_bytes(const struct sl_arena *arena)
+{
+	uint64_t bytes = 0;
+
+	for (const struct sl_arena_block *block = arena->blocks; block; block = block->next)
+		bytes += block->capacity;
+	return bytes;
+}
+
 void *sl_arena_alloc(struct sl_arena *arena, size_t bytes)
 {
 	uint8_t *at = arena->next;

@@ -20,6 +20,9 @@ void sl_arena_init(struct sl_arena *arena, struct sl_memory *memory);
 // Gives every block back; the arena can be used again.
 void sl_arena_fini(struct sl_arena *arena);
 
+// What its blocks take of the shard's memory.
+uint64_t sl_arena_bytes(const struct sl_arena *arena);
+
 // `bytes` of memory, aligned to 16, not zeroed; NULL when the shard's budget is spent.
 void *sl_arena_alloc(struct sl_arena *arena, size_t bytes);
 

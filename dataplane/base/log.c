@@ -1,5 +1,6 @@
 #include "dataplane/base/log.h"
 
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
@@ -130,12 +131,13 @@ void sl_log_write(struct sl_log_site *site, enum sl_log_level level, const char 
 	uint32_t suppressed = 0;
 	const uint64_t wall_ns = sl_clock_wall_ns();
 	const time_t second = (time_t)(wall_ns / SL_S);
+	struct pollfd ready = {.fd = STDERR_FILENO, .events = POLLOUT};
 	const char *out = line;
 	struct tm utc;
 	size_t used;
 	va_list args;
 
-	if (level < SL_LOG_ERROR && !allowed(site, &suppressed))
+	if (!allowed(site, &suppressed))
 		return;
 	gmtime_r(&second, &utc);
 	used = strftime(line, sizeof(line), "ts=%Y-%m-%dT%H:%M:%S", &utc);
@@ -162,7 +164,9 @@ void sl_log_write(struct sl_log_site *site, enum sl_log_level level, const char 
 	} else {
 		line[used++] = '\n';
 	}
-	// A reader that stalls must not stall us for ever, but its loss is only a line.
-	if (write(STDERR_FILENO, out, used) < 0)
-		return;
+	// A reader that stalls must not stall a shard: what does not fit now is lost, and counted
+	// with the site's next line.
+	if (poll(&ready, 1, 0) != 1 || !(ready.revents & POLLOUT) ||
+	    write(STDERR_FILENO, out, used) < 0)
+		__atomic_fetch_add(&site->suppressed, 1, __ATOMIC_RELAXED);
 }

@@ -157,6 +157,8 @@ void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_re
 			 reason == SL_REASON_TOO_SLOW;
 	sl_conn_count_request(session->server->counters, call->protocol, grpc,
 			      grpc ? response.grpc_status : response.status);
+	if (reason != SL_REASON_NONE)
+		sl_count(&session->server->counters->refused[reason], 1);
 	sl_http_stream_respond(call->stream, &response);
 	sl_session_mark(session);
 }
@@ -188,13 +190,13 @@ static enum sl_reason reserve(struct sl_call *call, uint64_t bytes, uint64_t *re
 	struct sl_request *request = call->request;
 	struct sl_memory *memory = server->env.memory;
 	const uint64_t share = memory->budget_bytes / limits->connection_reserved_share;
+	const uint64_t others = session->unread_bytes - call->reserved; // of its other calls
 	size_t capacity;
 	uint8_t *buffer;
 
-	if (bytes > limits->body_bytes_max)
+	if (bytes > request->body_bytes_max)
 		return SL_REASON_BODY_TOO_LARGE;
-	if (session->unread_bytes &&
-	    session->unread_bytes + bytes > SL_MAX(share, limits->body_bytes_max))
+	if (others && others + bytes > SL_MAX(share, limits->body_bytes_max))
 		return SL_REASON_MEMORY_FULL;
 	// Large bodies that are slow to come leave half of the budget to what is there, and to
 	// small ones: some clients with bad lines lock nobody out.
@@ -228,10 +230,10 @@ static enum sl_reason append(struct sl_call *call, struct sl_bytes bytes, uint64
 	struct sl_request *request = call->request;
 	const uint64_t need = request->received.size + bytes.size;
 
-	if (need > call->session->server->limits.body_bytes_max)
+	if (need > request->body_bytes_max)
 		return SL_REASON_BODY_TOO_LARGE;
 	if (need + SL_BODY_SLACK > request->body_capacity) {
-		const uint64_t most = call->session->server->limits.body_bytes_max;
+		const uint64_t most = request->body_bytes_max;
 		const uint64_t grown = SL_MAX(SL_MAX(need, BODY_FIRST), request->body_capacity * 2);
 		const enum sl_reason reason = reserve(call, SL_MIN(grown, most), retry_after_ns);
 
@@ -332,6 +334,7 @@ static enum sl_reason begin_request(struct sl_call *call, const struct sl_http_h
 	request->origin = (struct sl_origin){
 		.call = call, .protocol = call->protocol, .coding = call->coding};
 	request->received_ns = server->now_ns;
+	request->body_bytes_max = server->limits.body_bytes_max;
 	request->answer_by_ns = SL_MIN(call->deadline_ns,
 				       server->now_ns + server->limits.answer_within_ns);
 	reason = server->env.host->admit(server->env.self, request, head, &session->conn.peer,

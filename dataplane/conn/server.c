@@ -261,6 +261,22 @@ void sl_server_drain(struct sl_server *server, uint64_t now_ns)
 	}
 }
 
+void sl_server_refuse_all(struct sl_server *server, enum sl_reason reason, uint64_t now_ns)
+{
+	server->now_ns = now_ns;
+	for (struct sl_session *session = server->sessions; session; session = session->next) {
+		for (struct sl_call *call = session->calls; call; call = call->next) {
+			struct sl_request *request = call->request;
+
+			if (!request || !call->with_shard || call->answered)
+				continue;
+			request->origin.call = NULL;
+			call->request = NULL;
+			sl_call_answer(call, NULL, reason, 0);
+		}
+	}
+}
+
 void sl_server_close_all(struct sl_server *server)
 {
 	for (struct sl_session *session = server->sessions; session; session = session->next)

@@ -20,8 +20,8 @@ struct sl_server;
 
 // What the shard decides for its sessions. `self` is the shard.
 struct sl_server_host {
-	// Names the tenant and asks its quota, from the headers alone. `body_bytes` is the
-	// Content-Length or SL_HTTP_NO_LENGTH. Fills request->tenant and tenant_name.
+	// Names the tenant and asks its quota, from the headers alone. Fills request->tenant and
+	// tenant_name.
 	enum sl_reason (*admit)(void *self, struct sl_request *request,
 				const struct sl_http_head *head, const struct sl_address *peer,
 				const char *certificate_name, uint64_t *retry_after_ns);
@@ -72,6 +72,9 @@ bool sl_server_wants_flush(const struct sl_server *server);
 
 // Drain: GOAWAY on every session, new calls are refused (SL_REASON_DRAINING), idle ones close.
 void sl_server_drain(struct sl_server *server, uint64_t now_ns);
+// Answers every call whose request is still with the shard: nobody is left without one. Their
+// deliveries may still end, late.
+void sl_server_refuse_all(struct sl_server *server, enum sl_reason reason, uint64_t now_ns);
 // Closes what is left.
 void sl_server_close_all(struct sl_server *server);
 uint32_t sl_server_sessions(const struct sl_server *server);

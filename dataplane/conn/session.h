@@ -102,6 +102,7 @@ void sl_server_forget(struct sl_session *session);
 #define SL_CODES 32
 struct sl_conn_counters {
 	uint64_t requests[SL_PROTOCOLS * SL_CODES];
+	uint64_t refused[SL_REASONS];
 	uint64_t connections[1];
 	uint64_t connections_open[1];
 	uint64_t connections_refused[1];

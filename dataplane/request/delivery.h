@@ -3,7 +3,7 @@
 #include "dataplane/request/request.h"
 
 // A part on its way to one destination (delivery), and what a driver carries (record). A delivery
-// becomes one or more records; a record carries one or more deliveries.
+// becomes one or more records; a record carries one delivery, or a piece of one.
 //
 // Threading: the shard's. Memory: the request's arena.
 typedef uint32_t sl_destination_id;
@@ -16,6 +16,9 @@ struct sl_delivery {
 	uint32_t open_records;
 	uint32_t items;          // items it carries, for the books
 	uint32_t rejected_items; // of records refused for good, or by a partial success
+	// The most that any required delivery of the same items was refused: deliveries to several
+	// destinations share it, those of other items of the part have their own. NULL: its own.
+	uint32_t *share_rejected;
 	uint64_t ended_retry_after_ns;
 };
 

@@ -55,20 +55,23 @@ bool sl_part_own_keep(struct sl_part *part)
 	return true;
 }
 
-// What a required delivery's end means for its request. Only all of it refused for good is a
-// refusal: a rest that was delivered makes it a partial success (reference items 6 and 8).
+// What a required delivery's end means for its request. Only all of a part refused for good is a
+// refusal: a rest that was delivered makes it a partial success (OTLP, "Partial Success").
 static void end_required(struct sl_delivery *delivery)
 {
 	struct sl_part *part = delivery->part;
 	struct sl_request *request = part->request;
+	const uint32_t before = delivery->share_rejected ? *delivery->share_rejected : 0;
 
 	if (delivery->worst == SL_OUTCOME_RETRYABLE)
 		sl_request_refuse(request, SL_REASON_UNDELIVERED, delivery->ended_retry_after_ns);
-	else if (delivery->worst == SL_OUTCOME_REJECTED &&
-		 delivery->rejected_items >= delivery->items)
+	if (delivery->rejected_items <= before)
+		return;
+	part->rejected_items += delivery->rejected_items - before;
+	if (delivery->share_rejected)
+		*delivery->share_rejected = delivery->rejected_items;
+	if (delivery->worst == SL_OUTCOME_REJECTED && part->rejected_items >= part->routed_items)
 		sl_request_refuse(request, SL_REASON_REJECTED, 0);
-	else if (delivery->rejected_items > part->rejected_items)
-		part->rejected_items = delivery->rejected_items;
 }
 
 void sl_record_end(struct sl_record *record, enum sl_outcome outcome, uint64_t retry_after_ns)

@@ -105,9 +105,11 @@ struct sl_request {
 	uint64_t pinned_bytes;   // its memory while deliveries are open, for caps
 
 	struct sl_timer timer; // the shard's: fires at answer_by_ns
+	bool late;             // answered as timed out while deliveries are open
 	bool staged;           // the shard's own hold stands
 	bool in_flight;        // counted against its tenant's limits, with in_flight_bytes
 	uint64_t in_flight_bytes;
+	uint64_t body_bytes_max; // the tenant's, or the server's
 };
 
 // What the shard does at the two ends. Both may be called from inside any function below.

@@ -19,9 +19,11 @@ static struct sl_shard *least_loaded(struct sl_shard *shard)
 
 	for (uint32_t i = 0; i < shard->options.count; i++) {
 		struct sl_shard *peer = shard->options.peers[i];
-		const uint32_t count = __atomic_load_n(&peer->session_count, __ATOMIC_RELAXED);
+		const uint32_t count = __atomic_load_n(&peer->session_count, __ATOMIC_RELAXED) +
+				       __atomic_load_n(&peer->handed_count, __ATOMIC_RELAXED);
 
-		if (count < fewest) {
+		// What is on its way counts, or a burst would all go to one.
+		if (count < fewest && !__atomic_load_n(&peer->want_drain, __ATOMIC_RELAXED)) {
 			fewest = count;
 			best = peer;
 		}
@@ -58,10 +60,12 @@ void sl_shard_accepted(struct sl_listener *listener, int fd, const struct sl_add
 	socket = malloc(sizeof(*socket)); // once a connection, not a request
 	if (socket) {
 		*socket = (struct handed_socket){fd, self->index, *peer};
+		__atomic_fetch_add(&owner->handed_count, 1, __ATOMIC_RELAXED);
 		if (sl_ring_push(&owner->handed[shard->options.index], socket)) {
 			sl_waker_wake(&owner->waker);
 			return;
 		}
+		__atomic_fetch_sub(&owner->handed_count, 1, __ATOMIC_RELAXED);
 		free(socket);
 	}
 	begin_session(shard, fd, self->index, peer); // its ring is full: keep it
@@ -74,6 +78,7 @@ void sl_shard_take_handed(struct sl_shard *shard)
 
 		while ((socket = sl_ring_pop(&shard->handed[from]))) {
 			begin_session(shard, socket->fd, socket->listen_index, &socket->peer);
+			__atomic_fetch_sub(&shard->handed_count, 1, __ATOMIC_RELAXED);
 			free(socket);
 		}
 	}

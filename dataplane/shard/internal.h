@@ -29,7 +29,7 @@ struct sl_shard_listener {
 struct sl_shard {
 	struct sl_shard_options options;
 	pthread_t thread;
-	bool started;
+	bool started, joined;
 	int failed; // writer: the shard before it is ready; -errno of its set-up
 
 	struct sl_memory memory;            // bodies, views, edits: the budget
@@ -50,6 +50,8 @@ struct sl_shard {
 	uint64_t snapshot_seen;       // its generation
 	uint64_t now_ns, wall_ns;     // of this turn
 
+	uint32_t late_requests; // their senders were told to try again: nothing waits for them
+
 	struct sl_request *ready_first, **ready_last; // whole, not yet decoded
 
 	struct sl_shard_listener *listeners;
@@ -59,6 +61,7 @@ struct sl_shard {
 	bool draining;
 	uint64_t full_since_ns; // writer: the shard
 	uint32_t session_count; // writer: the shard; peers and the main thread read
+	uint32_t handed_count;  // sockets in its rings, atomically: peers add, the shard subtracts
 	uint32_t idle;          // writer: the shard
 };
 

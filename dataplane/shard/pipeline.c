@@ -67,6 +67,9 @@ static void settled(struct sl_request *request)
 
 static void released(struct sl_request *request)
 {
+	struct sl_shard *shard = request->shard;
+
+	shard->late_requests -= request->late;
 	host_give(request->shard, request);
 }
 
@@ -84,6 +87,8 @@ static void answer_due(struct sl_timer *timer, uint64_t now_ns)
 	       (unsigned long long)((now_ns - request->received_ns) / SL_MS),
 	       request->view.item_count);
 	sl_request_refuse(request, SL_REASON_TIMED_OUT, 0);
+	request->late = true;
+	((struct sl_shard *)request->shard)->late_requests++;
 	answer(request);
 }
 
@@ -100,9 +105,14 @@ static enum sl_reason host_admit(void *self, struct sl_request *request,
 	};
 	const struct sl_identity identity = sl_tenants_identify(shard->tenants, &claim,
 								shard->wall_ns);
+	struct sl_tenant_info info;
 
 	if (identity.reason != SL_REASON_NONE)
 		return identity.reason;
+	// A tenant's own limit, where it is the lower.
+	if (sl_tenants_info(shard->snapshot->parts[SL_MODULE_TENANTS], identity.tenant, &info) &&
+	    info.body_bytes_max && info.body_bytes_max < request->body_bytes_max)
+		request->body_bytes_max = info.body_bytes_max;
 	request->tenant = identity.tenant;
 	request->tenant_name = identity.name;
 	return sl_tenants_admit_head(
@@ -158,7 +168,7 @@ const struct sl_server_host sl_shard_host = {
 };
 
 static enum sl_reason inflate(struct sl_shard *shard, struct sl_request *request,
-			      const struct sl_server_limits *limits, struct sl_bytes *body)
+			      struct sl_bytes *body)
 {
 	struct sl_buffer buffer = {0};
 
@@ -167,7 +177,7 @@ static enum sl_reason inflate(struct sl_shard *shard, struct sl_request *request
 		return SL_REASON_NONE;
 	}
 	switch (sl_codec_inflate(shard->codec, request->origin.coding, request->received,
-				 limits->body_bytes_max, SL_BODY_SLACK, &buffer)) {
+				 request->body_bytes_max, SL_BODY_SLACK, &buffer)) {
 	case SL_CODEC_OK:
 		break;
 	case SL_CODEC_CORRUPT:
@@ -189,7 +199,7 @@ static enum sl_reason transcode(struct sl_request *request, const struct sl_serv
 {
 	const struct sl_json_limits json = {
 		.depth_max = (uint32_t)limits->json_depth_max,
-		.wire_bytes_max = limits->body_bytes_max,
+		.wire_bytes_max = request->body_bytes_max,
 		.enum_names = limits->json_enum_names,
 	};
 	char error[256] = "";
@@ -251,7 +261,7 @@ static enum sl_reason decode(struct sl_shard *shard, struct sl_request *request)
 
 	if (request->answer_by_ns <= shard->now_ns)
 		return SL_REASON_TIMED_OUT;
-	reason = inflate(shard, request, &part->limits, &body);
+	reason = inflate(shard, request, &body);
 	if (reason == SL_REASON_NONE && request->origin.protocol == SL_PROTOCOL_HTTP_JSON)
 		reason = transcode(request, &part->limits, &body);
 	if (reason == SL_REASON_NONE) {
@@ -262,6 +272,21 @@ static enum sl_reason decode(struct sl_shard *shard, struct sl_request *request)
 	if (reason != SL_REASON_NONE)
 		request->view.item_count = 0;
 	return reason;
+}
+
+// Memory was short. A request that by itself has taken half of the budget will not fit another time
+// either: telling its sender to come back would only make it come for ever.
+static enum sl_reason for_good(const struct sl_shard *shard, struct sl_request *request,
+			       enum sl_reason reason)
+{
+	const uint64_t own = sl_arena_bytes(&request->arena) + request->body_capacity +
+			     request->inflated_capacity;
+
+	if (reason != SL_REASON_MEMORY_FULL || own < shard->memory.budget_bytes / 2)
+		return reason;
+	request->message = SL_LITERAL("The request needs more memory than a shard has: send fewer "
+				      "items at a time.");
+	return SL_REASON_BODY_TOO_LARGE;
 }
 
 // Takes a whole request off the shard's own hold: it may be answered and freed here.
@@ -290,6 +315,7 @@ static void settle_refused(struct sl_shard *shard, struct sl_batch *batch)
 		}
 		batch->count = kept;
 		sl_tenants_refund(shard->tenants, part); // what a later stage refuses was charged
+		part->reason = for_good(shard, request, part->reason);
 		sl_request_refuse(request, part->reason, part->retry_after_ns);
 		leave_stages(request);
 	}
@@ -312,8 +338,13 @@ static void run_stages(struct sl_shard *shard, struct sl_batch *batch)
 		if (SL_UNLIKELY(batch->refused_count))
 			settle_refused(shard, batch);
 	}
-	for (uint16_t i = 0; i < batch->count; i++)
-		leave_stages(batch->parts[i]->request);
+	// On its last part: the request may be gone afterwards. All its parts are in this batch.
+	for (uint16_t i = 0; i < batch->count; i++) {
+		struct sl_request *request = batch->parts[i]->request;
+
+		if (batch->parts[i]->index + 1 == request->part_count)
+			leave_stages(request);
+	}
 	batch->count = 0;
 }
 
@@ -348,7 +379,7 @@ void sl_shard_run_ready(struct sl_shard *shard)
 		reason = decode(shard, request);
 		sl_books_received(&shard->books, request);
 		if (reason != SL_REASON_NONE) {
-			sl_request_refuse(request, reason, 0);
+			sl_request_refuse(request, for_good(shard, request, reason), 0);
 			leave_stages(request);
 		} else {
 			request->timer.fire = answer_due;

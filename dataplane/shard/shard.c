@@ -56,6 +56,7 @@ static int set_up(struct sl_shard *shard)
 	if (failed)
 		return failed;
 	shard->now_ns = sl_clock_now_ns();
+	shard->wall_ns = sl_clock_wall_ns();
 	sl_timers_init(&shard->timers, shard->now_ns);
 	sl_random_init(&shard->random, shard->now_ns + options->index);
 	sl_pool_init(&shard->requests, &shard->memory, sizeof(struct sl_request));
@@ -147,8 +148,9 @@ static void update_gauges(struct sl_shard *shard)
 	const struct sl_io_stats *stats = sl_io_stats(shard->io);
 	const bool full = memory->used_bytes >
 			  memory->budget_bytes - memory->budget_bytes / FULL_SHARE;
+	// What is late was never acknowledged: its sender tries again, elsewhere.
 	const bool idle = shard->draining && !sl_server_sessions(shard->server) &&
-			  !shard->requests.used && !sl_routing_in_flight(shard->routing);
+			  shard->requests.used == shard->late_requests;
 
 	sl_count(&counters->turns[0], 1);
 	sl_gauge(&counters->budget_bytes[0], memory->budget_bytes);
@@ -197,6 +199,8 @@ static void run(struct sl_shard *shard)
 static void tear_down(struct sl_shard *shard)
 {
 	unlisten_all(shard);
+	sl_server_refuse_all(shard->server, SL_REASON_DRAINING, shard->now_ns);
+	sl_server_flush(shard->server, shard->now_ns);
 	sl_server_close_all(shard->server);
 	for (unsigned i = 0; i < 1000 && (sl_server_sessions(shard->server) ||
 					  sl_routing_in_flight(shard->routing));
@@ -256,12 +260,17 @@ int sl_shard_start(struct sl_shard *shard)
 	return 0;
 }
 
+void sl_shard_join(struct sl_shard *shard)
+{
+	if (shard && shard->started && !shard->joined)
+		shard->joined = pthread_join(shard->thread, NULL) == 0;
+}
+
 void sl_shard_destroy(struct sl_shard *shard)
 {
 	if (!shard)
 		return;
-	if (shard->started)
-		pthread_join(shard->thread, NULL);
+	assert(!shard->started || shard->joined);
 	// After a stop with deliveries open their memory stays theirs: the process is about to end.
 	const bool clean = !shard->started ||
 			   (!sl_server_sessions(shard->server) && !shard->requests.used &&

@@ -31,7 +31,10 @@ struct sl_shard_options {
 // Returns NULL with errno set.
 struct sl_shard *sl_shard_create(const struct sl_shard_options *options);
 int sl_shard_start(struct sl_shard *shard);
-// Waits for the thread's end, then frees. The shard must have been told to stop.
+// Waits for the thread's end. The shard must have been told to stop. All shards are joined before
+// the first is destroyed: they look at each other until their last turn.
+void sl_shard_join(struct sl_shard *shard);
+// Frees; NULL is fine.
 void sl_shard_destroy(struct sl_shard *shard);
 
 // Something changed that a blocked shard should see (a snapshot).

@@ -72,7 +72,7 @@ static void refusals_are_ranked(void **state)
 static void a_delivery_ends_with_the_worst_of_its_records(void **state)
 {
 	struct sl_request request;
-	struct sl_part part = {.request = &request};
+	struct sl_part part = {.request = &request, .routed_items = 3};
 	struct sl_delivery delivery = {
 		.part = &part, .required = true, .open_records = 3, .items = 3};
 	struct sl_record records[3];
@@ -101,7 +101,7 @@ static const struct {
 } partials[] = {
 	{"nothing refused", 0, SL_REASON_NONE, 0},
 	{"a rest was delivered: partial success", 4, SL_REASON_NONE, 4},
-	{"all refused for good", 10, SL_REASON_REJECTED, 0},
+	{"all refused for good", 10, SL_REASON_REJECTED, 10},
 };
 
 static void what_is_refused_for_good_is_counted(void **state)
@@ -109,7 +109,7 @@ static void what_is_refused_for_good_is_counted(void **state)
 	(void)state;
 	for (size_t i = 0; i < SL_COUNT_OF(partials); i++) {
 		struct sl_request request;
-		struct sl_part part = {.request = &request};
+		struct sl_part part = {.request = &request, .routed_items = 10};
 		struct sl_delivery delivery = {
 			.part = &part, .required = true, .open_records = 2, .items = 10};
 		struct sl_record good = {.delivery = &delivery, .items = 10 - partials[i].rejected};
@@ -125,6 +125,34 @@ static void what_is_refused_for_good_is_counted(void **state)
 			fail_msg("%s: %s, %u", partials[i].why, sl_reasons[request.reason].name,
 				 part.rejected_items);
 	}
+}
+
+// Items 0-3 go to A and B, items 4-9 to C: what A and B refuse is the same, what C refuses is more.
+static void refusals_of_other_items_add_up(void **state)
+{
+	struct sl_request request;
+	struct sl_part part = {.request = &request, .routed_items = 10};
+	uint32_t first = 0, second = 0;
+	struct sl_delivery deliveries[] = {
+		{.part = &part, .items = 4, .share_rejected = &first},
+		{.part = &part, .items = 4, .share_rejected = &first},
+		{.part = &part, .items = 6, .share_rejected = &second},
+	};
+
+	(void)state;
+	begin(&request);
+	for (unsigned i = 0; i < 3; i++) {
+		struct sl_record record = {.delivery = &deliveries[i],
+					   .items = deliveries[i].items};
+
+		deliveries[i].required = true;
+		deliveries[i].open_records = 1;
+		sl_request_hold(&request, true);
+		assert_int_equal(request.reason, SL_REASON_NONE);
+		sl_record_end(&record, SL_OUTCOME_REJECTED, 0);
+		assert_int_equal(part.rejected_items, i < 2 ? 4 : 10);
+	}
+	assert_int_equal(request.reason, SL_REASON_REJECTED);
 }
 
 static void best_effort_never_refuses(void **state)
@@ -201,6 +229,7 @@ int main(void)
 		cmocka_unit_test(refusals_are_ranked),
 		cmocka_unit_test(a_delivery_ends_with_the_worst_of_its_records),
 		cmocka_unit_test(what_is_refused_for_good_is_counted),
+		cmocka_unit_test(refusals_of_other_items_add_up),
 		cmocka_unit_test(best_effort_never_refuses),
 		cmocka_unit_test(a_keep_set_of_its_own_has_exactly_the_items),
 		cmocka_unit_test(statuses_agree_with_what_clients_retry),

@@ -191,6 +191,7 @@ static void finish(void)
 {
 	if (shards[0])
 		sl_shard_stop(shards[0]);
+	sl_shard_join(shards[0]);
 	sl_shard_destroy(shards[0]);
 	shards[0] = NULL;
 }
