@@ -117,18 +117,6 @@ uint32_t sl_route_find(const struct sl_routing *routing, const struct sl_part *p
 // The route of one resource envelope.
 uint32_t sl_route_find_resource(const struct sl_routing *routing, const struct sl_part *part,
 				uint32_t envelope);
-// A resource's attribute as text; integers and booleans in `scratch`. False: not there, or not a
-// scalar that a pattern could match.
-bool sl_resource_attribute(struct sl_bytes resource_field, struct sl_bytes name, char scratch[32],
-			   struct sl_bytes *value);
-
-// One field of a message, and the next of `in`, which moves on; false at its end.
-struct sl_routing_field {
-	uint64_t number, wire, value;
-	struct sl_bytes bytes;
-};
-bool sl_routing_field_next(struct sl_bytes *in, struct sl_routing_field *field);
-
 // Records of what `keep` leaves of the part, `*records` being a list. Returns 0 or -ENOMEM.
 int sl_records_make(struct sl_flow *flow, const uint64_t *keep, struct sl_record **records);
 

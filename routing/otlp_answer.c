@@ -8,6 +8,45 @@
 #define RETRY_AFTER_MOST  (24 * 3600 * SL_S)
 #define RETRY_SECONDS_MAX 100000
 
+// One field of a message that nobody has checked, and the next of `in`, which moves on; false at
+// its end, and where it is not sound.
+struct answer_field {
+	uint64_t number, wire, value;
+	struct sl_bytes bytes;
+};
+
+static bool next_field(struct sl_bytes *in, struct answer_field *field)
+{
+	static const uint8_t fixed[8] = {[1] = 8, [5] = 4};
+	uint64_t tag, size;
+	int used = sl_varint_get(in->data, in->size, &tag);
+
+	if (used <= 0)
+		return false;
+	*in = sl_bytes(in->data + used, in->size - (size_t)used);
+	field->number = tag >> 3;
+	field->wire = tag & 7;
+	field->bytes = SL_BYTES_NONE;
+	if (field->wire == 0 || field->wire == 2) {
+		used = sl_varint_get(in->data, in->size, &size);
+		if (used <= 0)
+			return false;
+		*in = sl_bytes(in->data + used, in->size - (size_t)used);
+		field->value = size;
+		if (field->wire == 0)
+			return true;
+	} else {
+		size = fixed[field->wire];
+		if (!size)
+			return false; // a group: google.rpc.Status has none
+	}
+	if (size > in->size)
+		return false;
+	field->bytes = sl_bytes(in->data, size);
+	*in = sl_bytes(in->data + size, in->size - size);
+	return true;
+}
+
 void sl_otlp_answer_init(struct sl_otlp_answer *answer, bool http)
 {
 	*answer = (struct sl_otlp_answer){.http = http, .grpc_status = -1};
@@ -48,12 +87,11 @@ static void ask(struct sl_otlp_answer *answer, uint64_t wait_ns)
 // RetryInfo: retry_delay (1) -> Duration: seconds 1, nanos 2. Negative ones ask for no wait.
 static void read_retry_info(struct sl_otlp_answer *answer, struct sl_bytes info)
 {
-	struct sl_routing_field delay, part;
+	struct answer_field delay, part;
 	uint64_t wait_ns = 0;
 
-	while (sl_routing_field_next(&info, &delay)) {
-		while (delay.number == 1 && delay.wire == 2 &&
-		       sl_routing_field_next(&delay.bytes, &part)) {
+	while (next_field(&info, &delay)) {
+		while (delay.number == 1 && delay.wire == 2 && next_field(&delay.bytes, &part)) {
 			if (part.wire != 0 || part.value > INT32_MAX)
 				continue;
 			if (part.number == 1)
@@ -70,14 +108,14 @@ static void read_details(struct sl_otlp_answer *answer, struct sl_bytes text)
 {
 	uint8_t status[DETAILS_BYTES];
 	struct sl_bytes in = sl_bytes(status, base64_read(text, status, sizeof(status)));
-	struct sl_routing_field any, field;
+	struct answer_field any, field;
 
-	while (sl_routing_field_next(&in, &any)) {
+	while (next_field(&in, &any)) {
 		struct sl_bytes type = SL_BYTES_NONE, value = SL_BYTES_NONE;
 
 		if (any.number != 3 || any.wire != 2)
 			continue;
-		while (sl_routing_field_next(&any.bytes, &field)) {
+		while (next_field(&any.bytes, &field)) {
 			if (field.number == 1)
 				type = field.bytes;
 			else if (field.number == 2)
@@ -135,7 +173,7 @@ void sl_otlp_answer_data(struct sl_otlp_answer *answer, struct sl_bytes bytes)
 uint64_t sl_otlp_answer_rejected(const struct sl_otlp_answer *answer)
 {
 	const size_t skip = answer->http ? 0 : PREFIX_BYTES;
-	struct sl_routing_field field;
+	struct answer_field field;
 	struct sl_bytes in;
 	uint64_t tag, size, rejected = 0;
 	int used;
@@ -151,7 +189,7 @@ uint64_t sl_otlp_answer_rejected(const struct sl_otlp_answer *answer)
 	if (used <= 0)
 		return 0;
 	in = sl_bytes(in.data + used, SL_MIN(size, in.size - (size_t)used));
-	while (sl_routing_field_next(&in, &field)) {
+	while (next_field(&in, &field)) {
 		if (field.number == 1 && field.wire == 0)
 			rejected = field.value;
 	}

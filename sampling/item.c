@@ -51,24 +51,18 @@ static void add_place(struct found *found, struct places *places, uint32_t at, u
 	places->list[places->count++].bytes = bytes;
 }
 
-static struct value read_value(struct sl_bytes any)
+static struct value value_of(const struct sl_any *any)
 {
 	struct value value = {.type = VALUE_NONE};
-	struct sl_wire_field field;
-	uint32_t offset = 0;
 
-	while (sl_wire_next(any, &offset, &field)) {
-		if (field.number == 1 && field.wire_type == LENGTH_DELIMITED) {
-			value = (struct value){.type = VALUE_TEXT, .text = field.data};
-		} else if (field.number == 3 && field.wire_type == 0) {
-			value.type = VALUE_NUMBER;
-			value.number = (double)(int64_t)field.value;
-		} else if (field.number == 4 && field.wire_type == 1) {
-			value.type = VALUE_NUMBER;
-			memcpy(&value.number, &field.value, sizeof(value.number));
-		} else if (field.number >= 1 && field.number <= 7) {
-			value.type = VALUE_NONE;
-		}
+	if (any->type == SL_ANY_STRING) {
+		value = (struct value){.type = VALUE_TEXT, .text = any->text};
+	} else if (any->type == SL_ANY_INT) {
+		value.type = VALUE_NUMBER;
+		value.number = (double)(int64_t)any->bits;
+	} else if (any->type == SL_ANY_DOUBLE) {
+		value.type = VALUE_NUMBER;
+		memcpy(&value.number, &any->bits, sizeof(value.number));
 	}
 	return value;
 }
@@ -77,29 +71,21 @@ static void read_attribute(const struct sl_sampling_rule *rule, enum sl_signal s
 			   const struct sl_wire_field *attribute, uint32_t base,
 			   struct found *found)
 {
-	struct sl_bytes key = SL_BYTES_NONE, any = SL_BYTES_NONE;
-	struct sl_wire_field field;
-	uint32_t offset = 0;
+	struct sl_bytes key;
+	struct sl_any any;
 
-	while (sl_wire_next(attribute->data, &offset, &field)) {
-		if (field.wire_type != LENGTH_DELIMITED)
-			continue;
-		if (field.number == 1)
-			key = field.data;
-		else if (field.number == 2)
-			any = field.data;
-	}
+	sl_wire_key_value(attribute->data, &key, &any);
 	if (rule->priority[signal].size && sl_bytes_equal(key, rule->priority[signal]))
-		found->priority = read_value(any);
+		found->priority = value_of(&any);
 	if (signal != SL_LOGS)
 		return;
 	if (rule->attribute.size && sl_bytes_equal(key, rule->attribute))
-		found->attribute = read_value(any);
+		found->attribute = value_of(&any);
 	if (sl_bytes_equal(key, KEY_THRESHOLD)) {
-		found->threshold_value = read_value(any);
+		found->threshold_value = value_of(&any);
 		add_place(found, &found->threshold, base + attribute->at, attribute->bytes);
 	} else if (sl_bytes_equal(key, KEY_RANDOMNESS)) {
-		found->randomness_value = read_value(any);
+		found->randomness_value = value_of(&any);
 	}
 }
 

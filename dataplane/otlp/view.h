@@ -114,6 +114,31 @@ struct sl_wire_field {
 // `*offset` starts at 0. Returns false at the end (groups are stepped over whole, wire_type 3).
 bool sl_wire_next(struct sl_bytes payload, uint32_t *offset, struct sl_wire_field *field);
 
+// What an AnyValue holds, named after its field number; NONE: nothing.
+enum sl_any_type {
+	SL_ANY_NONE,
+	SL_ANY_STRING,
+	SL_ANY_BOOL,
+	SL_ANY_INT,
+	SL_ANY_DOUBLE,
+	SL_ANY_ARRAY,
+	SL_ANY_MAP,
+	SL_ANY_BYTES,
+	SL_ANY_STRING_INDEX,
+};
+struct sl_any {
+	enum sl_any_type type;
+	struct sl_bytes text; // STRING
+	uint64_t bits;        // BOOL, INT; DOUBLE as its IEEE 754 bits
+};
+
+// The one reader of a KeyValue: the last key, the merged value.
+void sl_wire_key_value(struct sl_bytes pair, struct sl_bytes *key, struct sl_any *any);
+
+// An attribute of the resource that an item or envelope lies in: the last one of that key wins.
+// Returns false when absent. `resource` is the RESOURCE envelope's index.
+bool sl_view_resource_any(const struct sl_view *view, uint32_t resource, struct sl_bytes key,
+			  struct sl_any *any);
 // A string attribute of the resource that an item or envelope lies in: the last one of that key
 // wins. Returns false when absent or not a string. `resource` is the RESOURCE envelope's index.
 bool sl_view_resource_attribute(const struct sl_view *view, uint32_t resource, struct sl_bytes key,

@@ -135,39 +135,37 @@ uint32_t sl_view_resource_of(const struct sl_view *view, uint32_t envelope)
 	return envelope;
 }
 
-// The value of a KeyValue whose key is `key`: an AnyValue's last member, if that is a string. An
-// AnyValue given twice merges, so its members are looked at in wire order.
-static bool string_of(struct sl_bytes pair, struct sl_bytes key, bool *is_string,
-		      struct sl_bytes *value)
+// A KeyValue's key and value, by protobuf's rules: the last key counts; a value given twice merges,
+// so the members of both are looked at in wire order, and the last of the oneof counts; a known
+// number of another wire type is an unknown field.
+void sl_wire_key_value(struct sl_bytes pair, struct sl_bytes *key, struct sl_any *any)
 {
-	struct sl_bytes name = SL_BYTES_NONE;
+	static const uint8_t types[] = {9, 2, 0, 0, 1, 2, 2, 2, 0};
 	struct sl_wire_field field, member;
 	uint32_t offset = 0;
 
-	*is_string = false;
+	*key = SL_BYTES_NONE;
+	*any = (struct sl_any){.type = SL_ANY_NONE};
 	while (sl_wire_next(pair, &offset, &field)) {
 		if (field.wire_type != 2)
 			continue;
 		if (field.number == 1)
-			name = field.data;
+			*key = field.data;
 		if (field.number != 2)
 			continue;
 		for (uint32_t inner = 0; sl_wire_next(field.data, &inner, &member);) {
-			static const uint8_t types[] = {9, 2, 0, 0, 1, 2, 2, 2, 0};
-
 			if (member.number >= sizeof(types) ||
 			    member.wire_type != types[member.number])
 				continue;
-			*is_string = member.number == 1;
-			if (*is_string)
-				*value = member.data;
+			any->type = (enum sl_any_type)member.number;
+			any->text = member.number == 1 ? member.data : SL_BYTES_NONE;
+			any->bits = member.value;
 		}
 	}
-	return sl_bytes_equal(name, key);
 }
 
-bool sl_view_resource_attribute(const struct sl_view *view, uint32_t resource, struct sl_bytes key,
-				struct sl_bytes *value)
+bool sl_view_resource_any(const struct sl_view *view, uint32_t resource, struct sl_bytes key,
+			  struct sl_any *any)
 {
 	const struct sl_bytes payload = sl_view_envelope_payload(view, resource);
 	struct sl_wire_field about, field;
@@ -179,16 +177,28 @@ bool sl_view_resource_attribute(const struct sl_view *view, uint32_t resource, s
 		if (about.number != 1 || about.wire_type != 2)
 			continue;
 		for (uint32_t inner = 0; sl_wire_next(about.data, &inner, &field);) {
-			struct sl_bytes text = SL_BYTES_NONE;
-			bool is_string;
+			struct sl_bytes name;
+			struct sl_any value;
 
-			if (field.number != 1 || field.wire_type != 2 ||
-			    !string_of(field.data, key, &is_string, &text))
+			if (field.number != 1 || field.wire_type != 2)
 				continue;
-			found = is_string;
-			if (is_string)
-				*value = text;
+			sl_wire_key_value(field.data, &name, &value);
+			if (!sl_bytes_equal(name, key))
+				continue;
+			found = true;
+			*any = value;
 		}
 	}
 	return found;
+}
+
+bool sl_view_resource_attribute(const struct sl_view *view, uint32_t resource, struct sl_bytes key,
+				struct sl_bytes *value)
+{
+	struct sl_any any;
+
+	if (!sl_view_resource_any(view, resource, key, &any) || any.type != SL_ANY_STRING)
+		return false;
+	*value = any.text;
+	return true;
 }
