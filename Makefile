@@ -11,7 +11,7 @@ help:
 	@echo "make run        build and start sluice on $(CONFIG)"
 	@echo "make test       every suite, as CI runs it (root, about 20 minutes)"
 	@echo "make quick      unit tests of the dev build only"
-	@echo "make bench      CPU per million spans beside the bare sink; writes perf/RESULTS.md"
+	@echo "make bench      CPU per million spans beside the bare sink (about 10 minutes); writes perf/RESULTS.md"
 	@echo "make fuzz       fuzz every target for SECONDS (default 600) each"
 	@echo "make reference  write config/REFERENCE.md from the tables in the code"
 	@echo "make format     clang-format all sources"
