@@ -36,12 +36,15 @@ def flat_memory(start, broker, config, seconds, warm, growth):
     measured = json.loads(run_load(sluice, 5).communicate(timeout=60)[0])
     rate = 2 * measured["requests_ok"] / measured["seconds"]
     load = run_load(sluice, seconds, rate=int(rate))
-    time.sleep(warm)
-    settled = rss(sluice.process)
-    highest = settled
+    began, settled, highest = time.monotonic(), 0, 0
     while load.poll() is None:
-        highest = max(highest, rss(sluice.process))
-        time.sleep(0.5)
+        # Pages come and go: peaks are compared, of the warm-up's second half and of what follows.
+        now, seen = time.monotonic() - began, rss(sluice.process)
+        if warm / 2 <= now < warm:
+            settled = max(settled, seen)
+        elif now >= warm:
+            highest = max(highest, seen)
+        time.sleep(0.2)
     seen = json.loads(load.communicate()[0])
     print(f"offered {rate:.0f} requests/s, {seen['requests_ok']} acknowledged,"
           f" {seen['requests_failed']} refused; RSS {settled / 2**20:.1f} MiB after {warm} s,"
