@@ -42,4 +42,4 @@ def broker(tmp_path_factory):
     server = kafka.Broker(tmp_path_factory.mktemp("kafka"))
     server.start()
     yield server
-    server.stop()
+    server.remove()

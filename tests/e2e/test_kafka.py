@@ -191,7 +191,7 @@ ssl.keystore.location={folder}/server.both
     server.start()
     server.create("guarded")
     yield server, f"127.0.0.1:{port}", folder
-    server.stop()
+    server.remove()
 
 
 @pytest.mark.parametrize("ca, password, wanted", [

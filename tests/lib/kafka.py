@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -40,7 +41,8 @@ def jars():
 
 
 class Broker:
-    """One node, broker and controller in one."""
+    """One node, broker and controller in one. Keeps 64 MiB a partition: a load of minutes writes
+    more than a disk may have."""
 
     def __init__(self, folder, extra=""):
         self.folder = pathlib.Path(folder)
@@ -77,6 +79,10 @@ broker.heartbeat.interval.ms=300
 num.network.threads=1
 num.io.threads=2
 log.cleaner.dedupe.buffer.size=2097152
+log.segment.bytes=16777216
+log.retention.bytes=67108864
+log.retention.check.interval.ms=500
+log.segment.delete.delay.ms=100
 {self.extra}
 """)
         subprocess.run([*self._java("kafka.tools.StorageTool", "format", "-t",
@@ -117,6 +123,11 @@ log.cleaner.dedupe.buffer.size=2097152
     def kill(self):
         self.process.kill()
         self.process.wait()
+
+    def remove(self):
+        """Stops it for good and gives its disk back."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def pause(self):
         os.kill(self.process.pid, signal.SIGSTOP)
