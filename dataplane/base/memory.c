@@ -64,18 +64,43 @@ int sl_memory_init(struct sl_memory *memory, uint64_t budget_bytes)
 	return 0;
 }
 
+static struct sl_memory_free *pop(struct sl_memory *memory, unsigned index)
+{
+	struct sl_memory_class *class = &memory->classes[index];
+	struct sl_memory_free *buffer = class->first;
+
+	class->first = buffer->next;
+	class->count--;
+	class->least = SL_MIN(class->least, class->count);
+	memory->cached_bytes -= bytes_of(index);
+	return buffer;
+}
+
 // Frees cached buffers, the largest first, until at most `keep` bytes stay cached.
 static void trim(struct sl_memory *memory, uint64_t keep)
 {
-	for (unsigned class = SL_MEMORY_CLASSES; class -- > 0 && memory->cached_bytes > keep;) {
-		while (memory->classes[class] && memory->cached_bytes > keep) {
-			struct sl_memory_free *buffer = memory->classes[class];
-
-			memory->classes[class] = buffer->next;
-			memory->cached_bytes -= bytes_of(class);
-			raw_give(buffer);
-		}
+	for (unsigned index = SL_MEMORY_CLASSES; index-- > 0 && memory->cached_bytes > keep;) {
+		while (memory->classes[index].first && memory->cached_bytes > keep)
+			raw_give(pop(memory, index));
 	}
+}
+
+void sl_memory_age(struct sl_memory *memory)
+{
+	for (unsigned index = 0; index < SL_MEMORY_CLASSES; index++) {
+		struct sl_memory_class *class = &memory->classes[index];
+
+		for (uint32_t unused = class->least; unused > 0; unused--)
+			raw_give(pop(memory, index));
+		class->least = class->count;
+	}
+#ifdef SL_JEMALLOC
+	// Pages go back by jemalloc's own decay, which else waits for the arena's next call.
+	char name[32];
+
+	snprintf(name, sizeof(name), "arena.%d.decay", memory->arena);
+	mallctl(name, NULL, NULL, NULL, 0);
+#endif
 }
 
 void sl_memory_fini(struct sl_memory *memory)
@@ -95,16 +120,14 @@ void sl_memory_fini(struct sl_memory *memory)
 
 void *sl_memory_take_reserve(struct sl_memory *memory, size_t bytes, size_t *capacity)
 {
-	const unsigned class = class_of(bytes);
+	const unsigned index = class_of(bytes);
 	struct sl_memory_free *buffer;
 
-	if (class >= SL_MEMORY_CLASSES)
+	if (index >= SL_MEMORY_CLASSES)
 		return NULL;
-	*capacity = bytes_of(class);
-	buffer = memory->classes[class];
-	if (SL_LIKELY(buffer != NULL)) {
-		memory->classes[class] = buffer->next;
-		memory->cached_bytes -= *capacity;
+	*capacity = bytes_of(index);
+	if (SL_LIKELY(memory->classes[index].first != NULL)) {
+		buffer = pop(memory, index);
 	} else {
 		memory->misses++;
 		// Cached and used together stay within the budget: what is cached in other
@@ -136,13 +159,15 @@ void sl_memory_give(struct sl_memory *memory, void *buffer, size_t capacity)
 	if (!buffer)
 		return;
 
-	const unsigned class = class_of(capacity);
+	const unsigned index = class_of(capacity);
+	struct sl_memory_class *class = &memory->classes[index];
 	struct sl_memory_free *free_buffer = buffer;
 
-	assert(bytes_of(class) == capacity && memory->used_bytes >= capacity);
+	assert(bytes_of(index) == capacity && memory->used_bytes >= capacity);
 	sl_gauge(&memory->used_bytes, memory->used_bytes - capacity);
-	free_buffer->next = memory->classes[class];
-	memory->classes[class] = free_buffer;
+	free_buffer->next = class->first;
+	class->first = free_buffer;
+	class->count++;
 	memory->cached_bytes += capacity;
 }
 

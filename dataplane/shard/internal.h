@@ -35,6 +35,7 @@ struct sl_shard {
 	struct sl_memory memory;            // bodies, views, edits: the budget
 	struct sl_memory connection_memory; // what open connections cost
 	struct sl_timers timers;
+	struct sl_timer aging; // of both memories
 	struct sl_waker waker;
 	struct sl_random random;
 	struct sl_io *io;

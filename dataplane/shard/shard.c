@@ -44,6 +44,15 @@ fail:
 	return NULL;
 }
 
+static void age_memory(struct sl_timer *timer, uint64_t now_ns)
+{
+	struct sl_shard *shard = SL_CONTAINER_OF(timer, struct sl_shard, aging);
+
+	sl_memory_age(&shard->memory);
+	sl_memory_age(&shard->connection_memory);
+	sl_timer_set(&shard->timers, timer, now_ns + SL_MEMORY_AGE_NS);
+}
+
 // Everything a turn needs, before the thread starts.
 static int set_up(struct sl_shard *shard)
 {
@@ -58,6 +67,8 @@ static int set_up(struct sl_shard *shard)
 	shard->now_ns = sl_clock_now_ns();
 	shard->wall_ns = sl_clock_wall_ns();
 	sl_timers_init(&shard->timers, shard->now_ns);
+	shard->aging.fire = age_memory;
+	sl_timer_set(&shard->timers, &shard->aging, shard->now_ns + SL_MEMORY_AGE_NS);
 	sl_random_init(&shard->random, shard->now_ns + options->index);
 	sl_pool_init(&shard->requests, &shard->memory, sizeof(struct sl_request));
 	shard->io = sl_io_create_kernel(&options->io, &shard->connection_memory, &shard->timers,

@@ -17,6 +17,39 @@ static void classes_waste_at_most_a_fifth(void **state)
 	}
 }
 
+static void aging_gives_back_what_a_peak_left(void **state)
+{
+	struct sl_memory memory;
+	void *peak[32], *buffer;
+	size_t capacity = 0;
+
+	(void)state;
+	assert_int_equal(sl_memory_init(&memory, 64 * SL_MIB), 0);
+	for (unsigned i = 0; i < SL_COUNT_OF(peak); i++)
+		peak[i] = sl_memory_take(&memory, 100000, &capacity);
+	for (unsigned i = 0; i < SL_COUNT_OF(peak); i++)
+		sl_memory_give(&memory, peak[i], capacity);
+	assert_int_equal(memory.cached_bytes, SL_COUNT_OF(peak) * capacity);
+	sl_memory_age(&memory); // the peak was within this time
+	assert_int_equal(memory.cached_bytes, SL_COUNT_OF(peak) * capacity);
+	for (unsigned i = 0; i < 100; i++) { // the steady state goes through three
+		for (unsigned k = 0; k < 3; k++)
+			peak[k] = sl_memory_take(&memory, 100000, &capacity);
+		for (unsigned k = 0; k < 3; k++)
+			sl_memory_give(&memory, peak[k], capacity);
+	}
+	sl_memory_age(&memory);
+	assert_int_equal(memory.cached_bytes, 3 * capacity);
+	buffer = sl_memory_take(&memory, 100000, &capacity);
+	assert_int_equal(memory.misses, SL_COUNT_OF(peak));
+	sl_memory_give(&memory, buffer, capacity);
+	sl_memory_age(&memory);
+	assert_int_equal(memory.cached_bytes, capacity);
+	sl_memory_age(&memory);
+	assert_int_equal(memory.cached_bytes, 0);
+	sl_memory_fini(&memory);
+}
+
 static void the_budget_is_never_passed(void **state)
 {
 	struct sl_memory memory;
@@ -164,6 +197,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(classes_waste_at_most_a_fifth),
+		cmocka_unit_test(aging_gives_back_what_a_peak_left),
 		cmocka_unit_test(the_budget_is_never_passed),
 		cmocka_unit_test(a_steady_state_allocates_nothing),
 		cmocka_unit_test(the_reserve_passes_the_budget),
