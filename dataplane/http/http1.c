@@ -4,6 +4,7 @@
 
 #define CHUNK_DIGITS_MAX 15  // no chunk is that long
 #define CHUNK_LINE_MAX   256 // with extensions, which nobody uses
+#define BLANKS_MAX       4   // empty lines before a head
 
 void sl_http1_reader_init(struct sl_http1_reader *reader, struct sl_memory *memory, bool response,
 			  uint32_t head_max)
@@ -253,10 +254,11 @@ static enum sl_http1_event check_line(struct sl_http1_reader *reader)
 	}
 	if (reader->line)
 		return parse_head(reader);
-	// One empty line may stand before a request (RFC 9112, section 2.2).
-	if (reader->blank || reader->response)
+	// Empty lines may stand before a request (RFC 9112, section 2.2): old clients end a body
+	// with one. Few are enough.
+	if (reader->blanks == BLANKS_MAX || reader->response)
 		return bad(reader, 400);
-	reader->blank = true;
+	reader->blanks++;
 	head_give(reader);
 	return SL_HTTP1_NEED_MORE;
 }
@@ -291,7 +293,7 @@ static void begin_body(struct sl_http1_reader *reader)
 {
 	const uint64_t length = reader->block->head.content_length;
 
-	reader->blank = false;
+	reader->blanks = 0;
 	reader->left = 0;
 	if (reader->bodyless) {
 		reader->state = SL_HTTP1_IN_LENGTH;

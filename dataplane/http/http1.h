@@ -44,7 +44,7 @@ struct sl_http1_reader {
 	uint16_t status; // of a refusal; of a response
 	uint8_t state;
 	bool response;
-	bool blank; // an empty line came before the head
+	uint8_t blanks; // empty lines that came before the head
 	bool minor, chunked, keep_alive, expects_continue;
 	bool bodyless; // set by the owner at HEAD: a response that has no body
 };

@@ -344,7 +344,7 @@ static bool in_head(const struct sl_http_server *base)
 	const struct server *server = (const struct server *)base;
 
 	return !server->closed && server->reader.state == SL_HTTP1_IN_HEAD &&
-	       (server->reader.head.size || server->reader.blank);
+	       (server->reader.head.size || server->reader.blanks);
 }
 
 // All of a body of known length must come before anything else does.
