@@ -9,6 +9,7 @@
 #define SMALL_SHARE     256           // a body below 1/256 of the budget is small
 #define CANCEL          8             // HTTP/2 error code, RFC 9113 section 7
 #define RETRY_PRESET_NS SL_S
+#define CORS_FIELDS_MAX 2
 
 // How much memory waits for bytes of this body that have not arrived.
 static void set_reserved(struct sl_call *call, size_t bytes)
@@ -121,17 +122,53 @@ static void fill_http(struct sl_http_response *response, const struct sl_request
 	response->body = sl_bytes(body, size);
 }
 
+// Which of the configured origins is the call's, counted from 1; 0: none. Names go before "*".
+static uint16_t origin_of(const struct sl_server_limits *limits, struct sl_bytes origin)
+{
+	uint16_t found = 0;
+
+	for (uint32_t i = 0; origin.size && i < limits->cors_origin_count; i++) {
+		const struct sl_bytes allowed = sl_bytes_of(limits->cors_origins[i]);
+
+		if (sl_bytes_equal(allowed, origin))
+			return (uint16_t)(i + 1);
+		if (sl_bytes_equal(allowed, SL_LITERAL("*")))
+			found = (uint16_t)(i + 1);
+	}
+	return found;
+}
+
+// What a browser (Fetch, section 3.2) and the caches on the way must know of the answer to a call
+// that names its origin. After a reload the number may stand for another origin that is allowed
+// now: then the browser refuses the answer. Returns the fields written, at most 2.
+static uint32_t put_cors(const struct sl_call *call, struct sl_http_header *headers)
+{
+	const struct sl_server_limits *limits = &call->session->server->limits;
+	struct sl_bytes origin = SL_BYTES_NONE;
+	uint32_t count = 0;
+
+	if (!call->from_browser || !limits->cors_origin_count)
+		return 0;
+	if (call->cors && call->cors <= limits->cors_origin_count) {
+		origin = sl_bytes_of(limits->cors_origins[call->cors - 1]);
+		headers[count++] = (struct sl_http_header){
+			SL_LITERAL("access-control-allow-origin"), origin};
+	}
+	if (!sl_bytes_equal(origin, SL_LITERAL("*")))
+		headers[count++] = (struct sl_http_header){SL_LITERAL("vary"),
+							   SL_LITERAL("origin")};
+	return count;
+}
+
 void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_reason reason,
 		    uint64_t retry_after_ns)
 {
 	static const struct sl_http_header allow = {SL_LITERAL("allow"), SL_LITERAL("POST")};
 	static const struct sl_http_header codings = {SL_LITERAL("grpc-accept-encoding"),
 						      SL_LITERAL("identity,gzip,zstd")};
-	static const struct sl_http_header cors = {SL_LITERAL("access-control-allow-origin"),
-						   SL_LITERAL("*")};
 	struct sl_session *session = call->session;
 	const bool grpc = call->protocol == SL_PROTOCOL_GRPC;
-	struct sl_http_header headers[3];
+	struct sl_http_header headers[CORS_FIELDS_MAX + 2];
 	struct sl_http_response response = {.headers = headers};
 	uint8_t body[SL_REPLY_BYTES_MAX];
 	char details[SL_REPLY_BYTES_MAX * 4 / 3 + 4];
@@ -150,8 +187,7 @@ void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_re
 		headers[response.header_count++] = allow;
 	if (reason == SL_REASON_CODING && grpc)
 		headers[response.header_count++] = codings;
-	if (call->cors)
-		headers[response.header_count++] = cors;
+	response.header_count += put_cors(call, headers + response.header_count);
 	// Of a body that came too slowly nobody waits for the rest.
 	response.close = session->server->draining || session->going_away ||
 			 reason == SL_REASON_TOO_SLOW;
@@ -247,28 +283,16 @@ static enum sl_reason append(struct sl_call *call, struct sl_bytes bytes, uint64
 	return SL_REASON_NONE;
 }
 
-static bool origin_allowed(const struct sl_server_limits *limits, struct sl_bytes origin)
-{
-	for (uint32_t i = 0; origin.size && i < limits->cors_origin_count; i++) {
-		const struct sl_bytes allowed = sl_bytes_of(limits->cors_origins[i]);
-
-		if (sl_bytes_equal(allowed, SL_LITERAL("*")) || sl_bytes_equal(allowed, origin))
-			return true;
-	}
-	return false;
-}
-
 // A browser's preflight (item 43).
 static void answer_preflight(struct sl_call *call)
 {
-	static const struct sl_http_header headers[] = {
-		{SL_LITERAL("access-control-allow-origin"), SL_LITERAL("*")},
+	struct sl_http_header headers[CORS_FIELDS_MAX + 3] = {
 		{SL_LITERAL("access-control-allow-methods"), SL_LITERAL("POST")},
 		{SL_LITERAL("access-control-allow-headers"), SL_LITERAL("*, authorization")},
 		{SL_LITERAL("access-control-max-age"), SL_LITERAL("7200")},
 	};
 	const struct sl_http_response response = {
-		.status = 204, .headers = headers, .header_count = SL_COUNT_OF(headers)};
+		.status = 204, .headers = headers, .header_count = 3 + put_cors(call, headers + 3)};
 
 	call->answered = true;
 	sl_conn_count_request(call->session->server->counters, call->protocol, false, 204);
@@ -365,7 +389,8 @@ static void on_head(void *owner, struct sl_http_stream *stream, const struct sl_
 		sl_http_stream_reset(stream, CANCEL);
 		return;
 	}
-	call->cors = origin_allowed(&session->server->limits, head->origin);
+	call->from_browser = head->origin.size != 0;
+	call->cors = origin_of(&session->server->limits, head->origin);
 	if (call->cors && sl_bytes_equal(head->method, SL_LITERAL("OPTIONS"))) {
 		answer_preflight(call);
 		return;
@@ -447,9 +472,10 @@ static void on_end(void *owner, struct sl_http_stream *stream, uint64_t now_ns)
 	if (!call || !call->request)
 		return;
 	if (call->protocol == SL_PROTOCOL_GRPC && !sl_grpc_is_whole(&call->deframer)) {
-		// Item 20: no message at all, or one that was cut.
-		refuse(call, call->deframer.messages ? SL_REASON_FRAME : SL_REASON_MESSAGE_COUNT,
-		       0);
+		// Item 20: no message at all, or one that was cut, be it in its prefix.
+		const bool begun = call->deframer.messages || call->deframer.prefix_bytes;
+
+		refuse(call, begun ? SL_REASON_FRAME : SL_REASON_MESSAGE_COUNT, 0);
 		return;
 	}
 	set_reserved(call, 0);

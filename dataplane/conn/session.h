@@ -63,7 +63,8 @@ struct sl_call {
 	uint8_t coding;   // enum sl_coding as announced
 	bool with_shard;  // ready() was called: the request is the shard's
 	bool answered;
-	bool cors;
+	bool from_browser;              // it has an Origin
+	uint16_t cors;                  // number of its configured origin, from 1; 0: not allowed
 	uint64_t began_ns, progress_ns; // body: first and last bytes; then: the answer
 	uint64_t deadline_ns;           // grpc-timeout; UINT64_MAX: none
 	uint64_t body_bytes;            // so far, as received

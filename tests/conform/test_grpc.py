@@ -140,8 +140,9 @@ def test_20_not_exactly_one_message(client):
     assert client.call(TRACES, wire.frame(BODY) * 2).grpc_status == 12
 
 
-def test_20_message_cut_by_the_end(client):
-    assert client.call(TRACES, wire.frame(BODY)[:-1]).grpc_status == 13
+@pytest.mark.parametrize("size", [1, 4, 5, 6, -1])
+def test_20_message_cut_by_the_end(client, size):
+    assert client.call(TRACES, wire.frame(BODY)[:size]).grpc_status == 13
 
 
 @pytest.mark.parametrize("body", [b"\x0a\x05abc", b"\x00", b"\x0b", b"\x0a\x02\x0a\x05",

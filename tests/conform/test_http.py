@@ -106,12 +106,25 @@ def test_43_preflight(start):
     sluice = start(config={"cors_origins": ["https://app.example"]})
     headers = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
     status, answer, _ = wire.post(sluice.http_port, "/v1/traces", b"", None, headers, "OPTIONS")
-    assert status == 204 and answer["access-control-allow-origin"] in ("*", "https://app.example")
-    status, answer, _ = wire.post(sluice.http_port, "/v1/traces", BODY, headers=headers)
-    assert status == 200 and "access-control-allow-origin" in answer
+    named = ("https://app.example", "origin")
+    allowed = ("access-control-allow-origin", "vary")
+    assert status == 204 and tuple(map(answer.get, allowed)) == named
+    for kind, want in [(PROTOBUF, 200), ("text/plain", 415)]:
+        status, answer, _ = wire.post(sluice.http_port, "/v1/traces", BODY, kind, headers)
+        assert status == want and tuple(map(answer.get, allowed)) == named
     status, answer, _ = wire.post(sluice.http_port, "/v1/traces", b"", None,
                                   {"Origin": "https://evil.example"}, "OPTIONS")
-    assert status == 405 and "access-control-allow-origin" not in answer
+    assert status == 405 and tuple(map(answer.get, allowed)) == (None, "origin")
+    status, answer, _ = wire.post(sluice.http_port, "/v1/traces", BODY)
+    assert status == 200 and tuple(map(answer.get, allowed)) == (None, None)
+
+
+def test_43_any_origin(start):
+    sluice = start(config={"cors_origins": ["*"]})
+    status, answer, _ = wire.post(sluice.http_port, "/v1/traces", BODY,
+                                  headers={"Origin": "https://x.example"})
+    assert status == 200 and answer["access-control-allow-origin"] == "*"
+    assert "vary" not in answer
 
 
 # --- HTTP/1.1 itself --------------------------------------------------------------------------------
@@ -161,6 +174,14 @@ def test_pipelined_and_kept_alive(shared):
     client = wire.Http1(shared.http_port)
     client.send(one * 5)
     assert [client.read_response()[0] for _ in range(5)] == [200] * 5
+    client.close()
+
+
+def test_empty_lines_before_a_request_line(shared):
+    one = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+    client = wire.Http1(shared.http_port)
+    client.send(b"\r\n" + one + b"\r\n\r\n" + one)
+    assert [client.read_response()[0] for _ in range(2)] == [200] * 2
     client.close()
 
 
