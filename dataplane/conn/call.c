@@ -75,7 +75,8 @@ static void fill_grpc(struct sl_http_response *response, const struct sl_request
 {
 	const struct sl_reason_row *row = &sl_reasons[reason];
 
-	response->status = 200;
+	// The header list is too large for gRPC to be spoken: HTTP says so too (RFC 6585).
+	response->status = reason == SL_REASON_HEADERS_TOO_LARGE ? row->http : 200;
 	response->grpc = true;
 	response->grpc_status = row->grpc;
 	response->content_type = SL_LITERAL("application/grpc");
@@ -160,6 +161,18 @@ static uint32_t put_cors(const struct sl_call *call, struct sl_http_header *head
 	return count;
 }
 
+static void count_answer(const struct sl_session *session, enum sl_protocol protocol,
+			 enum sl_reason reason)
+{
+	struct sl_conn_counters *counters = session->server->counters;
+	const struct sl_reason_row *row = &sl_reasons[reason];
+	const bool grpc = protocol == SL_PROTOCOL_GRPC;
+
+	sl_conn_count_request(counters, protocol, grpc, grpc ? row->grpc : row->http);
+	if (reason != SL_REASON_NONE)
+		sl_count(&counters->refused[reason], 1);
+}
+
 void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_reason reason,
 		    uint64_t retry_after_ns)
 {
@@ -191,10 +204,7 @@ void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_re
 	// Of a body that came too slowly nobody waits for the rest.
 	response.close = session->server->draining || session->going_away ||
 			 reason == SL_REASON_TOO_SLOW;
-	sl_conn_count_request(session->server->counters, call->protocol, grpc,
-			      grpc ? response.grpc_status : response.status);
-	if (reason != SL_REASON_NONE)
-		sl_count(&session->server->counters->refused[reason], 1);
+	count_answer(session, call->protocol, reason);
 	sl_http_stream_respond(call->stream, &response);
 	sl_session_mark(session);
 }
@@ -300,6 +310,13 @@ static void answer_preflight(struct sl_call *call)
 	sl_session_mark(call->session);
 }
 
+static enum sl_protocol protocol_of(enum sl_media media, bool http1)
+{
+	if (media == SL_MEDIA_GRPC && !http1)
+		return SL_PROTOCOL_GRPC;
+	return media == SL_MEDIA_JSON ? SL_PROTOCOL_HTTP_JSON : SL_PROTOCOL_HTTP_PROTOBUF;
+}
+
 // What the path, the method and the content type say; on success the call's protocol and the
 // signal are known. A content type is believed before a path is: it says how to answer.
 static enum sl_reason judge(struct sl_call *call, const struct sl_http_head *head,
@@ -308,9 +325,8 @@ static enum sl_reason judge(struct sl_call *call, const struct sl_http_head *hea
 	const enum sl_media media = sl_media_of(head->content_type);
 	const enum sl_service service = sl_service_of(head->path, signal);
 
-	call->protocol = media == SL_MEDIA_JSON ? SL_PROTOCOL_HTTP_JSON : SL_PROTOCOL_HTTP_PROTOBUF;
-	if (media == SL_MEDIA_GRPC && !head->http1) {
-		call->protocol = SL_PROTOCOL_GRPC;
+	call->protocol = protocol_of(media, head->http1);
+	if (call->protocol == SL_PROTOCOL_GRPC) {
 		if (service != SL_SERVICE_EXPORT_GRPC)
 			return SL_REASON_UNKNOWN_PATH;
 		if (!sl_bytes_equal(head->method, SL_LITERAL("POST")))
@@ -484,6 +500,42 @@ static void on_end(void *owner, struct sl_http_stream *stream, uint64_t now_ns)
 	server->env.host->ready(server->env.self, call->request);
 }
 
+static enum sl_reason reason_of(uint16_t status)
+{
+	switch (status) {
+	case 417:
+		return SL_REASON_EXPECTATION;
+	case 431:
+		return SL_REASON_HEADERS_TOO_LARGE;
+	case 503:
+		return SL_REASON_TOO_MANY_CALLS;
+	case 505:
+		return SL_REASON_HTTP_VERSION;
+	}
+	return SL_REASON_BAD_REQUEST;
+}
+
+static void on_refused(void *owner, struct sl_http_stream *stream, uint16_t status,
+		       struct sl_bytes content_type, uint64_t now_ns)
+{
+	struct sl_session *session = owner;
+	struct sl_call *call = stream ? sl_http_stream_user(stream) : NULL;
+	// What no call was made of is answered all the same, in its own encoding (item 38).
+	struct sl_call none = {.session = session, .stream = stream};
+
+	session->server->now_ns = now_ns;
+	if (call) {
+		if (!call->answered && !call->with_shard)
+			refuse(call, reason_of(status), 0);
+		return;
+	}
+	none.protocol = protocol_of(sl_media_of(content_type), !session->http2);
+	if (stream)
+		sl_call_answer(&none, NULL, reason_of(status), 0);
+	else
+		count_answer(session, none.protocol, reason_of(status));
+}
+
 static void on_gone(void *owner, struct sl_http_stream *stream, bool complete)
 {
 	struct sl_session *session = owner;
@@ -520,6 +572,7 @@ const struct sl_http_server_upcalls sl_call_upcalls = {
 	.data = on_data,
 	.end = on_end,
 	.gone = on_gone,
+	.refused = on_refused,
 };
 
 void sl_call_check_progress(struct sl_call *call)

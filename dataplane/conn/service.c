@@ -86,10 +86,13 @@ static const char *const code_names[SL_CODES] = {
 	"408",
 	"413",
 	"415",
+	"417",
 	"429",
+	"431",
 	"499",
 	"500",
 	"503",
+	"505",
 	"other",
 };
 static const struct sl_label label_code = {.name = "code", .values = code_names, .count = SL_CODES};

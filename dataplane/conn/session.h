@@ -100,7 +100,7 @@ void sl_call_check_progress(struct sl_call *call);
 void sl_server_forget(struct sl_session *session);
 
 // counters: requests by protocol and code
-#define SL_CODES 32
+#define SL_CODES 35
 struct sl_conn_counters {
 	uint64_t requests[SL_PROTOCOLS * SL_CODES];
 	uint64_t refused[SL_REASONS];

@@ -235,10 +235,20 @@ static void add_pseudo(struct sl_http_block *block, struct sl_bytes name, struct
 	*field = keep(block, value);
 }
 
+// Of a head that is too large the refusal wants the content type, wherever it stands.
+static void add_to_refused(struct sl_http_block *block, struct sl_bytes name, struct sl_bytes value)
+{
+	if (sl_bytes_equal(name, SL_LITERAL("content-type")) && !block->head.content_type.data &&
+	    value.size <= block->bytes_max - block->used)
+		block->head.content_type = keep(block, value);
+}
+
 void sl_http_block_add(struct sl_http_block *block, struct sl_bytes name, struct sl_bytes value)
 {
-	if (block->bad || block->too_large)
+	if (block->bad || block->too_large) {
+		add_to_refused(block, name, value);
 		return;
+	}
 	if (!sl_http_value_is_valid(value) ||
 	    (value.size && (is_blank(value.data[0]) || is_blank(value.data[value.size - 1])))) {
 		block->bad = true;

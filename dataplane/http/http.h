@@ -50,6 +50,14 @@ struct sl_http_server_upcalls {
 	// The stream is over: its response has been pulled whole (`complete`), or it was reset or
 	// its connection fails. The stream is invalid afterwards. Comes exactly once after head().
 	void (*gone)(void *owner, struct sl_http_stream *stream, bool complete);
+	// A request that HTTP itself forbids, with the status that says why: 400 framing, 417, 431,
+	// 503 no room for one more, 505. `content_type` as far as it could be read. May be answered
+	// by sl_http_stream_respond() before it returns, but on
+	//  - HTTP/2, after head(): the stream is reset already;
+	//  - NULL: HTTP/2 refuses the stream without an answer.
+	// gone() comes only to those that had head(); the stream's user pointer is NULL for others.
+	void (*refused)(void *owner, struct sl_http_stream *stream, uint16_t status,
+			struct sl_bytes content_type, uint64_t now_ns);
 };
 
 struct sl_http_server_options {

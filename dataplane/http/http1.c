@@ -238,6 +238,28 @@ static enum sl_http1_event parse_head(struct sl_http1_reader *reader)
 	return SL_HTTP1_HEAD;
 }
 
+struct sl_bytes sl_http1_content_type(const struct sl_http1_reader *reader)
+{
+	static const struct sl_bytes name = SL_LITERAL("content-type:");
+	struct sl_bytes rest = {reader->head.data, reader->head.size};
+
+	while (rest.size) {
+		const uint8_t *end = memchr(rest.data, '\n', rest.size);
+		struct sl_bytes line = {rest.data, end ? (size_t)(end - rest.data) : 0};
+
+		rest = end ? sl_bytes(end + 1, rest.size - line.size - 1) : SL_BYTES_NONE;
+		if (line.size < name.size || !equal_fold(sl_bytes(line.data, name.size), name))
+			continue;
+		line = sl_bytes(line.data + name.size, line.size - name.size);
+		while (line.size && (line.data[0] == ' ' || line.data[0] == '\t'))
+			line = sl_bytes(line.data + 1, line.size - 1);
+		while (line.size && line.data[line.size - 1] <= ' ')
+			line.size--;
+		return line;
+	}
+	return SL_BYTES_NONE;
+}
+
 // A line of the head has come whole. Returns SL_HTTP1_NEED_MORE when it may go on.
 static enum sl_http1_event check_line(struct sl_http1_reader *reader)
 {

@@ -52,5 +52,7 @@ struct sl_http1_reader {
 void sl_http1_reader_init(struct sl_http1_reader *reader, struct sl_memory *memory, bool response,
 			  uint32_t head_max);
 void sl_http1_reader_fini(struct sl_http1_reader *reader);
+// After SL_HTTP1_BAD: the content type among the lines of the head that came.
+struct sl_bytes sl_http1_content_type(const struct sl_http1_reader *reader);
 enum sl_http1_event sl_http1_next(struct sl_http1_reader *reader, struct sl_bytes *in,
 				  struct sl_bytes *data);

@@ -16,8 +16,7 @@ struct stream {
 	bool told;  // head() was called: gone() is owed
 	bool whole; // its request has ended
 	bool answered, reset, flying;
-	bool refused; // answered by us: the caller's words have no effect
-	bool close;   // after the answer
+	bool close; // after the answer
 	bool keep_alive, http10, is_head;
 	bool wants_continue; // the client waits and the caller has said yes
 	bool awaits;         // the client waits for "100 Continue"
@@ -127,7 +126,7 @@ static void respond(struct sl_http_stream *base, const struct sl_http_response *
 	struct server *server = (struct server *)base->server;
 	const bool bodyless = response->status == 204 || response->status == 304;
 
-	if (stream->reset || stream->refused)
+	if (stream->reset)
 		return;
 	assert(!stream->answered && !response->grpc);
 	stream->answered = true;
@@ -167,24 +166,26 @@ static void reset(struct sl_http_stream *base, uint32_t code)
 // Refuses what cannot be read, or not now, in its turn.
 static int refuse(struct server *server, uint16_t status)
 {
-	const struct sl_http_response response = {.status = status, .close = true};
-	const bool waits = server->first != NULL;
+	struct sl_bytes content_type = SL_BYTES_NONE;
 	struct stream *stream = server->reading;
 
 	server->closed = true;
 	if (stream) {
-		// In the midst of a body: the caller has not answered, so we do.
+		// In the midst of a body.
 		if (stream->answered)
 			return 0;
-		respond(&stream->base, &response);
-		stream->refused = true;
-		return stream == server->first ? -1 : 0;
+	} else {
+		stream = stream_new(server);
+		if (!stream)
+			return -1;
+		content_type = sl_http1_content_type(&server->reader);
 	}
-	stream = stream_new(server);
-	if (!stream)
-		return -1;
-	respond(&stream->base, &response);
-	return waits ? 0 : -1;
+	stream->keep_alive = false;
+	server->base.upcalls->refused(server->base.owner, &stream->base, status, content_type,
+				      server->now_ns);
+	if (!stream->answered)
+		stream->reset = true;
+	return stream == server->first ? -1 : 0;
 }
 
 // --- requests -----------------------------------------------------------------------------------

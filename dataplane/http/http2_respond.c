@@ -149,13 +149,3 @@ void sl_http2_respond(struct sl_http_stream *base, const struct sl_http_response
 				    body ? &provider : NULL) != 0)
 		base->server->ops->reset(base, NGHTTP2_INTERNAL_ERROR);
 }
-
-void sl_http2_respond_status(struct sl_http2_server *server, int32_t id, const char *status)
-{
-	struct fields fields = {.count = 0};
-
-	add(&fields, SL_LITERAL(":status"), sl_bytes_of(status), NGHTTP2_NV_FLAG_NO_COPY_NAME);
-	if (nghttp2_submit_response(server->session, id, fields.list, fields.count, NULL) != 0)
-		nghttp2_submit_rst_stream(server->session, NGHTTP2_FLAG_NONE, id,
-					  NGHTTP2_INTERNAL_ERROR);
-}

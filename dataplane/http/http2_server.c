@@ -39,7 +39,8 @@ static void not_receiving(struct sl_http2_server *server, struct sl_http2_stream
 
 static void stream_free(struct sl_http2_server *server, struct sl_http2_stream *stream)
 {
-	server->base.upcalls->gone(server->base.owner, &stream->base, stream->complete);
+	if (stream->told)
+		server->base.upcalls->gone(server->base.owner, &stream->base, stream->complete);
 	if (stream->prev)
 		stream->prev->next = stream->next;
 	else
@@ -86,8 +87,13 @@ static void glitch(struct sl_http2_server *server)
 		die(server, NGHTTP2_ENHANCE_YOUR_CALM, "too_many_glitches");
 }
 
-static void refuse(struct sl_http2_server *server, int32_t id, uint32_t code)
+// Refuses a stream that has no object. `block` is NULL when there was no memory for it.
+static void refuse(struct sl_http2_server *server, const struct sl_http_block *block, int32_t id,
+		   uint32_t code)
 {
+	server->base.upcalls->refused(
+		server->base.owner, NULL, code == NGHTTP2_REFUSED_STREAM ? 503 : 400,
+		block ? block->head.content_type : SL_BYTES_NONE, server->now_ns);
 	nghttp2_submit_rst_stream(server->session, NGHTTP2_FLAG_NONE, id, code);
 	glitch(server);
 }
@@ -95,6 +101,9 @@ static void refuse(struct sl_http2_server *server, int32_t id, uint32_t code)
 static void malformed(struct sl_http2_server *server, struct sl_http2_stream *stream)
 {
 	reset(&stream->base, NGHTTP2_PROTOCOL_ERROR);
+	if (!stream->answered)
+		server->base.upcalls->refused(server->base.owner, &stream->base, 400, SL_BYTES_NONE,
+					      server->now_ns);
 	glitch(server);
 }
 
@@ -133,7 +142,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
 	server->block = NULL;
 	server->refused = frame->headers.cat == NGHTTP2_HCAT_REQUEST &&
 			  server->active >= server->base.options->streams_max;
-	if (server->refused || server->dying)
+	if (server->dying)
 		return 0;
 	server->block = sl_http_block_take(server->base.memory,
 					   server->base.options->header_bytes_max);
@@ -203,20 +212,22 @@ static void request_head(struct sl_http2_server *server, struct sl_http_block *b
 {
 	struct sl_http2_stream *stream;
 
-	if (block->too_large) {
-		sl_http2_respond_status(server, id, "431");
-		glitch(server);
-		return;
-	}
-	if (!sl_http_block_is_request(block)) {
-		refuse(server, id, NGHTTP2_PROTOCOL_ERROR);
+	if (!block->too_large && !sl_http_block_is_request(block)) {
+		refuse(server, block, id, NGHTTP2_PROTOCOL_ERROR);
 		return;
 	}
 	stream = stream_new(server, id);
 	if (!stream) {
-		refuse(server, id, NGHTTP2_REFUSED_STREAM);
+		refuse(server, block, id, NGHTTP2_REFUSED_STREAM);
 		return;
 	}
+	if (block->too_large) {
+		server->base.upcalls->refused(server->base.owner, &stream->base, 431,
+					      block->head.content_type, server->now_ns);
+		glitch(server);
+		return;
+	}
+	stream->told = true;
 	stream->content_length = block->head.content_length;
 	block->head.end = end;
 	server->base.upcalls->head(server->base.owner, &stream->base, &block->head, server->now_ns);
@@ -234,7 +245,7 @@ static void headers_end(struct sl_http2_server *server, const nghttp2_frame *fra
 	server->block = NULL;
 	if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
 		if (server->refused)
-			refuse(server, id, NGHTTP2_REFUSED_STREAM);
+			refuse(server, block, id, NGHTTP2_REFUSED_STREAM);
 		else if (block)
 			request_head(server, block, id, end);
 	} else if ((stream = find(server, id))) {

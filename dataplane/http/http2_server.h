@@ -36,6 +36,7 @@ struct sl_http2_stream {
 	struct sl_http2_stream *receiving_prev, *receiving_next; // not whole
 	struct sl_http2_stream *finished_next;
 	int32_t id;
+	bool told;     // head() was called: gone() is owed
 	bool ended;    // the request is whole
 	bool over;     // reset by us, or closed: the caller's words have no effect
 	bool answered; // respond() was called
@@ -51,5 +52,3 @@ struct sl_http2_stream {
 };
 
 void sl_http2_respond(struct sl_http_stream *stream, const struct sl_http_response *response);
-// An answer of its own to a stream that has no object.
-void sl_http2_respond_status(struct sl_http2_server *server, int32_t id, const char *status);

@@ -245,3 +245,81 @@ def test_42_disconnect_before_the_end_leaves_nothing(shared):
     client.close()
     assert wire.post(shared.http_port, "/v1/traces", BODY)[0] == 200
     assert len(shared.files("traces")) == before + 1
+
+
+# --- refusals that HTTP itself makes ----------------------------------------------------------------
+
+JSON_HEAD = HEAD.replace(b"x-protobuf", b"json")
+REFUSED = [
+    (b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n", 400, "bad_request"),
+    (b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "bad_request"),
+    (b"Expect: tea\r\n\r\n", 417, "expectation"),
+    (b"X-Filler: " + b"a" * 20000 + b"\r\n\r\n", 431, "headers_too_large"),
+]
+
+
+def check_status(headers, body):
+    """Item 38: a Status with a message, in the request's encoding."""
+    if headers["content-type"] == JSON:
+        assert json.loads(body)["message"]
+    else:
+        assert headers["content-type"] == PROTOBUF
+        assert status_pb2.Status.FromString(body).message
+
+
+@pytest.mark.parametrize("head, protocol", [(HEAD, "http/protobuf"), (JSON_HEAD, "http/json")],
+                         ids=["protobuf", "json"])
+@pytest.mark.parametrize("rest, want, reason", REFUSED, ids=["lengths", "chunk", "expect", "large"])
+def test_38_http_1_refusals_have_a_body_and_are_counted(shared, head, protocol, rest, want, reason):
+    def counts():
+        return (shared.metric("sluice_requests_total", protocol=protocol, code=str(want)),
+                shared.metric("sluice_refused_requests_total", reason=reason))
+
+    before = counts()
+    client = wire.Http1(shared.http_port)
+    client.send(head + rest)
+    status, headers, body = client.read_response()
+    client.close()
+    assert status == want and headers["connection"] == "close"
+    assert headers["content-type"] == (JSON if head is JSON_HEAD else PROTOBUF)
+    check_status(headers, body)
+    assert counts() == (before[0] + 1, before[1] + 1)
+
+
+def test_38_http_version(shared):
+    client = wire.Http1(shared.http_port)
+    client.send(JSON_HEAD.replace(b"1.1", b"3.0") + b"\r\n")
+    status, headers, body = client.read_response()
+    client.close()
+    assert status == 505 and headers["content-type"] == JSON
+    check_status(headers, body)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["type first", "type last"])
+@pytest.mark.parametrize("kind", [PROTOBUF, JSON])
+def test_38_http_2_large_head(shared, kind, first):
+    filler, named = [("x-filler", "a" * 9000)], [("content-type", kind)]
+    client = wire.Http2(shared.http_port)
+    number = client.start("/v1/traces", named + filler if first else filler + named, None,
+                          end_stream=True)
+    stream = client.finish(number)
+    assert stream.headers[":status"] == "431" and stream.headers["content-type"] == kind
+    check_status(stream.headers, stream.data)
+    assert client.call("/v1/traces", BODY, content_type=PROTOBUF).headers[":status"] == "200"
+    client.close()
+
+
+def test_38_http_2_malformed_is_counted(shared):
+    def count(protocol, code):
+        return shared.metric("sluice_requests_total", protocol=protocol, code=code)
+
+    before = count("http/json", "400"), count("grpc", "INTERNAL")
+    client = wire.Http2(shared.http_port)
+    one = client.start("/v1/traces", [("content-length", "5")], JSON)
+    client.data(one, b"abc", end_stream=True)
+    assert client.finish(one).reset == 1  # PROTOCOL_ERROR
+    two = client.start("no-slash", end_stream=True)
+    assert client.finish(two).reset == 1
+    assert count("http/json", "400") == before[0] + 1
+    assert count("grpc", "INTERNAL") == before[1] + 1
+    client.close()

@@ -96,9 +96,23 @@ static inline void on_gone(void *owner, struct sl_http_stream *stream, bool comp
 	mix_field(log, sl_bytes(&complete, 1));
 }
 
+static inline void on_refused(void *owner, struct sl_http_stream *stream, uint16_t status,
+			      struct sl_bytes content_type, uint64_t now_ns)
+{
+	const struct sl_http_response response = {.status = status, .body = SL_LITERAL("no")};
+	struct log *log = owner;
+
+	(void)now_ns;
+	mix_field(log, sl_bytes(&status, sizeof(status)));
+	mix_field(log, content_type);
+	if (stream && (log->manners & 3))
+		sl_http_stream_respond(stream, &response);
+}
+
 static inline struct log run(bool http2, unsigned manners, struct sl_bytes bytes, size_t cut)
 {
-	static const struct sl_http_server_upcalls upcalls = {on_head, on_data, on_end, on_gone};
+	static const struct sl_http_server_upcalls upcalls = {on_head, on_data, on_end, on_gone,
+							      on_refused};
 	static const struct sl_http_server_options options = {
 		.streams_max = 4,
 		.header_bytes_max = 1024,

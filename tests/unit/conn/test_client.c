@@ -83,7 +83,18 @@ static void on_gone(void *owner, struct sl_http_stream *stream, bool complete)
 	(void)complete;
 }
 
-static const struct sl_http_server_upcalls server_upcalls = {on_head, on_data, on_end, on_gone};
+static void on_refused(void *owner, struct sl_http_stream *stream, uint16_t status,
+		       struct sl_bytes content_type, uint64_t now)
+{
+	(void)owner;
+	(void)stream;
+	(void)content_type;
+	(void)now;
+	fail_msg("a client's request was refused: %u", status);
+}
+
+static const struct sl_http_server_upcalls server_upcalls = {on_head, on_data, on_end, on_gone,
+							     on_refused};
 static const struct sl_http_server_options server_options = {
 	.streams_max = 100,
 	.header_bytes_max = 8192,

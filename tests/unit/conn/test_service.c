@@ -84,7 +84,7 @@ static const struct {
 	{"gRPC's last", true, 16, 16},
 	{"a code that gRPC does not have", true, 17, SL_CODES - 1},
 	{"HTTP's 200 is not gRPC's", false, 200, 17},
-	{"a refusal", false, 503, 30},
+	{"a refusal", false, 503, 32},
 	{"what has no row of its own", false, 418, SL_CODES - 1},
 	{"a number of gRPC's under HTTP", false, 0, SL_CODES - 1},
 };

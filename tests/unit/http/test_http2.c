@@ -170,7 +170,7 @@ static void malformed_heads_reset_their_stream(void **state)
 		wire_feed(wire, script.bytes, script.size);
 		wire_pull(wire);
 		if (!sent(wire, NGHTTP2_RST_STREAM, 1, NGHTTP2_PROTOCOL_ERROR) ||
-		    strcmp(wire->log, "|head POST /v1/traces  end|end") != 0)
+		    strcmp(wire->log, "|refused 400|head POST /v1/traces  end|end") != 0)
 			fail_msg("%s: %s", malformed[row].why, wire->log);
 		wire_close(wire);
 	}
@@ -239,7 +239,7 @@ static void limits_are_held(void **state)
 	char fields[4096] = POST;
 	(void)state;
 
-	wire->options.streams_max = 1;
+	wire->options.streams_max = 2;
 	wire->options.header_bytes_max = 1024;
 	wire_open(wire, true);
 	begin(&script);
@@ -252,6 +252,7 @@ static void limits_are_held(void **state)
 	wire_pull(wire);
 	assert_int_equal(wire->result, 0);
 	assert_int_equal(wire->heads, 1);
+	assert_string_equal(wire->log, "|refused 431|head POST /v1/traces |refused 503");
 	assert_true(sent(wire, NGHTTP2_HEADERS, 1, -1)); // 431
 	assert_true(sent(wire, NGHTTP2_RST_STREAM, 1, NGHTTP2_NO_ERROR));
 	assert_true(sent(wire, NGHTTP2_RST_STREAM, 5, NGHTTP2_REFUSED_STREAM));

@@ -91,8 +91,26 @@ static inline void wire_gone(void *owner, struct sl_http_stream *stream, bool co
 	wire_note(wire, complete ? "|gone" : "|lost", SL_BYTES_NONE);
 }
 
+static inline void wire_refused(void *owner, struct sl_http_stream *stream, uint16_t status,
+				struct sl_bytes content_type, uint64_t now_ns)
+{
+	const struct sl_http_response response = {
+		.status = status, .content_type = content_type, .body = SL_LITERAL("no")};
+	struct wire *wire = owner;
+	char text[32];
+
+	assert_int_equal(now_ns, wire->now_ns);
+	wire->in_data = false;
+	snprintf(text, sizeof(text), "|refused %u", status);
+	wire_note(wire, text, SL_BYTES_NONE);
+	if (content_type.size)
+		wire_note(wire, " ", content_type);
+	if (stream)
+		sl_http_stream_respond(stream, &response);
+}
+
 static const struct sl_http_server_upcalls wire_upcalls = {wire_head, wire_data, wire_end,
-							   wire_gone};
+							   wire_gone, wire_refused};
 
 static inline void wire_open(struct wire *wire, bool http2)
 {
