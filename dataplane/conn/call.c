@@ -70,6 +70,13 @@ static struct sl_bytes message_of(const struct sl_request *request, enum sl_reas
 	return sl_bytes_of(sl_reasons[reason].help);
 }
 
+// What a BadRequest names: of data that is bad for good, all of it (items 21 and 39).
+static struct sl_bytes field_of(enum sl_reason reason)
+{
+	return sl_reasons[reason].grpc == SL_GRPC_INVALID_ARGUMENT ? SL_LITERAL("body")
+								   : SL_BYTES_NONE;
+}
+
 static void fill_grpc(struct sl_http_response *response, const struct sl_request *request,
 		      enum sl_reason reason, uint64_t retry_after_ns, uint8_t *body, char *details)
 {
@@ -93,7 +100,7 @@ static void fill_grpc(struct sl_http_response *response, const struct sl_request
 	if (row->retry || row->grpc == SL_GRPC_INVALID_ARGUMENT) {
 		const size_t size = sl_reply_status(body, false, row->grpc, response->grpc_message,
 						    row->retry ? SL_MAX(retry_after_ns, 1) : 0,
-						    SL_BYTES_NONE);
+						    field_of(reason));
 
 		response->grpc_details = sl_bytes(details,
 						  sl_reply_base64(details, sl_bytes(body, size)));
@@ -114,7 +121,8 @@ static void fill_http(struct sl_http_response *response, const struct sl_request
 					request->message);
 	} else {
 		size = sl_reply_status(body, json, row->grpc, message_of(request, reason),
-				       row->retry ? SL_MAX(retry_after_ns, 1) : 0, SL_BYTES_NONE);
+				       row->retry ? SL_MAX(retry_after_ns, 1) : 0,
+				       field_of(reason));
 		// Whole seconds, rounded up, at least one (item 41).
 		if (row->retry)
 			response->retry_after_s = (uint32_t)SL_MIN(

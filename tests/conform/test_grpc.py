@@ -155,6 +155,7 @@ def test_21_undecodable(client, body):
 def test_22_details_repeat_code_and_message(client):
     stream = client.call(TRACES, wire.frame(b"\xff\xff"))
     assert stream.details.code == 3 and stream.details.message == stream.grpc_message
+    assert wire.bad_field(stream.details) == "body"
 
 
 def test_22_23_quota_has_retry_info(shared):

@@ -4,6 +4,7 @@ import gzip
 import json
 
 import pytest
+from google.protobuf import json_format
 from google.rpc import status_pb2
 from lib import otlp, wire
 from lib.sluice import wait_for
@@ -62,10 +63,12 @@ def test_35_other_types(shared, kind):
 def test_35_38_39_error_has_the_request_s_type(shared):
     status, headers, body = wire.post(shared.http_port, "/v1/traces", b"\xff\xff")
     assert status == 400 and headers["content-type"] == PROTOBUF
-    assert status_pb2.Status.FromString(body).message
+    answer = status_pb2.Status.FromString(body)
+    assert answer.message and wire.bad_field(answer) == "body"
     status, headers, body = wire.post(shared.http_port, "/v1/traces", b"{", JSON)
     assert status == 400 and headers["content-type"] == JSON
-    assert json.loads(body)["message"]
+    answer = json_format.Parse(body, status_pb2.Status())
+    assert answer.message and wire.bad_field(answer) == "body"
 
 
 def test_37_response_is_plain_unless_asked(shared):
@@ -215,15 +218,15 @@ def test_expect_continue_gets_the_verdict_instead(shared):
 ], ids=repr)
 def test_smuggling_forms_are_refused(shared, fields):
     status = raw(shared, HEAD + fields + b"\r\n" + chunked(b"", 1))
-    assert status in (400, 501, 413), status
+    assert status == 400
 
 
 def test_bare_line_feeds_are_refused(shared):
-    assert raw(shared, HEAD.replace(b"\r\n", b"\n") + b"Content-Length: 0\n\n") in (400, None)
+    assert raw(shared, HEAD.replace(b"\r\n", b"\n") + b"Content-Length: 0\n\n") == 400
 
 
 def test_long_head_is_refused(shared):
-    assert raw(shared, HEAD + b"X-Filler: " + b"a" * 20000 + b"\r\n\r\n") in (400, 431)
+    assert raw(shared, HEAD + b"X-Filler: " + b"a" * 20000 + b"\r\n\r\n") == 431
 
 
 def test_early_refusal_reaches_a_client_that_goes_on_sending(shared):

@@ -138,6 +138,15 @@ def retry_delay(status):
     return None
 
 
+def bad_field(status):
+    """What the status' BadRequest names, or None."""
+    for one in status.details:
+        bad = error_details_pb2.BadRequest()
+        if one.Unpack(bad):
+            return bad.field_violations[0].field
+    return None
+
+
 class Http2:
     """An HTTP/2 client whose every frame the test can see and shape."""
 
