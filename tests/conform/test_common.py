@@ -32,8 +32,11 @@ def test_01_codings(shared, signal, coding):
 
 def test_02_too_large_as_it_comes(shared):
     body = bytes(17 * 2**20)
-    status, _, answer = wire.post(shared.http_port, "/v1/traces", b"",
-                                  headers={"Content-Length": str(len(body))})
+    client = wire.Http1(shared.http_port)
+    client.send(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+                b"Content-Length: %d\r\n\r\n" % len(body))
+    status, _, answer = client.read_response()
+    client.close()
     assert status == 413 and status_pb2.Status.FromString(answer).message
     stream = grpc(shared, "traces", body)
     assert stream.grpc_status == 8 and stream.retry_delay is None
