@@ -17,11 +17,13 @@ enum {
 #define KEY_THRESHOLD  SL_LITERAL("sampling.threshold")
 #define KEY_RANDOMNESS SL_LITERAL("sampling.randomness")
 
-#define PLACES_MAX 4 // of one field, repeated by a careless or hostile writer
+#define PLACES_MAX 4 // of one field, repeated by a careless or hostile writer, that are listed
 
-// Where a piece of the state lies in the body: written anew, all of them go.
+// Where a piece of the state lies in the body: written anew, all of them go, or of very many the
+// first few and the last, which is the one that counts.
 struct places {
 	uint32_t count;
+	bool more; // some before the last are not listed
 	struct {
 		uint32_t at, bytes;
 	} list[PLACES_MAX];
@@ -38,14 +40,13 @@ struct found {
 	struct places trace_state, threshold; // traces; logs
 	struct sl_bytes trace_state_text;
 	struct value threshold_value, randomness_value, priority, attribute;
-	bool too_many; // places
 };
 
-static void add_place(struct found *found, struct places *places, uint32_t at, uint32_t bytes)
+static void add_place(struct places *places, uint32_t at, uint32_t bytes)
 {
 	if (places->count == PLACES_MAX) {
-		found->too_many = true;
-		return;
+		places->more = true;
+		places->count--;
 	}
 	places->list[places->count].at = at;
 	places->list[places->count++].bytes = bytes;
@@ -83,7 +84,7 @@ static void read_attribute(const struct sl_sampling_rule *rule, enum sl_signal s
 		found->attribute = value_of(&any);
 	if (sl_bytes_equal(key, KEY_THRESHOLD)) {
 		found->threshold_value = value_of(&any);
-		add_place(found, &found->threshold, base + attribute->at, attribute->bytes);
+		add_place(&found->threshold, base + attribute->at, attribute->bytes);
 	} else if (sl_bytes_equal(key, KEY_RANDOMNESS)) {
 		found->randomness_value = value_of(&any);
 	}
@@ -101,7 +102,7 @@ static void walk(const struct sl_sampling_rule *rule, enum sl_signal signal,
 			continue;
 		if (signal == SL_TRACES && field.number == SPAN_TRACE_STATE) {
 			found->trace_state_text = field.data;
-			add_place(found, &found->trace_state, base + field.at, field.bytes);
+			add_place(&found->trace_state, base + field.at, field.bytes);
 		} else if (field.number == attributes) {
 			read_attribute(rule, signal, &field, base, found);
 		}
@@ -160,7 +161,8 @@ static size_t put_attribute(uint8_t *at, struct sl_bytes key, const uint8_t *tex
 	return (size_t)(at + size - start);
 }
 
-// Replaces what lies at `places` by `size` bytes of `put`, or inserts them at `at`.
+// Replaces what lies at `places` by `size` bytes of `put`, the last of them, or inserts them at
+// `at`.
 static bool replace(struct sl_part *part, const struct places *places, uint32_t at,
 		    const uint8_t *put, size_t size)
 {
@@ -176,7 +178,7 @@ static bool replace(struct sl_part *part, const struct places *places, uint32_t 
 		return !size || sl_edits_add(&part->edits, arena, at, 0, bytes) == 0;
 	for (uint32_t i = 0; i < places->count; i++) {
 		if (sl_edits_add(&part->edits, arena, places->list[i].at, places->list[i].bytes,
-				 i == 0 ? bytes : SL_BYTES_NONE))
+				 i + 1 == places->count ? bytes : SL_BYTES_NONE))
 			return false;
 	}
 	return true;
@@ -189,7 +191,9 @@ static bool write_span(struct sl_part *part, const struct found *found,
 	const size_t size = sl_tracestate_write(state, text);
 	size_t head = 0;
 
-	if (size) {
+	// The last field of several is the one that counts (protobuf): where earlier ones stay, an
+	// empty one must say that there is no state.
+	if (size || found->trace_state.more) {
 		put[head++] = SPAN_TRACE_STATE << 3 | LENGTH_DELIMITED;
 		head += sl_varint_put(put + head, size);
 		memcpy(put + head, text, size);
@@ -278,7 +282,7 @@ struct sl_sampled sl_sampling_item(const struct sl_sampling_rule *rule, struct s
 		return sampled;
 	readable = view->signal == SL_TRACES ? sl_tracestate_parse(found.trace_state_text, &state)
 					     : read_log_state(&found, &state);
-	if (!readable || found.too_many) {
+	if (!readable || found.threshold.more) {
 		sampled.unreadable = true;
 		if (sampler->fail_closed)
 			sampled.verdict = SL_VERDICT_DROP;

@@ -61,7 +61,8 @@ struct item {
 	const char *state;    // traces: tracestate, NULL: none; logs: sampling.threshold
 	const char *priority; // attribute sampling.priority
 	uint64_t duration_ns;
-	bool error, empty_state, state_twice;
+	bool error, empty_state;
+	unsigned states_before; // that do not count
 };
 
 static void put_span(struct body *body, const struct item *item)
@@ -74,7 +75,7 @@ static void put_span(struct body *body, const struct item *item)
 	memcpy(id + 8, &low, 8);
 	put_bytes(body, 1, id, 16);
 	put_bytes(body, 2, "spanspan", 8);
-	if (item->state_twice)
+	for (unsigned i = 0; i < item->states_before; i++)
 		put_text(body, 3, "ot=th:f");
 	if (item->state || item->empty_state)
 		put_text(body, 3, item->state ? item->state : "");
@@ -259,8 +260,24 @@ static const struct {
 	 "ot=th:e666"},
 	{"the last of two states counts, one is left",
 	 "{mode: proportional, rate: 50%}",
-	 {.id_low = HIGH, .state = "ot=th:8", .state_twice = true},
+	 {.id_low = HIGH, .state = "ot=th:8", .states_before = 1},
 	 "ot=th:c"},
+	{"the last of four",
+	 "{mode: proportional, rate: 50%}",
+	 {.id_low = HIGH, .state = "ot=th:8", .states_before = 3},
+	 "ot=th:c"},
+	{"the last of five, as protobuf reads it",
+	 "{mode: proportional, rate: 50%}",
+	 {.id_low = HIGH, .state = "ot=th:8", .states_before = 4},
+	 "ot=th:c"},
+	{"the last of a hundred is unreadable",
+	 "{mode: proportional, rate: 50%}",
+	 {.id_low = HIGH, .state = "ot=th:X", .states_before = 99},
+	 NULL},
+	{"of many an empty one is left where no state is",
+	 "{mode: proportional, rate: 50%}",
+	 {.id_low = HIGH, .state = "ot=th:ffffffff", .states_before = 20},
+	 ""},
 	{"inconsistent: th goes",
 	 "{mode: proportional, rate: 50%}",
 	 {.id_low = HIGH, .state = "a=b,ot=th:ffffffff"},
@@ -540,7 +557,7 @@ static void test_budget_is_spent(void **unused)
 	for (uint32_t i = 0; i < 1000; i++)
 		items[i].id_low = HIGH, items[i].state = NULL, items[i].priority = NULL,
 		items[i].duration_ns = 0, items[i].error = items[i].empty_state = false,
-		items[i].state_twice = false;
+		items[i].states_before = 0;
 	put_resource(body, SL_TRACES, "checkout", items, 1000);
 	run_stage(&run, "sampling: [{mode: proportional, rate: 10%}]\n", SL_TRACES, body);
 	part->keep = NULL;
