@@ -203,6 +203,10 @@ static bool sample(struct pass *pass, const struct sl_sampling_rule *rule, uint3
 		const uint64_t candidates = keep[word] & mask;
 		uint64_t above = 0, close = UINT64_MAX, kept;
 
+		if (!candidates) { // another tenant's
+			first += count;
+			continue;
+		}
 		if (plain && rule->keep_count)
 			above = decide_word(&pass->items[first], count, &asked, true, &close);
 		else if (plain)

@@ -97,6 +97,36 @@ static void add_trust(struct sl_identity_claim_rule *rule, const char *text,
 		rule->cidr_count++;
 }
 
+static void add_attributes(struct sl_identity_rules *rules, struct sl_identity_claim_rule *rule,
+			   const struct sl_identify_config *from, struct sl_errors *errors)
+{
+	static const char *const usual[] = {"tenant.id", "tenant"};
+	const bool own = from->resource.count != 0;
+	const char *const *keys = own ? from->resource.items : usual;
+	const size_t count = own ? from->resource.count : SL_COUNT_OF(usual);
+
+	if (count > SL_IDENTITY_ATTRIBUTES_MAX) {
+		sl_errors_add(errors, &from->where, "more than %d resource attributes",
+			      SL_IDENTITY_ATTRIBUTES_MAX);
+		return;
+	}
+	for (size_t i = 0; i < count; i++) {
+		if (!*keys[i] || strlen(keys[i]) > SL_IDENTITY_KEY_BYTES_MAX) {
+			sl_errors_add(errors, &from->where,
+				      "a resource attribute's key has 1-%d bytes",
+				      SL_IDENTITY_KEY_BYTES_MAX);
+			return;
+		}
+		rule->attributes[i] = strdup(keys[i]);
+		if (!rule->attributes[i]) {
+			sl_errors_add(errors, &from->where, "out of memory");
+			return;
+		}
+		rule->attribute_count++;
+		rules->attribute_count++;
+	}
+}
+
 static void add_claim(struct sl_identity_rules *rules, const struct sl_identify_config *from,
 		      struct sl_errors *errors)
 {
@@ -104,29 +134,29 @@ static void add_claim(struct sl_identity_rules *rules, const struct sl_identify_
 	const char *const *trusted = from->trusted_from.items;
 	struct sl_identity_claim_rule *rule = &rules->claims[rules->claim_count];
 
-	if (from->resource.count) {
+	const bool resource = from->resource.count || from->by == SL_IDENTIFY_RESOURCE;
+
+	if (resource ? from->header != NULL : !from->header || !is_header_name(from->header)) {
 		sl_errors_add(errors, &from->where,
-			      "naming tenants by a resource attribute is not supported by this "
-			      "version");
-		return;
-	}
-	if (!from->header || !is_header_name(from->header)) {
-		sl_errors_add(errors, &from->where,
-			      "an entry of identify is credential, certificate, or has a header");
+			      "an entry of identify is credential, certificate, or has either a "
+			      "header or resource attributes");
 		return;
 	}
 	if (rules->claim_count == SL_IDENTITY_CLAIMS_MAX) {
-		sl_errors_add(errors, &from->where, "more than %d headers with a tenant's name",
+		sl_errors_add(errors, &from->where, "more than %d ways to claim a tenant's name",
 			      SL_IDENTITY_CLAIMS_MAX);
 		return;
 	}
 	rules->claim_count++;
-	rule->header = lower(from->header);
-	if (!rule->header) {
+	if (resource)
+		add_attributes(rules, rule, from, errors);
+	else
+		rule->header = lower(from->header);
+	if (!resource && !rule->header) {
 		sl_errors_add(errors, &from->where, "out of memory");
 		return;
 	}
-	rule->header_bytes = (uint8_t)strlen(rule->header);
+	rule->header_bytes = rule->header ? (uint8_t)strlen(rule->header) : 0;
 	rule->open = from->open;
 	for (size_t i = 0; i < from->trusted_from.count; i++)
 		add_trust(rule, trusted[i], &from->where, errors);
@@ -143,7 +173,8 @@ void sl_identity_rules_build(struct sl_identity_rules *rules,
 	rules->credentials = config->identify.count == 0;
 	for (size_t i = 0; i < config->identify.count; i++) {
 		const bool claim = identify[i].header || identify[i].resource.count ||
-				   identify[i].by == SL_IDENTIFY_CLAIM;
+				   identify[i].by == SL_IDENTIFY_CLAIM ||
+				   identify[i].by == SL_IDENTIFY_RESOURCE;
 
 		if (claim)
 			add_claim(rules, &identify[i], errors);
@@ -165,8 +196,11 @@ void sl_identity_rules_fini(struct sl_identity_rules *rules)
 		free(rules->credential[i].header);
 		free(rules->credential[i].scheme);
 	}
-	for (uint32_t i = 0; i < rules->claim_count; i++)
+	for (uint32_t i = 0; i < rules->claim_count; i++) {
 		free(rules->claims[i].header);
+		for (uint32_t j = 0; j < rules->claims[i].attribute_count; j++)
+			free(rules->claims[i].attributes[j]);
+	}
 }
 
 // --- credentials ---------------------------------------------------------------------------------
@@ -361,12 +395,13 @@ static enum found by_credential(const struct sl_tenants *tenants, struct sl_iden
 
 // --- claims --------------------------------------------------------------------------------------
 
-static bool trusts(const struct sl_identity_claim_rule *rule, const struct sl_identity_claim *claim)
+bool sl_identity_trusts(const struct sl_identity_claim_rule *rule, const struct sl_address *peer,
+			bool certified)
 {
-	if (rule->open || (rule->mtls && claim->certificate_name))
+	if (rule->open || (rule->mtls && certified))
 		return true;
-	for (uint32_t i = 0; i < rule->cidr_count && claim->peer; i++)
-		if (sl_cidr_has(&rule->cidrs[i], claim->peer))
+	for (uint32_t i = 0; i < rule->cidr_count && peer; i++)
+		if (sl_cidr_has(&rule->cidrs[i], peer))
 			return true;
 	return false;
 }
@@ -413,6 +448,53 @@ static struct sl_identity admit(const struct sl_tenants *tenants, sl_tenant_id t
 	};
 }
 
+sl_tenant_id sl_identity_of_name(const struct sl_tenants *tenants, struct sl_bytes name)
+{
+	sl_tenant_id tenant;
+
+	return sl_tenants_find(tenants, name, &tenant) ? tenant : tenants->unknown;
+}
+
+// By the claims that count, in order. A header before any attribute decides at once; one behind
+// them is for the resources that name nobody. An attribute may name no one in a body that has not
+// come yet, so the default stands behind it too.
+static struct sl_identity by_claims(const struct sl_tenants *tenants,
+				    const struct sl_identity_claim *claim)
+{
+	const struct sl_identity_rules *rules = &tenants->rules;
+	struct sl_identity identity = {.tenant = SL_TENANT_NONE, .otherwise = tenants->fallback};
+
+	for (uint32_t i = 0; i < rules->claim_count; i++) {
+		const struct sl_identity_claim_rule *rule = &rules->claims[i];
+		struct sl_bytes name = SL_BYTES_NONE;
+		sl_tenant_id tenant;
+		enum found found;
+
+		if (!sl_identity_trusts(rule, claim->peer, claim->certificate_name != NULL))
+			continue;
+		if (!rule->header) {
+			identity.by_resource = true;
+			continue;
+		}
+		found = by_claim(rule, claim, &name);
+		if (found == FOUND_NOTHING)
+			continue;
+		tenant = found == FOUND_TENANT ? sl_identity_of_name(tenants, name)
+					       : SL_TENANT_NONE;
+		if (tenant == SL_TENANT_NONE)
+			return refuse(SL_REASON_UNKNOWN_TENANT);
+		if (!identity.by_resource)
+			return admit(tenants, tenant);
+		identity.otherwise = tenant;
+		break;
+	}
+	if (identity.by_resource)
+		return identity;
+	if (tenants->fallback == SL_TENANT_NONE)
+		return refuse(SL_REASON_NO_CREDENTIAL);
+	return admit(tenants, tenants->fallback);
+}
+
 struct sl_identity sl_identity_find(const struct sl_tenants *tenants,
 				    struct sl_identity_cache *cache,
 				    const struct sl_identity_claim *claim, uint64_t wall_ns)
@@ -437,26 +519,5 @@ struct sl_identity sl_identity_find(const struct sl_tenants *tenants,
 		if (certificate)
 			return admit(tenants, certificate->tenant);
 	}
-	for (uint32_t i = 0; i < rules->claim_count; i++) {
-		const struct sl_identity_claim_rule *rule = &rules->claims[i];
-		struct sl_bytes name = SL_BYTES_NONE;
-
-		if (!trusts(rule, claim))
-			continue;
-		switch (by_claim(rule, claim, &name)) {
-		case FOUND_TENANT:
-			if (sl_tenants_find(tenants, name, &tenant))
-				return admit(tenants, tenant);
-			if (tenants->unknown == SL_TENANT_NONE)
-				return refuse(SL_REASON_UNKNOWN_TENANT);
-			return admit(tenants, tenants->unknown);
-		case FOUND_UNKNOWN:
-			return refuse(SL_REASON_UNKNOWN_TENANT);
-		case FOUND_NOTHING:
-			break;
-		}
-	}
-	if (tenants->fallback == SL_TENANT_NONE)
-		return refuse(SL_REASON_NO_CREDENTIAL);
-	return admit(tenants, tenants->fallback);
+	return by_claims(tenants, claim);
 }

@@ -6,9 +6,11 @@
 // The rules that name a call's tenant from its headers, and a shard's cache of credentials.
 //
 // Threading: rules are a snapshot's; a cache belongs to one shard.
-#define SL_IDENTITY_HEADERS_MAX 32
-#define SL_IDENTITY_CLAIMS_MAX  8
-#define SL_IDENTITY_TRUST_MAX   16
+#define SL_IDENTITY_HEADERS_MAX    32
+#define SL_IDENTITY_CLAIMS_MAX     8
+#define SL_IDENTITY_TRUST_MAX      16
+#define SL_IDENTITY_ATTRIBUTES_MAX 8
+#define SL_IDENTITY_KEY_BYTES_MAX  255
 
 struct sl_identity_credential {
 	char *header; // lower case
@@ -17,8 +19,11 @@ struct sl_identity_credential {
 	bool basic; // base64 inside
 };
 
+// A claim in a header, or in resource attributes.
 struct sl_identity_claim_rule {
-	char *header; // lower case
+	char *header; // lower case; NULL: attributes
+	char *attributes[SL_IDENTITY_ATTRIBUTES_MAX];
+	uint32_t attribute_count;
 	uint8_t header_bytes;
 	bool open, mtls;
 	uint32_t cidr_count;
@@ -27,7 +32,8 @@ struct sl_identity_claim_rule {
 
 struct sl_identity_rules {
 	bool credentials, certificate;
-	uint64_t header_sizes; // bit n: some credential's header is n bytes long
+	uint32_t attribute_count; // of all claims together
+	uint64_t header_sizes;    // bit n: some credential's header is n bytes long
 	uint32_t credential_count, claim_count;
 	struct sl_identity_credential credential[SL_IDENTITY_HEADERS_MAX];
 	struct sl_identity_claim_rule claims[SL_IDENTITY_CLAIMS_MAX];
@@ -53,6 +59,13 @@ struct sl_identity_cache {
 	struct sl_identity_cached entries[SL_IDENTITY_CACHE];
 };
 int sl_identity_cache_init(struct sl_identity_cache *cache); // 0 or -errno
+
+// Whether a claim counts that comes from there.
+bool sl_identity_trusts(const struct sl_identity_claim_rule *rule, const struct sl_address *peer,
+			bool certified);
+// The tenant of a name that was claimed: as it is known, or what `unknown` says. SL_TENANT_NONE:
+// refused.
+sl_tenant_id sl_identity_of_name(const struct sl_tenants *tenants, struct sl_bytes name);
 
 struct sl_identity sl_identity_find(const struct sl_tenants *tenants,
 				    struct sl_identity_cache *cache,

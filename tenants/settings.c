@@ -98,17 +98,21 @@ const struct sl_settings sl_tenants_file_settings = SETTINGS(
 	"tenants file", sl_tenants_file, file_rows,
 	.help = "The file that tenants.file names. It is read again when it changes.");
 
-static const char *const by_choices[] = {"credential", "certificate", "claim", NULL};
+static const char *const by_choices[] = {"credential", "certificate", "claim", "resource", NULL};
 
 static const struct sl_setting identify_rows[] = {
 	ROW(sl_identify_config, where, NULL, WHERE),
 	ROW(sl_identify_config, by, "by", ENUM, .choices = by_choices, .preset = "claim",
 	    .help = "credential: a secret in a header that `credentials` lists. certificate: the "
-		    "name that mutual TLS has verified. claim: `header` or `resource` says."),
+		    "name that mutual TLS has verified. claim: `header` or `resource` says. "
+		    "resource: "
+		    "as claim, with the preset attributes."),
 	ROW(sl_identify_config, header, "header", STRING,
 	    .help = "The header whose value is the tenant's name, as X-Scope-OrgID."),
 	ROW(sl_identify_config, resource, "resource", LIST, .element = SL_TYPE_STRING,
-	    .help = "Resource attributes whose value is the tenant's name, the first that is set."),
+	    .help = "Resource attributes whose value is the tenant's name, the first that is set. "
+		    "One body then splits into a part for each tenant, 64 at most. Unset with by: "
+		    "resource: [tenant.id, tenant]."),
 	ROW(sl_identify_config, trusted_from, "trusted_from", LIST, .element = SL_TYPE_STRING,
 	    .help = "Who may name tenants: CIDR blocks, or mtls for any verified client "
 		    "certificate. Unset: loopback."),
@@ -130,6 +134,8 @@ static const struct sl_settings credential_header_settings = SETTINGS(
 	"tenants.credentials", sl_credential_header_config, credential_header_rows,
 	.help = "A header that carries a secret.");
 
+static const char *const claimed_choices[] = {"overwrite", "strip", "keep", NULL};
+
 static const struct sl_setting tenants_rows[] = {
 	ROW(sl_tenants_config, where, NULL, WHERE),
 	ROW(sl_tenants_config, file, "file", PATH, .watched = true,
@@ -147,6 +153,11 @@ static const struct sl_setting tenants_rows[] = {
 		    "unknown credential is refused always."),
 	ROW(sl_tenants_config, fallback, "default", STRING,
 	    .help = "The tenant of calls without any credential or claim. Unset: as unknown says."),
+	ROW(sl_tenants_config, claimed, "claimed", ENUM, .choices = claimed_choices,
+	    .preset = "overwrite",
+	    .help = "What becomes of the attributes that `identify` lists under resource when a "
+		    "credential, a certificate, a header or the default has named the tenant: "
+		    "overwrite them with its name, strip them, or keep them. Every occurrence."),
 	FILE_ROWS(sl_tenants_config, inline_., "list"),
 };
 static const struct sl_settings tenants_settings = SETTINGS(
@@ -154,7 +165,14 @@ static const struct sl_settings tenants_settings = SETTINGS(
 	.help = "Who calls belong to. With no tenants at all, every call belongs to one "
 		"tenant named default.");
 
+static const char *const mixed_choices[] = {"refuse_all", "partial", NULL};
+
 static const struct sl_setting quotas_rows[] = {
+	ROW(sl_quotas_config, mixed, "mixed", ENUM, .choices = mixed_choices,
+	    .preset = "refuse_all",
+	    .help = "A request of several tenants, one of which is over its quota. refuse_all: "
+		    "all of it is refused, to be sent again, and nobody is charged. partial: the "
+		    "others' items are taken, its own are lost and counted in partial_success."),
 	ROW(sl_quotas_config, mode, "mode", ENUM, .choices = modes, .preset = "enforce",
 	    .help = "For tenants that do not say: enforce, or observe: count what would be "
 		    "refused and refuse nothing."),

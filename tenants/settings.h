@@ -53,7 +53,18 @@ struct sl_tenants_file {
 };
 extern const struct sl_settings sl_tenants_file_settings;
 
-enum sl_identify_by { SL_IDENTIFY_CREDENTIAL, SL_IDENTIFY_CERTIFICATE, SL_IDENTIFY_CLAIM };
+enum sl_identify_by {
+	SL_IDENTIFY_CREDENTIAL,
+	SL_IDENTIFY_CERTIFICATE,
+	SL_IDENTIFY_CLAIM,
+	SL_IDENTIFY_RESOURCE,
+};
+
+// What becomes of a claim in a resource whose request's tenant is known otherwise.
+enum sl_claimed { SL_CLAIMED_OVERWRITE, SL_CLAIMED_STRIP, SL_CLAIMED_KEEP };
+
+// One part refused for now: its whole request is, or it alone.
+enum sl_mixed { SL_MIXED_REFUSE_ALL, SL_MIXED_PARTIAL };
 
 struct sl_identify_config {
 	struct sl_where where;
@@ -77,11 +88,13 @@ struct sl_tenants_config {
 	struct sl_list credentials; // struct sl_credential_header_config
 	const char *unknown;        // "refuse" or a tenant
 	const char *fallback;       // of calls that name nobody; NULL: as `unknown`
+	uint32_t claimed;           // enum sl_claimed
 	struct sl_tenants_file inline_;
 };
 
 struct sl_quotas_config {
 	uint32_t mode;
+	uint32_t mixed;         // enum sl_mixed
 	struct sl_list redis;   // const char *: URLs; empty: each instance by itself
 	uint32_t without_redis; // enum sl_fleet_without
 	uint64_t instances;     // that there are, until Redis has told; 0: not known

@@ -298,16 +298,6 @@ SL_INLINE void spill(struct sl_tenants_shard *self, struct sl_tenants_slot *slot
 		return_chunk(self, slot, i);
 }
 
-// A part's share of its request's bytes.
-static uint64_t part_bytes(const struct sl_part *part)
-{
-	const struct sl_view *view = &part->request->view;
-
-	if (part->request->part_count <= 1 || view->item_count == 0)
-		return view->body.size;
-	return view->body.size * part->offered_items / view->item_count;
-}
-
 static enum sl_reason refuse(struct sl_tenants_shard *self, struct sl_tenants_slot *slot,
 			     unsigned dimension, enum sl_reason reason)
 {
@@ -335,7 +325,7 @@ void sl_tenants_quota_stage(void *state, struct sl_batch *batch)
 	}
 	for (uint16_t i = 0; i < offered; i++) {
 		struct sl_part *part = batch->parts[i];
-		const struct sl_charge charge = {part_bytes(part), part->offered_items, 1};
+		const struct sl_charge charge = {part->offered_bytes, part->offered_items, 1};
 		unsigned dimension = 0;
 		const uint64_t wait_ns = spend(self, slots[i], &charge,
 					       SL_DIMENSION_SPANS + part->request->signal,

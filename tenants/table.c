@@ -512,6 +512,8 @@ struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *confi
 		if (before)
 			sl_registry_get(tenants->registry);
 		tenants->generation = ++tenants->registry->generation;
+		tenants->partial = config->quotas.mixed == SL_MIXED_PARTIAL;
+		tenants->claimed = (uint8_t)config->tenants.claimed;
 		tenants->observe = config->quotas.mode == SL_QUOTA_OBSERVE;
 		tenants->file = config->tenants.file ? strdup(config->tenants.file) : NULL;
 		error = config->tenants.file && !tenants->file ? -ENOMEM : fill(&builder);

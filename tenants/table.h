@@ -63,7 +63,8 @@ struct sl_tenants {
 	struct sl_identity_rules rules;
 	sl_tenant_id unknown, fallback; // SL_TENANT_NONE: refuse
 	char *file;
-	bool observe;
+	bool observe, partial;
+	uint8_t claimed; // enum sl_claimed
 };
 
 // Builds from the main configuration and the given lists of classes and tenants. NULL: problems in

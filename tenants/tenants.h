@@ -26,8 +26,10 @@ struct sl_identity_claim {
 
 struct sl_identity {
 	sl_tenant_id tenant;
-	struct sl_bytes name;  // lives as long as the id is in use
-	enum sl_reason reason; // SL_REASON_NONE: admitted so far
+	struct sl_bytes name;   // lives as long as the id is in use
+	enum sl_reason reason;  // SL_REASON_NONE: admitted so far
+	bool by_resource;       // the resources of the body name their tenants; `tenant` is NONE
+	sl_tenant_id otherwise; // then: of those that name nobody; SL_TENANT_NONE: refused
 };
 
 // Limits of one tenant that others need. Pointers live a turn.
@@ -54,9 +56,19 @@ void sl_tenants_shard_turn(struct sl_tenants_shard *self, const struct sl_tenant
 // Names the tenant from a call's headers. A credential that is present and unknown is refused,
 // never skipped; trusted headers count from trusted_from only; else the default tenant or a
 // refusal. `wall_ns` is for credentials that expire. Not a system call, not an allocation.
-// With reason NONE and tenant SL_TENANT_NONE the tenant is named by a resource attribute.
+// With `by_resource` the body decides: sl_tenants_make_parts().
 struct sl_identity sl_tenants_identify(struct sl_tenants_shard *self,
 				       const struct sl_identity_claim *claim, uint64_t wall_ns);
+
+// Splits a decoded request into its parts. A tenant known from the headers: one part, and claims in
+// resource attributes are overwritten or stripped as configured. Else a part for each tenant that
+// resources name; those of them whose tenant cannot send (unknown, suspended, too much in flight)
+// have a reason already. Not NONE: the whole request is refused with it and has no parts.
+enum sl_reason sl_tenants_make_parts(struct sl_tenants_shard *self, struct sl_request *request);
+// Gives back what its parts have in flight; at the request's end.
+void sl_tenants_end_parts(struct sl_tenants_shard *self, struct sl_request *request);
+// Whether a part over its quota goes alone and leaves the others (quotas.mixed).
+bool sl_tenants_partial(const struct sl_tenants *tenants);
 
 // From the headers alone: is the tenant suspended, exhausted for `signal`, or is `body_bytes_min`
 // (a Content-Length, a lower bound; 0 unknown) more than its quota has now? Charges nothing.

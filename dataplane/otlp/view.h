@@ -135,6 +135,17 @@ struct sl_any {
 // The one reader of a KeyValue: the last key, the merged value.
 void sl_wire_key_value(struct sl_bytes pair, struct sl_bytes *key, struct sl_any *any);
 
+// Walking all attributes of a resource in wire order, those of a second Resource field too: a
+// parser merges them. `resource` is the RESOURCE envelope's index.
+struct sl_attributes {
+	struct sl_bytes payload;    // the envelope's
+	struct sl_wire_field about; // the Resource field at work; offsets are the payload's
+	struct sl_wire_field pair;  // the KeyValue's field; offsets are about.data's
+	uint32_t outer, inner;
+};
+struct sl_attributes sl_view_attributes(const struct sl_view *view, uint32_t resource);
+bool sl_attributes_next(struct sl_attributes *walk, struct sl_bytes *key, struct sl_any *any);
+
 // An attribute of the resource that an item or envelope lies in: the last one of that key wins.
 // Returns false when absent. `resource` is the RESOURCE envelope's index.
 bool sl_view_resource_any(const struct sl_view *view, uint32_t resource, struct sl_bytes key,

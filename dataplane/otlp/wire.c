@@ -164,30 +164,42 @@ void sl_wire_key_value(struct sl_bytes pair, struct sl_bytes *key, struct sl_any
 	}
 }
 
+struct sl_attributes sl_view_attributes(const struct sl_view *view, uint32_t resource)
+{
+	assert(view->envelopes[resource].kind == SL_ENVELOPE_RESOURCE);
+	return (struct sl_attributes){.payload = sl_view_envelope_payload(view, resource)};
+}
+
+bool sl_attributes_next(struct sl_attributes *walk, struct sl_bytes *key, struct sl_any *any)
+{
+	for (;;) {
+		while (sl_wire_next(walk->about.data, &walk->inner, &walk->pair)) {
+			if (walk->pair.number != 1 || walk->pair.wire_type != 2)
+				continue;
+			sl_wire_key_value(walk->pair.data, key, any);
+			return true;
+		}
+		do {
+			if (!sl_wire_next(walk->payload, &walk->outer, &walk->about))
+				return false;
+		} while (walk->about.number != 1 || walk->about.wire_type != 2);
+		walk->inner = 0;
+	}
+}
+
 bool sl_view_resource_any(const struct sl_view *view, uint32_t resource, struct sl_bytes key,
 			  struct sl_any *any)
 {
-	const struct sl_bytes payload = sl_view_envelope_payload(view, resource);
-	struct sl_wire_field about, field;
-	uint32_t offset = 0;
+	struct sl_attributes walk = sl_view_attributes(view, resource);
 	bool found = false;
+	struct sl_bytes name;
+	struct sl_any value;
 
-	assert(view->envelopes[resource].kind == SL_ENVELOPE_RESOURCE);
-	while (sl_wire_next(payload, &offset, &about)) {
-		if (about.number != 1 || about.wire_type != 2)
+	while (sl_attributes_next(&walk, &name, &value)) {
+		if (!sl_bytes_equal(name, key))
 			continue;
-		for (uint32_t inner = 0; sl_wire_next(about.data, &inner, &field);) {
-			struct sl_bytes name;
-			struct sl_any value;
-
-			if (field.number != 1 || field.wire_type != 2)
-				continue;
-			sl_wire_key_value(field.data, &name, &value);
-			if (!sl_bytes_equal(name, key))
-				continue;
-			found = true;
-			*any = value;
-		}
+		found = true;
+		*any = value;
 	}
 	return found;
 }

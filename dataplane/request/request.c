@@ -55,7 +55,21 @@ bool sl_part_own_keep(struct sl_part *part)
 	return true;
 }
 
-// What a required delivery's end means for its request. Only all of a part refused for good is a
+// Nothing of the request is left that somebody took: each part was refused before, or all that was
+// routed of it was rejected.
+static bool is_all_rejected(const struct sl_request *request)
+{
+	for (uint16_t i = 0; i < request->part_count; i++) {
+		const struct sl_part *part = &request->parts[i];
+
+		if (part->reason == SL_REASON_NONE &&
+		    (!part->routed_items || part->rejected_items < part->routed_items))
+			return false;
+	}
+	return true;
+}
+
+// What a required delivery's end means for its request. Only all of it refused for good is a
 // refusal: a rest that was delivered makes it a partial success (OTLP, "Partial Success").
 static void end_required(struct sl_delivery *delivery)
 {
@@ -70,7 +84,7 @@ static void end_required(struct sl_delivery *delivery)
 	part->rejected_items += delivery->rejected_items - before;
 	if (delivery->share_rejected)
 		*delivery->share_rejected = delivery->rejected_items;
-	if (delivery->worst == SL_OUTCOME_REJECTED && part->rejected_items >= part->routed_items)
+	if (delivery->worst == SL_OUTCOME_REJECTED && is_all_rejected(request))
 		sl_request_refuse(request, SL_REASON_REJECTED, 0);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "dataplane/base/address.h"
 #include "dataplane/base/arena.h"
 #include "dataplane/base/timer.h"
 #include "dataplane/otlp/splice.h"
@@ -50,6 +51,8 @@ struct sl_part {
 	struct sl_bytes tenant_name; // lives as long as the tenant's id is in use
 	uint64_t *keep;              // a bit an item; NULL: all of the request's items
 	struct sl_edits edits;
+	uint64_t offered_bytes; // of the body: all of it, or its resources'
+	bool in_flight;         // counted against its tenant's limits, with offered_bytes
 	uint32_t offered_items; // its items before any policy
 	uint32_t kept_items;    // still set in `keep`
 	uint32_t routed_items;  // routing: of those kept, how many went to some destination
@@ -69,6 +72,15 @@ enum sl_outcome { // worse is larger; a delivery's outcome is the worst of its r
 	SL_OUTCOME_RETRYABLE, // not delivered; the client shall try again
 };
 
+// What the head told of a request whose tenants its resources name; in its arena.
+struct sl_claimant {
+	struct sl_address peer;
+	bool certified;         // mutual TLS has verified a client certificate
+	sl_tenant_id otherwise; // the tenant of resources that name none; SL_TENANT_NONE: refused
+};
+
+#define SL_PARTS_MAX 64 // tenants in one request; a batch holds all of them
+
 struct sl_request {
 	struct sl_request *next; // in the one list it is in
 	const struct sl_request_owner *owner;
@@ -78,6 +90,7 @@ struct sl_request {
 	bool answered, whole; // whole: the body has arrived
 	sl_tenant_id tenant;  // named from the headers; SL_TENANT_NONE: by resource attribute
 	struct sl_bytes tenant_name;
+	struct sl_claimant *claimant; // NULL: the headers named the tenant
 
 	struct sl_arena arena;
 	struct sl_bytes received; // the body as it came (perhaps compressed)
@@ -129,7 +142,7 @@ void sl_request_let_go(struct sl_request *request, bool required);
 // Notes a refusal of the whole request: the first one stays, unless a later one is retryable.
 void sl_request_refuse(struct sl_request *request, enum sl_reason reason, uint64_t retry_after_ns);
 
-#define SL_BATCH_MAX 64
+#define SL_BATCH_MAX SL_PARTS_MAX
 struct sl_batch {
 	uint64_t now_ns;
 	uint16_t count;

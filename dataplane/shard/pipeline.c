@@ -34,10 +34,27 @@ static void host_give(void *self, struct sl_request *request)
 	if (request->in_flight)
 		sl_tenants_give_in_flight(shard->tenants, request->tenant,
 					  request->in_flight_bytes);
+	sl_tenants_end_parts(shard->tenants, request);
 	sl_memory_give(&shard->memory, request->inflated_buffer, request->inflated_capacity);
 	sl_memory_give(&shard->memory, request->body_buffer, request->body_capacity);
 	sl_arena_fini(&request->arena);
 	sl_pool_give(&shard->requests, request);
+}
+
+// What of a request that is taken is not: its parts that were refused, and what destinations
+// refused for good.
+static void sum_rejected(struct sl_request *request)
+{
+	for (uint16_t i = 0; i < request->part_count; i++) {
+		const struct sl_part *part = &request->parts[i];
+		const bool refused = part->reason != SL_REASON_NONE;
+		const uint32_t items = refused ? part->offered_items : part->rejected_items;
+
+		request->rejected_items += items;
+		if ((items || refused) && !request->message.size)
+			request->message = sl_bytes_of(
+				sl_reasons[refused ? part->reason : SL_REASON_REJECTED].help);
+	}
 }
 
 static void answer(struct sl_request *request)
@@ -47,10 +64,7 @@ static void answer(struct sl_request *request)
 	if (request->answered)
 		return;
 	request->answered = true;
-	for (uint16_t i = 0; i < request->part_count; i++)
-		request->rejected_items += request->parts[i].rejected_items;
-	if (request->rejected_items && !request->message.size)
-		request->message = sl_bytes_of(sl_reasons[SL_REASON_REJECTED].help);
+	sum_rejected(request);
 	sl_timer_cancel(&shard->timers, &request->timer);
 	sl_books_answered(&shard->books, request, shard->now_ns);
 	sl_server_answer(shard->server, request, shard->now_ns);
@@ -115,6 +129,17 @@ static enum sl_reason host_admit(void *self, struct sl_request *request,
 		request->body_bytes_max = info.body_bytes_max;
 	request->tenant = identity.tenant;
 	request->tenant_name = identity.name;
+	if (identity.by_resource) {
+		request->claimant = sl_arena_alloc(&request->arena, sizeof(*request->claimant));
+		if (!request->claimant)
+			return SL_REASON_MEMORY_FULL;
+		*request->claimant = (struct sl_claimant){
+			.peer = *peer,
+			.certified = certificate_name != NULL,
+			.otherwise = identity.otherwise,
+		};
+		return SL_REASON_NONE; // what its tenants may send is judged part by part
+	}
 	return sl_tenants_admit_head(
 		shard->tenants, identity.tenant, request->signal,
 		head->content_length == SL_HTTP_NO_LENGTH ? 0 : head->content_length,
@@ -127,6 +152,8 @@ static enum sl_reason host_reserve(void *self, struct sl_request *request, uint6
 	struct sl_shard *shard = self;
 	enum sl_reason reason;
 
+	if (request->claimant)
+		return SL_REASON_NONE; // its parts will be
 	if (request->in_flight) {
 		sl_tenants_give_in_flight(shard->tenants, request->tenant,
 					  request->in_flight_bytes);
@@ -298,26 +325,74 @@ static void leave_stages(struct sl_request *request)
 	sl_request_let_go(request, true);
 }
 
-// A part was refused: its whole request is (mixed: refuse_all), what its other parts were charged
-// goes back, and they leave the batch.
+// Whether a refused part takes its whole request along: one that may be sent again does, since
+// nobody can send a part of it again; but for a tenant over its quota under mixed: partial.
+static bool refuses_all(const struct sl_shard *shard, const struct sl_part *part)
+{
+	const bool over = part->reason == SL_REASON_QUOTA_EXCEEDED ||
+			  part->reason == SL_REASON_IN_FLIGHT_EXCEEDED;
+
+	return sl_reasons[part->reason].retry &&
+	       !(over && sl_tenants_partial(shard->snapshot->parts[SL_MODULE_TENANTS]));
+}
+
+// Parts of the request that are in the batch still leave it: what they were charged goes back.
+static void withdraw(struct sl_shard *shard, struct sl_batch *batch,
+		     const struct sl_request *request)
+{
+	uint16_t kept = 0;
+
+	for (uint16_t i = 0; i < batch->count; i++) {
+		if (batch->parts[i]->request == request)
+			sl_tenants_refund(shard->tenants, batch->parts[i]);
+		else
+			batch->parts[kept++] = batch->parts[i];
+	}
+	batch->count = kept;
+}
+
+static bool goes_on(const struct sl_batch *batch, const struct sl_request *request)
+{
+	for (uint16_t i = 0; i < batch->count; i++)
+		if (batch->parts[i]->request == request)
+			return true;
+	return false;
+}
+
+// Some parts of a request were refused in this stage. Those alone (the answer counts them in
+// partial_success), or all of it: for one that refuses all, and when no part is left.
+static void settle_request(struct sl_shard *shard, struct sl_batch *batch,
+			   struct sl_part *const *refused, uint16_t count)
+{
+	struct sl_request *request = refused[0]->request;
+	bool all = !goes_on(batch, request);
+
+	for (uint16_t i = 0; i < count; i++) {
+		sl_tenants_refund(shard->tenants, refused[i]); // a later stage: it was charged
+		refused[i]->reason = for_good(shard, request, refused[i]->reason);
+		all = all || refuses_all(shard, refused[i]);
+	}
+	if (!all)
+		return;
+	withdraw(shard, batch, request);
+	for (uint16_t i = 0; i < request->part_count; i++) {
+		const struct sl_part *part = &request->parts[i];
+
+		if (part->reason != SL_REASON_NONE)
+			sl_request_refuse(request, part->reason, part->retry_after_ns);
+	}
+	leave_stages(request);
+}
+
+// A request's parts lie side by side in every batch.
 static void settle_refused(struct sl_shard *shard, struct sl_batch *batch)
 {
-	for (uint16_t i = 0; i < batch->refused_count; i++) {
-		struct sl_part *part = batch->refused[i];
-		struct sl_request *request = part->request;
-		uint16_t kept = 0;
-
-		for (uint16_t j = 0; j < batch->count; j++) {
-			if (batch->parts[j]->request == request)
-				sl_tenants_refund(shard->tenants, batch->parts[j]);
-			else
-				batch->parts[kept++] = batch->parts[j];
-		}
-		batch->count = kept;
-		sl_tenants_refund(shard->tenants, part); // what a later stage refuses was charged
-		part->reason = for_good(shard, request, part->reason);
-		sl_request_refuse(request, part->reason, part->retry_after_ns);
-		leave_stages(request);
+	for (uint16_t i = 0, end; i < batch->refused_count; i = end) {
+		end = i + 1;
+		while (end < batch->refused_count &&
+		       batch->refused[end]->request == batch->refused[i]->request)
+			end++;
+		settle_request(shard, batch, &batch->refused[i], end - i);
 	}
 	batch->refused_count = 0;
 }
@@ -333,34 +408,36 @@ static void run_stages(struct sl_shard *shard, struct sl_batch *batch)
 		{sl_routing_stage, shard->routing},
 	};
 
+	if (SL_UNLIKELY(batch->refused_count))
+		settle_refused(shard, batch); // before any stage
 	for (unsigned i = 0; i < SL_COUNT_OF(stages) && batch->count; i++) {
 		stages[i].run(stages[i].self, batch);
 		if (SL_UNLIKELY(batch->refused_count))
 			settle_refused(shard, batch);
 	}
-	// On its last part: the request may be gone afterwards. All its parts are in this batch.
+	// On its last part: the request may be gone afterwards.
 	for (uint16_t i = 0; i < batch->count; i++) {
 		struct sl_request *request = batch->parts[i]->request;
 
-		if (batch->parts[i]->index + 1 == request->part_count)
+		if (i + 1 == batch->count || batch->parts[i + 1]->request != request)
 			leave_stages(request);
 	}
 	batch->count = 0;
 }
 
-// The request as one part of the tenant its headers named.
-static struct sl_part *make_part(struct sl_request *request)
+// All parts of a request are in one batch.
+static void join(struct sl_shard *shard, struct sl_batch *batch, struct sl_request *request)
 {
-	request->parts = &request->first_part;
-	request->part_count = 1;
-	request->first_part = (struct sl_part){
-		.request = request,
-		.tenant = request->tenant,
-		.tenant_name = request->tenant_name,
-		.offered_items = request->view.item_count,
-		.kept_items = request->view.item_count,
-	};
-	return &request->first_part;
+	if (batch->count + batch->refused_count + request->part_count > SL_BATCH_MAX)
+		run_stages(shard, batch);
+	for (uint16_t i = 0; i < request->part_count; i++) {
+		struct sl_part *part = &request->parts[i];
+
+		if (SL_LIKELY(part->reason == SL_REASON_NONE))
+			batch->parts[batch->count++] = part;
+		else
+			batch->refused[batch->refused_count++] = part;
+	}
 }
 
 void sl_shard_run_ready(struct sl_shard *shard)
@@ -378,18 +455,18 @@ void sl_shard_run_ready(struct sl_shard *shard)
 		request->staged = true;
 		reason = decode(shard, request);
 		sl_books_received(&shard->books, request);
+		if (reason == SL_REASON_NONE)
+			reason = sl_tenants_make_parts(shard->tenants, request);
 		if (reason != SL_REASON_NONE) {
 			sl_request_refuse(request, for_good(shard, request, reason), 0);
 			leave_stages(request);
 		} else {
 			request->timer.fire = answer_due;
 			sl_timer_set(&shard->timers, &request->timer, request->answer_by_ns);
-			batch.parts[batch.count++] = make_part(request);
+			join(shard, &batch, request);
 		}
 		request = next;
-		if (batch.count == SL_BATCH_MAX)
-			run_stages(shard, &batch);
 	}
-	if (batch.count)
+	if (batch.count || batch.refused_count)
 		run_stages(shard, &batch);
 }

@@ -83,7 +83,8 @@ static void decide(struct sl_tenants_shard *shard, unsigned used, uint32_t items
 			seed = seed * 6364136223846793005u + 1442695040888963407u;
 			parts[j] = (struct sl_part){.request = &request,
 						    .tenant = (uint32_t)(seed >> 33) % used,
-						    .offered_items = items};
+						    .offered_items = items,
+						    .offered_bytes = 3000};
 			batch.parts[j] = &parts[j];
 		}
 		batch.count = 16;

@@ -233,6 +233,7 @@ static void arrive(const struct event *event)
 	world.part.request = &world.request;
 	world.part.tenant = instance->tenant;
 	world.part.offered_items = items;
+	world.part.offered_bytes = world.request.view.body.size;
 	world.batch.count = 1;
 	world.batch.parts[0] = &world.part;
 	world.batch.refused_count = 0;

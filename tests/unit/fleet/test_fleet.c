@@ -125,6 +125,7 @@ static uint32_t send_one(struct instance *instance, struct sl_request *request,
 	part->request = request;
 	part->tenant = instance->tenant;
 	part->offered_items = ITEMS;
+	part->offered_bytes = request->view.body.size;
 	batch->count = 1;
 	batch->parts[0] = part;
 	batch->refused_count = 0;

@@ -116,6 +116,8 @@ static void what_is_refused_for_good_is_counted(void **state)
 		struct sl_record bad = {.delivery = &delivery, .items = partials[i].rejected};
 
 		begin(&request);
+		request.parts = &part;
+		request.part_count = 1;
 		sl_request_hold(&request, true);
 		sl_record_end(&good, SL_OUTCOME_DELIVERED, 0);
 		sl_record_end(&bad,
@@ -141,6 +143,8 @@ static void refusals_of_other_items_add_up(void **state)
 
 	(void)state;
 	begin(&request);
+	request.parts = &part;
+	request.part_count = 1;
 	for (unsigned i = 0; i < 3; i++) {
 		struct sl_record record = {.delivery = &deliveries[i],
 					   .items = deliveries[i].items};
@@ -153,6 +157,44 @@ static void refusals_of_other_items_add_up(void **state)
 		assert_int_equal(part.rejected_items, i < 2 ? 4 : 10);
 	}
 	assert_int_equal(request.reason, SL_REASON_REJECTED);
+}
+
+// One tenant's destination refuses all of its part for good: the others' parts are delivered all
+// the same, and so is the request, unless nothing else of it was taken.
+static void a_part_rejected_is_not_the_request(void **state)
+{
+	static const struct {
+		const char *why;
+		uint32_t routed, rejected; // of the other part
+		enum sl_reason reason, want;
+	} rows[] = {
+		{"the other is delivered", 5, 0, SL_REASON_NONE, SL_REASON_NONE},
+		{"in part", 5, 4, SL_REASON_NONE, SL_REASON_NONE},
+		{"the other is sampled out", 0, 0, SL_REASON_NONE, SL_REASON_NONE},
+		{"the other is rejected too", 5, 5, SL_REASON_NONE, SL_REASON_REJECTED},
+		{"the other was refused", 5, 0, SL_REASON_SUSPENDED, SL_REASON_REJECTED},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+		struct sl_request request;
+		struct sl_part parts[2] = {{.request = &request, .routed_items = 10},
+					   {.request = &request,
+					    .routed_items = rows[i].routed,
+					    .rejected_items = rows[i].rejected,
+					    .reason = rows[i].reason}};
+		struct sl_delivery delivery = {
+			.part = parts, .required = true, .open_records = 1, .items = 10};
+		struct sl_record record = {.delivery = &delivery, .items = 10};
+
+		begin(&request);
+		request.parts = parts;
+		request.part_count = 2;
+		sl_request_hold(&request, true);
+		sl_record_end(&record, SL_OUTCOME_REJECTED, 0);
+		if (request.reason != rows[i].want || parts[0].rejected_items != 10)
+			fail_msg("%s: %s", rows[i].why, sl_reasons[request.reason].name);
+	}
 }
 
 static void best_effort_never_refuses(void **state)
@@ -230,6 +272,7 @@ int main(void)
 		cmocka_unit_test(a_delivery_ends_with_the_worst_of_its_records),
 		cmocka_unit_test(what_is_refused_for_good_is_counted),
 		cmocka_unit_test(refusals_of_other_items_add_up),
+		cmocka_unit_test(a_part_rejected_is_not_the_request),
 		cmocka_unit_test(best_effort_never_refuses),
 		cmocka_unit_test(a_keep_set_of_its_own_has_exactly_the_items),
 		cmocka_unit_test(statuses_agree_with_what_clients_retry),

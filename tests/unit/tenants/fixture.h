@@ -69,6 +69,7 @@ static inline uint64_t send_part(struct fake *fake, struct sl_tenants_shard *sha
 	fake->part.request = &fake->request;
 	fake->part.tenant = tenant;
 	fake->part.offered_items = items;
+	fake->part.offered_bytes = bytes;
 	batch->count = 1;
 	batch->parts[0] = &fake->part;
 	batch->refused_count = 0;

@@ -299,7 +299,9 @@ static void test_errors(void **state)
 	char digest[80];
 	struct sl_credential_config good = {.digest = digest}, bad = {.digest = "sha256:12"};
 	struct sl_credential_config dated = {.digest = digest, .expires = "tomorrow"};
-	struct sl_identify_config resource = {.resource = {.count = 1}};
+	const char *keys[SL_IDENTITY_ATTRIBUTES_MAX + 1] = {"1", "2", "3", "4", "5",
+							    "6", "7", "8", "9"};
+	struct sl_identify_config resource = {.resource = {keys, SL_COUNT_OF(keys)}};
 	struct sl_tenant_config a = {.name = "a", .credentials = {&good, 1}};
 	struct sl_tenant_config b = {.name = "b", .credentials = {&good, 1}};
 	struct sl_tenant_config dots = {.name = ".."}, classy = {.name = "c", .class_name = "none"};
@@ -318,7 +320,7 @@ static void test_errors(void **state)
 		{"a digest that is none", {a, broken}, NULL, {NULL, 0}},
 		{"a time that is none", {{.name = "x"}, late}, NULL, {NULL, 0}},
 		{"unknown: somebody else", {{.name = "x"}, {.name = "y"}}, "z", {NULL, 0}},
-		{"resource attributes, not yet",
+		{"more resource attributes than there may be",
 		 {{.name = "x"}, {.name = "y"}},
 		 NULL,
 		 {&resource, 1}},
