@@ -425,7 +425,7 @@ static int apply(const struct sl_view *view, const struct kept *kept, const stru
 	};
 
 	*out = (struct sl_pieces){0};
-	if (count == view->item_count && self.edits_left == 0) {
+	if (count == view->item_count && self.edits_left == 0 && !view->has_empty) {
 		push(&self, view->body.data, view->body.size);
 	} else if (count) {
 		open_level(&self, SL_TOP);

@@ -8,8 +8,8 @@
 
 // Changes to a body as an edit script, and the one splicer that applies it: unchanged bytes go out
 // by reference, only the length prefixes of touched envelopes and items are written anew. A body
-// that nobody touched is one piece. An envelope whose items are all dropped goes; once anything is
-// dropped or edited, so do envelopes that never had items (reference item 4: never emit them).
+// that nobody touched is one piece. An envelope whose items are all dropped goes, and so do those
+// that never had any (reference item 4: never emit them); of a body that has such it is many.
 //
 // Threading: one owner. Memory: pieces point into the body, the edits' bytes and the arena.
 

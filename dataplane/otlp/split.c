@@ -301,8 +301,10 @@ int sl_split_by_size(const struct sl_view *view, const uint32_t *items, uint32_t
 		     struct sl_split_runs *out)
 {
 	const bool edited = edits && edits->count;
-	// All items without edits are the body itself, with what envelopes without items take.
-	const bool whole = count == view->item_count && !edited && view->body.size > bytes_max;
+	// All items without edits are the body itself, byte for byte, unless it has empty
+	// envelopes.
+	const bool as_it_is = !edited && !view->has_empty;
+	const bool whole = count == view->item_count && as_it_is && view->body.size > bytes_max;
 	const uint32_t count_max = whole ? SL_MAX(count, 2) - 1 : count;
 	struct cut cut = {
 		.view = view,
@@ -335,7 +337,7 @@ int sl_split_by_size(const struct sl_view *view, const uint32_t *items, uint32_t
 		run->bytes += more;
 		run->too_big = run->bytes > bytes_max;
 	}
-	if (run && run->count == view->item_count && !edited) {
+	if (run && run->count == view->item_count && as_it_is) {
 		run->bytes = SL_MAX(run->bytes, view->body.size);
 		run->too_big = run->bytes > bytes_max;
 	}

@@ -104,6 +104,7 @@ static void close_level(struct sl_scan *scan, const struct level *level)
 	const uint32_t end = envelope->at + envelope->bytes;
 
 	envelope->item_count = scan->view->item_count - envelope->first_item;
+	scan->view->has_empty |= !envelope->item_count;
 	envelope->children_at = level->has_children ? level->children_at : end;
 	envelope->children_end = level->has_children ? level->children_end : end;
 	envelope->flags = level->dense ? SL_ENVELOPE_DENSE : 0;

@@ -74,6 +74,7 @@ struct sl_view {
 	struct sl_item *items;
 	uint32_t envelope_count, item_count;
 	bool only_field_1; // nothing else at top level: bodies can be merged by concatenation
+	bool has_empty;    // some envelope has no items: what leaves us leaves it out (item 4)
 };
 
 struct sl_view_limits {

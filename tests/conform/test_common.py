@@ -61,6 +61,28 @@ def test_04_05_empty_request(shared, signal):
     assert (status, body) == (200, b"{}")
 
 
+@pytest.mark.parametrize("signal", otlp.SIGNALS)
+def test_04_empty_envelopes_are_not_passed_on(shared, signal):
+    message = otlp.request(signal, 3)
+    padded = type(message)()
+    top = message.DESCRIPTOR.fields[0].name
+    resources = getattr(padded, top)
+    resources.add().resource.attributes.add(key="nothing")
+    resources.extend(getattr(message, top))
+    scopes = message.DESCRIPTOR.fields[0].message_type.fields_by_number[2].name
+    getattr(resources[1], scopes).add().scope.name = "nothing"
+    if signal == "metrics":
+        resources[1].scope_metrics[0].metrics.add(name="nothing").gauge.SetInParent()
+    before = len(shared.files(signal))
+    for coding in ("identity", "gzip"):
+        stream = grpc(shared, signal, otlp.compress(coding, padded.SerializeToString()),
+                      {"grpc-encoding": coding}, 0 if coding == "identity" else 1)
+        assert stream.grpc_status == 0
+    assert grpc(shared, signal, type(message)(**{top: [resources[0]]}).SerializeToString()
+                ).grpc_status == 0
+    assert shared.files(signal)[before:] == [message] * 2
+
+
 def test_09_unknown_fields_survive(shared):
     message = otlp.request("traces", 1)
     unknown = b"\xfa\x7f\x03abc"  # field 2047, length-delimited

@@ -489,7 +489,7 @@ static void compare(struct sl_model *model, const uint64_t *keep, const struct s
 		    uint32_t kept, struct sl_model_counts *counts)
 {
 	const struct sl_view *view = model->view;
-	const bool whole = kept == view->item_count && edits->count == 0;
+	const bool whole = kept == view->item_count && edits->count == 0 && !view->has_empty;
 	struct sl_pieces pieces;
 	struct sl_bytes spliced;
 	ProtobufCMessage *left;
