@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#define SECRET "\"<secret>\""
+#define SECRET "\"" SL_SETTING_SECRET "\""
 
 static void dump_rows(struct sl_text *text, const struct sl_settings *settings, const char *object,
 		      unsigned depth, bool inline_first);

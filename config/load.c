@@ -261,6 +261,10 @@ static void fill_scalar(struct loader *loader, const struct sl_setting *row,
 	text = expand(loader, &where, node->text);
 	if (!text)
 		return;
+	if (row->secret && strcmp(text, SL_SETTING_SECRET) == 0) {
+		problem(loader, &where, "expected the secret, got what --dump writes for one");
+		return;
+	}
 	if (type == SL_TYPE_STRING) {
 		*(const char **)field = sl_blocks_text(loader->blocks, text, strlen(text));
 		return;

@@ -39,6 +39,8 @@ enum sl_setting_type {
 
 enum sl_setting_apply { SL_APPLY_LIVE, SL_APPLY_RESTART };
 
+#define SL_SETTING_SECRET "<secret>" // stands for a secret in a dump; no value of one
+
 struct sl_where {
 	const char *file;
 	uint32_t line, column;

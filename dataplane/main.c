@@ -47,15 +47,19 @@ static void fill_modules(void)
 	modules[4] = sl_routing_module;
 }
 
-// Two of the largest bodies, one as it came and one inflated, must fit half of a shard's budget:
-// else a body that the limits allow could never be taken.
-static void check_budget(void *self, const struct sl_snapshot *snapshot, struct sl_errors *errors)
+// What concerns several modules. Two of the largest bodies, one as it came and one inflated, must
+// fit half of a shard's budget: else a body that the limits allow could never be taken.
+static void check_whole(void *self, const struct sl_snapshot *snapshot, struct sl_errors *errors)
 {
 	const struct sl_process_config *config = snapshot->parts[SL_MODULE_PROCESS];
 	const struct sl_server_part *server = snapshot->parts[SL_MODULE_SERVER];
 	const uint64_t budget = sl_process_memory_budget(config, sl_process_shards(config));
 
 	(void)self;
+	for (uint32_t i = 0; i < server->listen_count; i++) {
+		if (sl_address_clashes(&server->listens[i].address, &config->admin))
+			sl_errors_add(errors, &config->where, "admin: listen has that address");
+	}
 	if (2 * server->limits.body_bytes_max > budget / 2)
 		sl_errors_add(errors, &config->where,
 			      "limits.body_bytes of %.4g MiB needs a memory_budget of at least "
@@ -72,7 +76,7 @@ static struct sl_snapshot *load(const char *file, bool check_only)
 
 	snapshot = sl_snapshot_load(modules, SL_MODULES, file, NULL, check_only, errors);
 	if (snapshot)
-		check_budget(NULL, snapshot, errors);
+		check_whole(NULL, snapshot, errors);
 	if (snapshot && sl_errors_count(errors)) {
 		sl_snapshot_destroy(modules, SL_MODULES, snapshot);
 		snapshot = NULL;
@@ -285,7 +289,7 @@ static int serve(struct process *process, const char *file)
 		.file = file,
 		.hooks = {.self = process,
 			  .shards = process->shard_count,
-			  .check = check_budget,
+			  .check = check_whole,
 			  .published = on_published,
 			  .drain = on_drain,
 			  .stop = on_stop,

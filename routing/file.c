@@ -356,6 +356,30 @@ static int make_folders(char *path)
 	return mkdir(path, 0755) < 0 && errno != EEXIST ? -errno : 0;
 }
 
+// What make_folders() and the writer would meet, without making anything: the innermost folder that
+// is there must let us write.
+static int look_at_folders(const char *path)
+{
+	char folder[PATH_BYTES];
+	struct stat found;
+	size_t size;
+
+	if (strlen(path) >= sizeof(folder))
+		return -ENAMETOOLONG;
+	strcpy(folder, path);
+	while (stat(folder, &found) < 0) {
+		if (errno != ENOENT)
+			return -errno;
+		size = strlen(folder);
+		while (size > 1 && folder[--size] != '/')
+			;
+		folder[size ? size : 1] = '\0';
+	}
+	if (!S_ISDIR(found.st_mode))
+		return -ENOTDIR;
+	return access(folder, W_OK | X_OK) < 0 ? -errno : 0;
+}
+
 static void destroy(void *self)
 {
 	struct file *file = self;
@@ -400,8 +424,12 @@ static void *create(const struct sl_destination_config *destination, bool check_
 	file->path = strdup(config->path);
 	if (!file->path)
 		goto fail;
-	if (check_only)
+	if (check_only) {
+		failed = look_at_folders(file->path);
+		if (failed)
+			goto fail;
 		return file;
+	}
 	failed = make_folders(file->path);
 	if (!failed && access(file->path, W_OK | X_OK) < 0)
 		failed = -errno;

@@ -1,5 +1,6 @@
 #include "routing/routing.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,11 +81,36 @@ static uint64_t files_of(const struct sl_destination_config *config)
 	return stamp;
 }
 
+struct opened {
+	const struct sl_where *where;
+	struct sl_errors *errors;
+	bool failed;
+};
+
+// What a driver opens later, or only when it connects, can be missing now already.
+static void open_file(void *self, const char *path)
+{
+	struct opened *opened = self;
+	const int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0) {
+		sl_errors_add(opened->errors, opened->where, "%s: %s", path, strerror(errno));
+		opened->failed = true;
+		return;
+	}
+	close(fd);
+}
+
 static struct sl_destination *make_destination(const struct sl_destination_config *config,
 					       const struct sl_build *build)
 {
-	struct sl_destination *destination = calloc(1, sizeof(*destination));
+	struct opened opened = {.where = &config->where, .errors = build->errors};
+	struct sl_destination *destination;
 
+	sl_settings_watched(&sl_destination_settings, config, open_file, &opened);
+	if (opened.failed)
+		return NULL;
+	destination = calloc(1, sizeof(*destination));
 	if (!destination)
 		return NULL;
 	snprintf(destination->name, sizeof(destination->name), "%s", config->name);

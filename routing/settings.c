@@ -129,12 +129,32 @@ static const struct sl_setting kafka_rows[] = {
 	    .help = "Further properties for librdkafka, by name; they win over the settings "
 		    "above."),
 };
+static void check_topic(const struct sl_kafka_config *kafka, struct sl_errors *errors)
+{
+	static const char legal[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+				    "._-";
+	const char *at = kafka->topic;
+
+	do {
+		at += strspn(at, legal);
+		if (strncmp(at, "{signal}", 8) && strncmp(at, "{tenant}", 8))
+			break;
+		at += 8;
+	} while (*at);
+	if (*at || !kafka->topic[0])
+		sl_errors_add(errors, &kafka->where,
+			      "kafka: topic \"%s\": expected letters, digits, . _ - and the "
+			      "placeholders {signal} and {tenant}, got \"%s\"",
+			      kafka->topic, at);
+}
+
 static void check_kafka(const void *object, struct sl_errors *errors)
 {
 	const struct sl_kafka_config *kafka = object;
 
 	if (!kafka->brokers.count)
 		sl_errors_add(errors, &kafka->where, "kafka: brokers must name at least one");
+	check_topic(kafka, errors);
 	if (kafka->idempotence && kafka->acks != 0)
 		sl_errors_add(errors, &kafka->where, "kafka: idempotence needs acks: all");
 }

@@ -522,6 +522,12 @@ struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *confi
 		sl_identity_rules_build(&tenants->rules, &config->tenants, errors);
 		resolve_defaults(&builder, &config->tenants);
 	} else if (!error) {
+		struct sl_identity_rules rules = {0};
+
+		// What is wrong is told, though nothing of it takes effect yet.
+		sl_identity_rules_build(&rules, &config->tenants, errors);
+		sl_identity_rules_fini(&rules);
+		resolve_defaults(&builder, &config->tenants);
 		sl_tenants_find(tenants, SL_LITERAL("default"), &tenants->fallback);
 		tenants->unknown = tenants->fallback;
 	}

@@ -59,6 +59,26 @@ int sl_address_parse(struct sl_address *address, const char *text)
 	return -EINVAL;
 }
 
+static bool is_any(const struct sl_address *address)
+{
+	return address->u.any.sa_family == AF_INET6
+		       ? IN6_IS_ADDR_UNSPECIFIED(&address->u.v6.sin6_addr)
+		       : address->u.v4.sin_addr.s_addr == INADDR_ANY;
+}
+
+bool sl_address_clashes(const struct sl_address *a, const struct sl_address *b)
+{
+	if (!a->size || !b->size || !sl_address_port(a) || sl_address_port(a) != sl_address_port(b))
+		return false;
+	if (a->u.any.sa_family != b->u.any.sa_family)
+		return is_any(a->u.any.sa_family == AF_INET6 ? a : b);
+	if (is_any(a) || is_any(b))
+		return true;
+	return a->u.any.sa_family == AF_INET6 ? memcmp(&a->u.v6.sin6_addr, &b->u.v6.sin6_addr,
+						       sizeof(a->u.v6.sin6_addr)) == 0
+					      : a->u.v4.sin_addr.s_addr == b->u.v4.sin_addr.s_addr;
+}
+
 uint16_t sl_address_port(const struct sl_address *address)
 {
 	if (address->u.any.sa_family == AF_INET)

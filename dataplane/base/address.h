@@ -27,6 +27,10 @@ int sl_address_split(const char *text, char *host, uint16_t *port);
 // Writes "127.0.0.1:4317"; returns `text`.
 const char *sl_address_text(const struct sl_address *address, char text[SL_ADDRESS_TEXT_MAX]);
 
+// Whether one socket cannot listen on `a` while another does on `b`: the same port, and the same
+// host or any host of its family (":4317" takes IPv4 too). Port 0 is always another.
+bool sl_address_clashes(const struct sl_address *a, const struct sl_address *b);
+
 uint16_t sl_address_port(const struct sl_address *address);
 
 // A CIDR block: "10.0.0.0/8", "fd00::/8", or one address. IPv4 peers on an IPv6 socket

@@ -148,8 +148,21 @@ static void check_server(const void *object, struct sl_errors *errors)
 {
 	const struct server_config *config = object;
 
+	const struct listen_config *listens = config->listen.items;
+
 	if (!config->listen.count)
 		sl_errors_add(errors, NULL, "listen: at least one address is needed");
+	for (size_t i = 1; i < config->listen.count; i++) {
+		for (size_t j = 0; j < i; j++) {
+			char text[SL_ADDRESS_TEXT_MAX];
+
+			if (sl_address_clashes(&listens[i].address, &listens[j].address))
+				sl_errors_add(errors, &listens[i].where,
+					      "listen: %s is taken by "
+					      "an earlier address",
+					      sl_address_text(&listens[i].address, text));
+		}
+	}
 }
 
 static const struct sl_setting server_rows[] = {

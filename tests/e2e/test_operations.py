@@ -52,6 +52,11 @@ def test_reference_is_up_to_date():
     assert run("--reference").stdout == (ROOT / "config/REFERENCE.md").read_text()
 
 
+MINIMAL = ("listen: ['127.0.0.1:4317']\ndestinations: {main: {blackhole: {}}}\n"
+           "routes: [{to: [main]}]\n")
+KAFKA = MINIMAL.replace("blackhole: {}", "kafka: {brokers: ['127.0.0.1:9092'], %s}")
+
+
 @pytest.mark.parametrize("text, line, words", [
     ("shard: 1\n", 1, ["shard", "shards"]),
     ("shards: 1\nshards: 2\n", 2, ["shards", "twice"]),
@@ -64,6 +69,21 @@ def test_reference_is_up_to_date():
      ["body_bytes", "memory_budget"]),
     ("admin: ${env:SLUICE_NO_SUCH_VARIABLE}\n", 1, ["SLUICE_NO_SUCH_VARIABLE"]),
     ("listen: [\n", 2, []),
+    ("listen: ['127.0.0.1:4317', '127.0.0.1:4317']\n", 1, ["127.0.0.1:4317", "taken"]),
+    ("listen:\n  - 127.0.0.1:4317\n  - 0.0.0.0:4317\n", 3, ["0.0.0.0:4317", "taken"]),
+    ("listen: [':4317', '127.0.0.1:4317']\n", 1, ["127.0.0.1:4317", "taken"]),
+    (MINIMAL + "admin: '127.0.0.1:4317'\n", 1, ["admin", "listen"]),
+    (MINIMAL + "tenants: {default: nobody}\n", 4, ["tenants.default", "nobody"]),
+    (MINIMAL + "tenants: {identify: [{by: claim}]}\n", 4, ["identify"]),
+    (KAFKA % "topic: 'otlp_{signl}'", 2, ["topic", "{signl}", "{signal}"]),
+    (KAFKA % "topic: 'a b'", 2, ["topic"]),
+    (KAFKA % "topic: ''", 2, ["topic"]),
+    (KAFKA % "tls: {ca_file: /nonexistent/ca}", 2, ["/nonexistent/ca", "No such file"]),
+    (KAFKA % "sasl: {username: u, password: <secret>}", 2, ["password", "--dump"]),
+    (MINIMAL.replace("blackhole: {}", "file: {path: /etc/passwd}"), 2, ["/etc/passwd", "Not a dir"]),
+    (MINIMAL.replace("blackhole: {}", "file: {path: /etc/passwd/x}"), 2, ["/etc/passwd/x"]),
+    ("listen: [{address: ':1', tls: {certificates: [{certificate_file: /no/c, key_file: /no/k}]}}]"
+     "\ndestinations: {main: {blackhole: {}}}\nroutes: [{to: [main]}]\n", 1, ["/no/c"]),
 ])
 def test_config_mistakes_are_named(tmp_path, text, line, words):
     path = tmp_path / "bad.yaml"

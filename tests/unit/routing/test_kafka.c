@@ -9,6 +9,11 @@
 
 #define PRODUCE 0 // ApiKey
 
+// They need only be there: nothing is read before a producer is made.
+#define CA_FILE          "/etc/passwd"
+#define CERTIFICATE_FILE "/etc/group"
+#define KEY_FILE         "/etc/hosts"
+
 static void begin(struct rig *rig, const char *settings, const char *properties)
 {
 	char yaml[1024];
@@ -200,9 +205,9 @@ static void test_settings_reach_librdkafka(void **state)
 		{"message.max.bytes", "1000000"},
 		{"queue.buffering.max.kbytes", "262144"},
 		{"security.protocol", "sasl_ssl"},
-		{"ssl.ca.location", "/none/ca.pem"},
-		{"ssl.certificate.location", "/none/me.pem"},
-		{"ssl.key.location", "/none/me.key"},
+		{"ssl.ca.location", CA_FILE},
+		{"ssl.certificate.location", CERTIFICATE_FILE},
+		{"ssl.key.location", KEY_FILE},
 		{"ssl.key.password", "opened"},
 		{"enable.ssl.certificate.verification", "true"},
 		{"ssl.endpoint.identification.algorithm", "https"},
@@ -223,8 +228,8 @@ static void test_settings_reach_librdkafka(void **state)
 		   "      compression: zstd\n"
 		   "      linger: 7ms\n"
 		   "      idempotence: true\n"
-		   "      tls: {ca_file: /none/ca.pem, certificate_file: /none/me.pem, "
-		   "key_file: /none/me.key, key_password: opened}\n"
+		   "      tls: {ca_file: " CA_FILE ", certificate_file: " CERTIFICATE_FILE ", "
+		   "key_file: " KEY_FILE ", key_password: opened}\n"
 		   "      sasl: {mechanism: SCRAM-SHA-512, username: me, password: secret}\n"
 		   "      properties: {socket.timeout.ms: 1234}\n"
 		   "routes: [{to: [k]}]\n"))
