@@ -4,7 +4,8 @@
 
 #include "dataplane/base/varint.h"
 
-static void compile(struct sl_sampling_rule *rule, const struct sl_sampling_rule_config *config)
+static void compile(struct sl_sampling_rule *rule, const struct sl_sampling_rule_config *config,
+		    double share)
 {
 	const struct sl_sampling_keep *keeps = config->keep.items;
 	struct sl_tracestate state = {.has_threshold = true};
@@ -23,8 +24,8 @@ static void compile(struct sl_sampling_rule *rule, const struct sl_sampling_rule
 	if (config->mode == SL_SAMPLING_HASH_SEED && !config->priority)
 		rule->priority[SL_TRACES] = SL_LITERAL("sampling.priority");
 	rule->attribute = sl_bytes_of(config->attribute);
-	sl_sampler_init(&rule->rate, config->mode, config->rate, (unsigned)config->precision,
-			(uint32_t)config->seed, config->fail_closed);
+	sl_sampler_init(&rule->rate, config->mode, config->rate * share,
+			(unsigned)config->precision, (uint32_t)config->seed, config->fail_closed);
 	sl_sampler_init(&rule->keep_rate, config->mode, config->keep_rate,
 			(unsigned)config->precision, (uint32_t)config->seed, config->fail_closed);
 	assert(config->keep.count <= SL_SAMPLING_KEEPS_MAX);
@@ -50,14 +51,30 @@ static void compile(struct sl_sampling_rule *rule, const struct sl_sampling_rule
 
 struct sl_sampling *sl_sampling_compile(const struct sl_sampling_config *config)
 {
-	const struct sl_sampling_rule_config *rules = config->rules.items;
-	struct sl_sampling *sampling = calloc(
-		1, sizeof(*sampling) + config->rules.count * sizeof(sampling->rules[0]));
+	static const struct sl_sampling_rule_config rest = {
+		.mode = SL_SAMPLING_PROPORTIONAL,
+		.rate = 1,
+		.keep_rate = 1,
+		.precision = SL_SAMPLING_PRECISION,
+	};
+	const struct sl_sampling_rule_config *from = config->rules.items;
+	const uint32_t count = (uint32_t)config->rules.count;
+	struct sl_sampling_rule *rule;
+	struct sl_sampling *sampling;
 
+	sampling = calloc(1, sizeof(*sampling) +
+				     (SL_SAMPLING_THINNINGS + 1) * (count + 1) * sizeof(*rule));
 	if (!sampling)
 		return NULL;
-	sampling->rule_count = (uint32_t)config->rules.count;
-	for (uint32_t i = 0; i < sampling->rule_count; i++)
-		compile(&sampling->rules[i], &rules[i]);
+	rule = sampling->rules;
+	for (uint32_t n = 0; n <= SL_SAMPLING_THINNINGS; n++) {
+		const double share = 1.0 / (1u << n);
+
+		sampling->sets[n] = (struct sl_sampling_set){count + (n > 0), rule};
+		for (uint32_t i = 0; i < count; i++)
+			compile(rule++, &from[i], share);
+		if (n > 0)
+			compile(rule++, &rest, share);
+	}
 	return sampling;
 }

@@ -11,6 +11,7 @@
 // which lives as long as its snapshot.
 #define SL_SAMPLING_RULES_MAX 256
 #define SL_SAMPLING_KEEPS_MAX 8
+#define SL_SAMPLING_PRECISION 4 // hex digits of a threshold that is written
 
 // What a rule keeps at its keep_rate: all that is named must hold.
 struct sl_sampling_keep {
@@ -54,9 +55,16 @@ struct sl_sampling_rule {
 	uint8_t field_bytes;
 };
 
+// Set 0 is what was configured. Set n is the same at 1/2^n of every rate (but keep_rate: what a
+// rule keeps, it keeps), with a proportional rule at the end for whatever none is for.
+struct sl_sampling_set {
+	uint32_t count;
+	struct sl_sampling_rule *rules;
+};
+
 struct sl_sampling {
-	uint32_t rule_count;
-	struct sl_sampling_rule rules[];
+	struct sl_sampling_set sets[SL_SAMPLING_THINNINGS + 1];
+	struct sl_sampling_rule rules[]; // of all sets
 };
 
 // NULL when memory is short.

@@ -223,15 +223,15 @@ static bool sample(struct pass *pass, const struct sl_sampling_rule *rule, uint3
 }
 
 // The rules that are for the part's tenant and signal, up to the first that asks for no service.
-static uint32_t find_rules(const struct sl_sampling *sampling, const struct sl_part *part,
-			   const struct sl_sampling_rule *rules[SL_SAMPLING_RULES_MAX])
+static uint32_t find_rules(const struct sl_sampling_set *set, const struct sl_part *part,
+			   const struct sl_sampling_rule *rules[SL_SAMPLING_RULES_MAX + 1])
 {
 	uint32_t count = 0;
 
-	for (uint32_t i = 0; i < sampling->rule_count; i++) {
-		if (!rule_is_for(&sampling->rules[i], part))
+	for (uint32_t i = 0; i < set->count; i++) {
+		if (!rule_is_for(&set->rules[i], part))
 			continue;
-		rules[count++] = &sampling->rules[i];
+		rules[count++] = &set->rules[i];
 		if (!rules[count - 1]->service.size)
 			break;
 	}
@@ -266,8 +266,9 @@ static bool sample_resources(struct pass *pass, const struct sl_sampling_rule *c
 // Returns false when the budget is spent.
 static bool sample_part(struct sl_sampling_shard *self, struct sl_part *part)
 {
-	const struct sl_sampling_rule *rules[SL_SAMPLING_RULES_MAX];
-	const uint32_t count = find_rules(self->sampling, part, rules);
+	const struct sl_sampling_set *set = &self->sampling->sets[part->thinning];
+	const struct sl_sampling_rule *rules[SL_SAMPLING_RULES_MAX + 1];
+	const uint32_t count = find_rules(set, part, rules);
 	const enum sl_signal signal = part->request->signal;
 	const bool had_keep = part->keep != NULL;
 	struct pass pass = {.part = part, .items = part->request->view.items};
@@ -299,7 +300,7 @@ void sl_sampling_stage(void *state, struct sl_batch *batch)
 	uint16_t kept = 0;
 
 	assert(offered <= SL_BATCH_MAX);
-	if (!self->sampling || !self->sampling->rule_count)
+	if (!self->sampling)
 		return;
 	for (uint16_t i = 0; i < offered; i++) {
 		struct sl_part *part = batch->parts[i];

@@ -43,7 +43,8 @@ static const struct sl_settings quota_settings = SETTINGS(
 static const struct sl_setting class_rows[] = {
 	ROW(sl_class_config, name, NULL, KEY),
 	ROW(sl_class_config, where, NULL, WHERE),
-	ROW(sl_class_config, priority, "priority", COUNT, .min = 1, .max = 1000, .preset = "1",
+	ROW(sl_class_config, priority, "priority", COUNT, .min = 1, .max = SL_PRIORITY_MAX,
+	    .preset = "1",
 	    .help = "Weight among tenants that compete for a shard. Kept and shown; this version "
 		    "serves "
 		    "tenants in the order in which their requests arrive."),

@@ -7,6 +7,8 @@
 // and `quotas`.
 //
 // Threading: control thread.
+#define SL_PRIORITY_MAX 1000
+
 enum sl_quota_mode { SL_QUOTA_ENFORCE, SL_QUOTA_OBSERVE };
 
 struct sl_quota_config {
@@ -23,7 +25,7 @@ struct sl_quota_config {
 struct sl_class_config {
 	const char *name;
 	struct sl_where where;
-	uint64_t priority;
+	uint64_t priority; // 1..SL_PRIORITY_MAX
 	uint64_t body_bytes;
 	struct sl_quota_config quota;
 };

@@ -80,6 +80,11 @@ bool sl_tenants_find(const struct sl_tenants *tenants, struct sl_bytes name, sl_
 	return slot != 0;
 }
 
+uint32_t sl_tenants_ranks(const struct sl_tenants *tenants)
+{
+	return tenants->ranks;
+}
+
 bool sl_tenants_info(const struct sl_tenants *tenants, sl_tenant_id tenant,
 		     struct sl_tenant_info *info)
 {
@@ -94,6 +99,9 @@ bool sl_tenants_info(const struct sl_tenants *tenants, sl_tenant_id tenant,
 				      ? SL_BYTES_NONE
 				      : sl_bytes_of(tenants->classes[entry->class_index].name),
 		.body_bytes_max = entry->body_bytes_max,
+		.rank = entry->class_index == UINT16_MAX
+				? 0
+				: tenants->classes[entry->class_index].rank,
 		.suspended = entry->suspended,
 	};
 	return true;
@@ -459,6 +467,21 @@ static int fill(struct builder *builder)
 	return error;
 }
 
+// Tenants without a class have the lowest priority there is.
+static void rank_classes(struct sl_tenants *tenants)
+{
+	uint32_t rank_of[SL_PRIORITY_MAX + 1] = {[1] = 1};
+
+	for (uint32_t i = 0; i < tenants->class_count; i++)
+		rank_of[tenants->classes[i].priority] = 1;
+	for (uint32_t priority = 0; priority <= SL_PRIORITY_MAX; priority++) {
+		if (rank_of[priority])
+			rank_of[priority] = tenants->ranks++;
+	}
+	for (uint32_t i = 0; i < tenants->class_count; i++)
+		tenants->classes[i].rank = rank_of[tenants->classes[i].priority];
+}
+
 static sl_tenant_id named_in_config(struct builder *builder, const char *name, const char *key,
 				    const struct sl_where *where)
 {
@@ -517,6 +540,7 @@ struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *confi
 		tenants->observe = config->quotas.mode == SL_QUOTA_OBSERVE;
 		tenants->file = config->tenants.file ? strdup(config->tenants.file) : NULL;
 		error = config->tenants.file && !tenants->file ? -ENOMEM : fill(&builder);
+		rank_classes(tenants);
 	}
 	if (!error && named) {
 		sl_identity_rules_build(&tenants->rules, &config->tenants, errors);

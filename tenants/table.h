@@ -23,6 +23,7 @@ struct sl_tenant_entry {
 struct sl_tenant_class {
 	char *name;
 	uint64_t priority;
+	uint32_t rank; // of the priority, from 0
 	uint64_t body_bytes_max;
 	struct sl_quota_config quota;
 	struct sl_limits limits;
@@ -58,6 +59,7 @@ struct sl_tenants {
 	uint32_t certificate_count;
 	struct sl_tenant_class *classes;
 	uint32_t class_count;
+	uint32_t ranks;                // different priorities
 	struct sl_limits **own_limits; // of tenants that override
 	uint32_t own_limits_count;
 	struct sl_identity_rules rules;

@@ -36,12 +36,15 @@ struct sl_identity {
 struct sl_tenant_info {
 	struct sl_bytes name, class_name;
 	uint64_t body_bytes_max; // 0: the server's
+	uint32_t rank;           // of its priority among all that classes have; 0 is the lowest
 	bool suspended;
 };
 bool sl_tenants_info(const struct sl_tenants *tenants, sl_tenant_id tenant,
 		     struct sl_tenant_info *info);
 bool sl_tenants_find(const struct sl_tenants *tenants, struct sl_bytes name, sl_tenant_id *tenant);
 uint32_t sl_tenants_count(const struct sl_tenants *tenants);
+// How many different priorities there are: ranks go from 0 to one less. At least 1.
+uint32_t sl_tenants_ranks(const struct sl_tenants *tenants);
 // A tenant's effective settings and counters as JSON, for /tenants/{id}; malloc'ed, control thread.
 char *sl_tenants_describe(const struct sl_tenants *tenants, sl_tenant_id tenant);
 

@@ -82,6 +82,7 @@ struct sl_io_options {
 struct sl_io_stats { // of this io, for tests and metrics; writer: the shard
 	uint64_t polls, reads, writes, read_bytes, written_bytes, accepts, lowat_changes;
 	uint64_t connections; // now
+	uint64_t idle_ns;     // time in which there was nothing to do
 };
 
 // Kernel backend. `memory` serves pending pieces, `timers` lingering and connect timeouts.

@@ -46,6 +46,7 @@ struct sl_io {
 	bool slack_set;     // of the thread that polls
 	uint32_t low_count; // connections with a SO_RCVLOWAT
 	uint64_t now_ns, event_ns, turn_ns;
+	bool idle; // the last poll had no event
 	struct sl_conn *open, *closing;
 	struct io_listener *listeners;
 	uint32_t listener_count;
@@ -665,8 +666,14 @@ int sl_io_poll(struct sl_io *io, uint64_t wait_ns, uint64_t *now_ns)
 		nap(io, before_ns);
 	}
 	count = wait_events(io, wait_ns);
+	// While it spins, the turns between two empty polls are idle as well.
+	if (count <= 0 && io->idle)
+		before_ns = io->now_ns;
 	io->now_ns = *now_ns = sl_clock_now_ns();
 	io->turn_ns = io->now_ns;
+	if (wait_ns || count <= 0)
+		sl_count(&io->stats.idle_ns, io->now_ns - before_ns);
+	io->idle = count <= 0;
 	if (count > 0)
 		io->event_ns = io->now_ns;
 	sl_count(&io->stats.polls, 1);

@@ -38,6 +38,12 @@
 	  "Memory that open connections take, beside that budget.")                                \
 	X(memory_misses, COUNTER, "sluice_memory_allocations", none,                               \
 	  "Buffers that no free list could serve: flat in a steady state.")                        \
+	X(busy_percent, GAUGE, "sluice_shard_busy_percent", none,                                  \
+	  "Share of the last tenth of a second in which the shard had work.")                      \
+	X(overload_step, GAUGE, "sluice_overload_step", none,                                      \
+	  "How far the shard has gone in shedding load; 0: not at all.")                           \
+	X(thinned_requests, COUNTER, "sluice_overload_thinned_requests", none,                     \
+	  "Requests that were sampled harder because of overload.")                                \
 	X(turns, COUNTER, "sluice_shard_turns", none, "Turns of the shard's loop.")                \
 	X(reads, COUNTER, "sluice_io_reads", none, "Read system calls.")                           \
 	X(writes, COUNTER, "sluice_io_writes", none, "Write system calls.")

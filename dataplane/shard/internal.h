@@ -35,7 +35,10 @@ struct sl_shard {
 	struct sl_memory memory;            // bodies, views, edits: the budget
 	struct sl_memory connection_memory; // what open connections cost
 	struct sl_timers timers;
-	struct sl_timer aging; // of both memories
+	struct sl_timer aging;     // of both memories
+	struct sl_timer measuring; // of how busy it is
+	struct sl_overload overload;
+	uint64_t measured_ns, idle_ns; // at the last measuring: its time, the io's idle time
 	struct sl_waker waker;
 	struct sl_random random;
 	struct sl_io *io;

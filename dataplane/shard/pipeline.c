@@ -106,6 +106,29 @@ static void answer_due(struct sl_timer *timer, uint64_t now_ns)
 	answer(request);
 }
 
+static const struct sl_overload_limits *overload_limits(const struct sl_shard *shard)
+{
+	return &((const struct sl_server_part *)shard->snapshot->parts[SL_MODULE_SERVER])->overload;
+}
+
+static uint32_t rank_of(const struct sl_shard *shard, sl_tenant_id tenant)
+{
+	struct sl_tenant_info info = {.rank = 0};
+
+	sl_tenants_info(shard->snapshot->parts[SL_MODULE_TENANTS], tenant, &info);
+	return info.rank;
+}
+
+// Whether the shard has so much to do that it refuses calls of this tenant.
+static bool is_overloaded_for(const struct sl_shard *shard, sl_tenant_id tenant)
+{
+	const struct sl_tenants *tenants = shard->snapshot->parts[SL_MODULE_TENANTS];
+
+	return shard->overload.step &&
+	       sl_overload_refuses(&shard->overload, overload_limits(shard),
+				   sl_tenants_ranks(tenants), rank_of(shard, tenant));
+}
+
 static enum sl_reason host_admit(void *self, struct sl_request *request,
 				 const struct sl_http_head *head, const struct sl_address *peer,
 				 const char *certificate_name, uint64_t *retry_after_ns)
@@ -123,6 +146,10 @@ static enum sl_reason host_admit(void *self, struct sl_request *request,
 
 	if (identity.reason != SL_REASON_NONE)
 		return identity.reason;
+	if (SL_UNLIKELY(!identity.by_resource && is_overloaded_for(shard, identity.tenant))) {
+		*retry_after_ns = overload_limits(shard)->after_ns;
+		return SL_REASON_OVERLOADED;
+	}
 	// A tenant's own limit, where it is the lower.
 	if (sl_tenants_info(shard->snapshot->parts[SL_MODULE_TENANTS], identity.tenant, &info) &&
 	    info.body_bytes_max && info.body_bytes_max < request->body_bytes_max)
@@ -425,6 +452,20 @@ static void run_stages(struct sl_shard *shard, struct sl_batch *batch)
 	batch->count = 0;
 }
 
+// A part of a shard that has more to do than it can. What was named from the headers was refused
+// there.
+static void press(struct sl_shard *shard, struct sl_part *part)
+{
+	if (is_overloaded_for(shard, part->tenant)) {
+		part->reason = SL_REASON_OVERLOADED;
+		part->retry_after_ns = overload_limits(shard)->after_ns;
+		return;
+	}
+	part->thinning = (uint8_t)sl_overload_thinning(&shard->overload, overload_limits(shard),
+						       rank_of(shard, part->tenant));
+	sl_count(&shard->books.counters.thinned_requests[0], part->thinning > 0);
+}
+
 // All parts of a request are in one batch.
 static void join(struct sl_shard *shard, struct sl_batch *batch, struct sl_request *request)
 {
@@ -433,6 +474,8 @@ static void join(struct sl_shard *shard, struct sl_batch *batch, struct sl_reque
 	for (uint16_t i = 0; i < request->part_count; i++) {
 		struct sl_part *part = &request->parts[i];
 
+		if (SL_UNLIKELY(shard->overload.step && part->reason == SL_REASON_NONE))
+			press(shard, part);
 		if (SL_LIKELY(part->reason == SL_REASON_NONE))
 			batch->parts[batch->count++] = part;
 		else

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "dataplane/tls/tls.h"
+#include "sampling/sampling.h"
 
 #include "config/rows.h"
 
@@ -35,11 +36,18 @@ struct connection_config {
 	double body_rate_min;
 };
 
+struct overload_config {
+	double busy, memory, calm;
+	uint64_t after_ns, halvings;
+	bool refuse;
+};
+
 struct server_config {
 	struct sl_list listen; // struct listen_config
 	uint64_t answer_within_ns;
 	struct limits_config limits;
 	struct connection_config connection;
+	struct overload_config *overload;
 	bool json_enum_names;
 	struct sl_list cors_origins; // const char *
 };
@@ -144,6 +152,28 @@ static const struct sl_setting connection_rows[] = {
 static const struct sl_settings connection_settings = SETTINGS(
 	"connection", connection_config, connection_rows, .help = "Timeouts of connections.");
 
+static const struct sl_setting overload_rows[] = {
+	ROW(overload_config, busy, "busy", RATIO, .min = 0.01, .max = 1, .preset = "95%",
+	    .help = "Share of its time that a shard works, above which it sheds load."),
+	ROW(overload_config, memory, "memory", RATIO, .min = 0.01, .max = 1, .preset = "85%",
+	    .help = "Share of memory_budget in use, above which it sheds load."),
+	ROW(overload_config, calm, "calm", RATIO, .min = 0, .max = 1, .preset = "80%",
+	    .help = "Below this share of both marks it takes a step back."),
+	ROW(overload_config, after_ns, "after", DURATION, .min = 1e8, .max = 6e11, .preset = "2s",
+	    .help = "How long a mark must be passed before each step, either way."),
+	ROW(overload_config, halvings, "halvings", COUNT, .min = 1, .max = SL_SAMPLING_THINNINGS,
+	    .preset = "4",
+	    .help = "How often a priority's sampling rate is halved before the next priority's "
+		    "is."),
+	ROW(overload_config, refuse, "refuse", BOOL, .preset = "true",
+	    .help = "When all are sampled as hard as that, refuse calls, the lowest priority "
+		    "first; the highest never."),
+};
+static const struct sl_settings overload_settings = SETTINGS(
+	"overload", overload_config, overload_rows,
+	.help = "What a shard does that has more to do than it can: spans and log records are "
+		"sampled harder, lower priorities first, with thresholds that say so.");
+
 static void check_server(const void *object, struct sl_errors *errors)
 {
 	const struct server_config *config = object;
@@ -177,6 +207,8 @@ static const struct sl_setting server_rows[] = {
 	    .help = "What one request may take."),
 	ROW(server_config, connection, "connection", OBJECT, .object = &connection_settings,
 	    .help = "Timeouts of connections."),
+	ROW(server_config, overload, "overload", OPTIONAL, .object = &overload_settings,
+	    .help = "Shed load by priority; unset: calls wait, and are refused when memory ends."),
 	ROW(server_config, json_enum_names, "json_enum_names", BOOL, .preset = "false",
 	    .help = "Take names of enum values in OTLP JSON, which the specification forbids."),
 	ROW(server_config, cors_origins, "cors_origins", LIST, .element = SL_TYPE_STRING,
@@ -256,6 +288,21 @@ static void fill_limits(struct sl_server_limits *limits, const struct server_con
 	};
 }
 
+static void fill_overload(struct sl_overload_limits *limits, const struct overload_config *config)
+{
+	if (!config)
+		return;
+	*limits = (struct sl_overload_limits){
+		.on = true,
+		.busy = config->busy,
+		.memory = config->memory,
+		.calm = config->calm,
+		.after_ns = config->after_ns,
+		.halvings = (uint32_t)config->halvings,
+		.refuse = config->refuse,
+	};
+}
+
 static void *build(const void *object, const struct sl_build *build)
 {
 	const struct server_config *config = object;
@@ -271,6 +318,7 @@ static void *build(const void *object, const struct sl_build *build)
 	}
 	part->listen_count = (uint32_t)config->listen.count;
 	fill_limits(&part->limits, config);
+	fill_overload(&part->overload, config->overload);
 	for (uint32_t i = 0; i < part->listen_count; i++) {
 		struct sl_server_listen *listen = &part->listens[i];
 

@@ -2,9 +2,10 @@
 
 #include "config/module.h"
 #include "dataplane/conn/limits.h"
+#include "dataplane/shard/overload.h"
 
 // The SERVER module: listeners, their TLS, and the limits of sessions. Keys `listen`,
-// `answer_within`, `limits`, `connection`, `json`, `cors`.
+// `answer_within`, `limits`, `connection`, `overload`, `json_enum_names`, `cors_origins`.
 //
 // Threading: built by the control thread, read by shards. Memory: the snapshot's.
 struct sl_tls_context;
@@ -19,6 +20,7 @@ struct sl_server_listen {
 
 struct sl_server_part {
 	struct sl_server_limits limits;
+	struct sl_overload_limits overload;
 	struct sl_server_listen *listens;
 	uint32_t listen_count;
 	int64_t certificate_expiry; // the first, seconds since the epoch; 0: none

@@ -11,6 +11,7 @@
 
 #define WAIT_MOST_NS (100 * SL_MS) // a turn at least so often: gauges, timeouts, drain
 #define HANDED_COUNT 1024
+#define MEASURE_NS   (100 * SL_MS)
 #define FULL_SHARE   20 // less than 1/20 of the budget free counts as full
 
 struct sl_shard *sl_shard_create(const struct sl_shard_options *options)
@@ -53,6 +54,32 @@ static void age_memory(struct sl_timer *timer, uint64_t now_ns)
 	sl_timer_set(&shard->timers, timer, now_ns + SL_MEMORY_AGE_NS);
 }
 
+static void measure(struct sl_timer *timer, uint64_t now_ns)
+{
+	struct sl_shard *shard = SL_CONTAINER_OF(timer, struct sl_shard, measuring);
+	struct sl_shard_counters *counters = &shard->books.counters;
+	const struct sl_server_part *part = shard->snapshot->parts[SL_MODULE_SERVER];
+	const uint64_t idle_ns = sl_io_stats(shard->io)->idle_ns;
+	const uint64_t passed_ns = now_ns - shard->measured_ns;
+	const uint64_t rested_ns = SL_MIN(idle_ns - shard->idle_ns, passed_ns);
+	const double busy = 1 - (double)rested_ns / (double)SL_MAX(passed_ns, 1);
+
+	shard->measured_ns = now_ns;
+	shard->idle_ns = idle_ns;
+	sl_gauge(&counters->busy_percent[0], (uint64_t)(100 * busy + 0.5));
+	if (sl_overload_observe(&shard->overload, &part->overload,
+				sl_tenants_ranks(shard->snapshot->parts[SL_MODULE_TENANTS]), busy,
+				(double)shard->memory.used_bytes /
+					(double)shard->memory.budget_bytes,
+				now_ns)) {
+		sl_gauge(&counters->overload_step[0], shard->overload.step);
+		sl_log(SL_LOG_WARN, "overload", "shard=%u step=%u busy_percent=%llu",
+		       shard->options.index, shard->overload.step,
+		       (unsigned long long)counters->busy_percent[0]);
+	}
+	sl_timer_set(&shard->timers, timer, now_ns + MEASURE_NS);
+}
+
 // Everything a turn needs, before the thread starts.
 static int set_up(struct sl_shard *shard)
 {
@@ -69,6 +96,9 @@ static int set_up(struct sl_shard *shard)
 	sl_timers_init(&shard->timers, shard->now_ns);
 	shard->aging.fire = age_memory;
 	sl_timer_set(&shard->timers, &shard->aging, shard->now_ns + SL_MEMORY_AGE_NS);
+	shard->measuring.fire = measure;
+	shard->measured_ns = shard->now_ns;
+	sl_timer_set(&shard->timers, &shard->measuring, shard->now_ns + MEASURE_NS);
 	sl_random_init(&shard->random, shard->now_ns + options->index);
 	sl_pool_init(&shard->requests, &shard->memory, sizeof(struct sl_request));
 	shard->io = sl_io_create_kernel(&options->io, &shard->connection_memory, &shard->timers,

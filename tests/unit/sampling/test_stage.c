@@ -153,8 +153,8 @@ static void *build(const char *yaml, struct sl_loaded *loaded, struct sl_errors 
 	return sl_sampling_module.build(loaded->object, &how);
 }
 
-static void run_stage(struct run *run, const char *yaml, enum sl_signal signal,
-		      const struct body *body)
+static void run_thinned(struct run *run, const char *yaml, enum sl_signal signal,
+			const struct body *body, uint8_t thinning)
 {
 	struct sl_errors *errors = sl_errors_create();
 	struct sl_request *request = &run->request;
@@ -176,6 +176,7 @@ static void run_stage(struct run *run, const char *yaml, enum sl_signal signal,
 				      &limits, &request->arena, NULL),
 			 SL_VIEW_OK);
 	part->request = request;
+	part->thinning = thinning;
 	part->tenant_name = SL_LITERAL("acme");
 	part->offered_items = part->kept_items = request->view.item_count;
 	run->batch.count = 1;
@@ -193,6 +194,12 @@ static void run_stage(struct run *run, const char *yaml, enum sl_signal signal,
 				      &request->arena, NULL),
 			 SL_VIEW_OK);
 	assert_int_equal(run->after.item_count, part->kept_items);
+}
+
+static void run_stage(struct run *run, const char *yaml, enum sl_signal signal,
+		      const struct body *body)
+{
+	run_thinned(run, yaml, signal, body, 0);
 }
 
 static void run_fini(struct run *run)
@@ -382,6 +389,66 @@ static void test_spans(void **unused)
 		assert_int_equal(
 			sl_metrics_sum(run.metrics, "sluice_sampling_dropped_items", "traces"),
 			span_rows[i].want == NULL);
+		run_fini(&run);
+		free(body);
+	}
+}
+
+static const struct {
+	const char *why, *yaml;
+	uint8_t thinning;
+	struct item item;
+	const char *want; // the tracestate after; NULL: dropped
+} thinned_rows[] = {
+	{"no rule at all", "", 1, {.id_low = HIGH}, "ot=th:8"},
+	{"no rule, three halvings", "", 3, {.id_low = 0x00dfffffffffffffu}, NULL},
+	{"no rule, three halvings, kept", "", 3, {.id_low = 0x00e0000000000000u}, "ot=th:e"},
+	{"a rate is halved", "{mode: proportional, rate: 50%}", 1, {.id_low = HIGH}, "ot=th:c"},
+	{"100 % is a rate too", "{mode: proportional, rate: 100%}", 2, {.id_low = HIGH}, "ot=th:c"},
+	{"equalizing to half",
+	 "{mode: equalizing, rate: 50%}",
+	 1,
+	 {.id_low = HIGH, .state = "ot=th:8"},
+	 "ot=th:c"},
+	{"what came sampled is sampled on",
+	 "",
+	 1,
+	 {.id_low = HIGH, .state = "ot=th:8,a=b"},
+	 "ot=th:c,a=b"},
+	{"what a rule keeps stays",
+	 "{mode: proportional, rate: 10%, keep: [error]}",
+	 6,
+	 {.id_low = LOW, .error = true},
+	 ""},
+	{"another tenant's rule does not shield",
+	 "{match: {tenant: 'b*'}, mode: proportional, rate: 100%}",
+	 1,
+	 {.id_low = LOW},
+	 NULL},
+	{"another service's rule does not either",
+	 "{match: {service: cart}, mode: proportional, rate: 100%}",
+	 1,
+	 {.id_low = LOW},
+	 NULL},
+};
+
+static void test_thinning(void **unused)
+{
+	(void)unused;
+	for (size_t i = 0; i < SL_COUNT_OF(thinned_rows); i++) {
+		struct body *body = calloc(1, sizeof(*body));
+		struct run run;
+		char yaml[256];
+
+		snprintf(yaml, sizeof(yaml), "sampling: [%s]\n", thinned_rows[i].yaml);
+		put_resource(body, SL_TRACES, "checkout", &thinned_rows[i].item, 1);
+		run_thinned(&run, yaml, SL_TRACES, body, thinned_rows[i].thinning);
+		if ((run.after.item_count == 1) != (thinned_rows[i].want != NULL))
+			fail_msg("%s: %u kept", thinned_rows[i].why, run.after.item_count);
+		if (thinned_rows[i].want &&
+		    !sl_bytes_equal(state_after(&run, 0), sl_bytes_of(thinned_rows[i].want)))
+			fail_msg("%s: %.*s", thinned_rows[i].why, (int)state_after(&run, 0).size,
+				 state_after(&run, 0).data);
 		run_fini(&run);
 		free(body);
 	}
@@ -610,9 +677,13 @@ static void test_config_errors(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_spans),         cmocka_unit_test(test_hash_writes_back),
-		cmocka_unit_test(test_logs),          cmocka_unit_test(test_services),
-		cmocka_unit_test(test_untouched),     cmocka_unit_test(test_budget_is_spent),
+		cmocka_unit_test(test_spans),
+		cmocka_unit_test(test_thinning),
+		cmocka_unit_test(test_hash_writes_back),
+		cmocka_unit_test(test_logs),
+		cmocka_unit_test(test_services),
+		cmocka_unit_test(test_untouched),
+		cmocka_unit_test(test_budget_is_spent),
 		cmocka_unit_test(test_config_errors),
 	};
 
