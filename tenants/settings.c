@@ -45,9 +45,9 @@ static const struct sl_setting class_rows[] = {
 	ROW(sl_class_config, where, NULL, WHERE),
 	ROW(sl_class_config, priority, "priority", COUNT, .min = 1, .max = SL_PRIORITY_MAX,
 	    .preset = "1",
-	    .help = "Weight among tenants that compete for a shard. Kept and shown; this version "
-		    "serves "
-		    "tenants in the order in which their requests arrive."),
+	    .help = "Weight among tenants that compete for a shard: their bodies that are ready "
+		    "are served in turn, so many times 4 KiB of each. In overload lower ones are "
+		    "sampled harder first."),
 	ROW(sl_class_config, body_bytes, "body", BYTES, .max = (double)SL_GIB,
 	    .help = "Largest inflated body. 0: the server's limit."),
 	ROW(sl_class_config, quota, "quota", OBJECT, .object = &quota_settings,

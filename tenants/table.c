@@ -107,6 +107,13 @@ bool sl_tenants_info(const struct sl_tenants *tenants, sl_tenant_id tenant,
 	return true;
 }
 
+uint32_t sl_tenants_weight(const struct sl_tenants *tenants, sl_tenant_id tenant)
+{
+	if (tenant >= tenants->entry_count || tenants->entries[tenant].class_index == UINT16_MAX)
+		return 1;
+	return (uint32_t)tenants->classes[tenants->entries[tenant].class_index].priority;
+}
+
 uint32_t sl_tenants_count(const struct sl_tenants *tenants)
 {
 	return tenants->tenant_count;

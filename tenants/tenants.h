@@ -41,6 +41,8 @@ struct sl_tenant_info {
 };
 bool sl_tenants_info(const struct sl_tenants *tenants, sl_tenant_id tenant,
 		     struct sl_tenant_info *info);
+// Its class' weight among tenants that compete for a shard; 1: no class, or no tenant.
+uint32_t sl_tenants_weight(const struct sl_tenants *tenants, sl_tenant_id tenant);
 bool sl_tenants_find(const struct sl_tenants *tenants, struct sl_bytes name, sl_tenant_id *tenant);
 uint32_t sl_tenants_count(const struct sl_tenants *tenants);
 // How many different priorities there are: ranks go from 0 to one less. At least 1.

@@ -19,6 +19,7 @@ struct sl_server_limits {
 	uint64_t json_depth_max, value_depth_max;
 	uint64_t items_max;
 	uint64_t connection_reserved_share; // 1/n of the budget for unread bodies of a connection
+	uint64_t tenant_reserved_share;     // 1/n of it for bodies of a tenant that wait
 	bool json_enum_names;
 	const char *const *cors_origins; // allowed origins, or "*"
 	uint32_t cors_origin_count;

@@ -124,6 +124,9 @@ struct sl_request {
 	bool in_flight;        // counted against its tenant's limits, with in_flight_bytes
 	uint64_t in_flight_bytes;
 	uint64_t body_bytes_max; // the tenant's, or the server's
+	uint64_t
+		waiting_bytes; // until it is taken up: the shard's queues count them for its tenant
+	uint16_t queue;        // there: its number + 1; 0: it does not wait
 };
 
 // What the shard does at the two ends. Both may be called from inside any function below.

@@ -8,6 +8,7 @@
 #include "dataplane/codec/codec.h"
 #include "dataplane/conn/server.h"
 #include "dataplane/shard/books.h"
+#include "dataplane/shard/queues.h"
 #include "dataplane/shard/settings.h"
 #include "dataplane/shard/shard.h"
 #include "routing/routing.h"
@@ -56,7 +57,8 @@ struct sl_shard {
 
 	uint32_t late_requests; // their senders were told to try again: nothing waits for them
 
-	struct sl_request *ready_first, **ready_last; // whole, not yet decoded
+	uint64_t tenant_share_bytes; // of this turn: what bodies of a tenant that wait may take
+	struct sl_queues queues;     // of bodies that are read, or ready and not yet decoded
 
 	struct sl_shard_listener *listeners;
 	struct sl_ring *handed; // sockets from each other shard; [from]

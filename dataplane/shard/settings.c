@@ -28,7 +28,7 @@ struct listen_config {
 
 struct limits_config {
 	uint64_t body_bytes, header_bytes, connections, streams, items, value_depth, json_depth;
-	uint64_t connection_share;
+	uint64_t connection_share, tenant_share;
 };
 
 struct connection_config {
@@ -128,6 +128,10 @@ static const struct sl_setting limits_rows[] = {
 	    .preset = "16",
 	    .help = "A connection may reserve 1/N of the budget for bodies that have not "
 		    "arrived, or one body of the largest size; all together half of it."),
+	ROW(limits_config, tenant_share, "tenant_share", COUNT, .min = 1, .max = 1000,
+	    .preset = "4",
+	    .help = "A tenant may reserve 1/N of the budget, over all connections, for bodies that "
+		    "have not arrived or wait for their turn, or one body of the largest size."),
 };
 static const struct sl_settings limits_settings = SETTINGS("limits", limits_config, limits_rows,
 							   .help = "What one request may take.");
@@ -282,6 +286,7 @@ static void fill_limits(struct sl_server_limits *limits, const struct server_con
 		.items_max = config->limits.items ? config->limits.items
 						  : config->limits.body_bytes / 32,
 		.connection_reserved_share = config->limits.connection_share,
+		.tenant_reserved_share = config->limits.tenant_share,
 		.json_enum_names = config->json_enum_names,
 		.cors_origins = config->cors_origins.items,
 		.cors_origin_count = (uint32_t)config->cors_origins.count,

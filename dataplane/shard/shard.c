@@ -24,7 +24,6 @@ struct sl_shard *sl_shard_create(const struct sl_shard_options *options)
 	}
 	memset(shard, 0, sizeof(*shard));
 	shard->options = *options;
-	shard->ready_last = &shard->ready_first;
 	shard->waker.fd = -1;
 	shard->memory.arena = shard->connection_memory.arena = -1;
 	if (posix_memalign((void **)&shard->handed, SL_CACHE_LINE,
@@ -101,6 +100,9 @@ static int set_up(struct sl_shard *shard)
 	sl_timer_set(&shard->timers, &shard->measuring, shard->now_ns + MEASURE_NS);
 	sl_random_init(&shard->random, shard->now_ns + options->index);
 	sl_pool_init(&shard->requests, &shard->memory, sizeof(struct sl_request));
+	failed = sl_queues_init(&shard->queues);
+	if (failed)
+		return failed;
 	shard->io = sl_io_create_kernel(&options->io, &shard->connection_memory, &shard->timers,
 					&shard->waker);
 	if (!shard->io)
@@ -176,6 +178,10 @@ static void begin_turn(struct sl_shard *shard)
 	const struct sl_server_part *part = snapshot->parts[SL_MODULE_SERVER];
 
 	shard->snapshot = snapshot;
+	// One body of the largest size always may come.
+	shard->tenant_share_bytes = SL_MAX(shard->memory.budget_bytes /
+						   part->limits.tenant_reserved_share,
+					   part->limits.body_bytes_max);
 	sl_server_turn(shard->server, &part->limits, shard->now_ns);
 	sl_tenants_shard_turn(shard->tenants, snapshot->parts[SL_MODULE_TENANTS], shard->now_ns);
 	sl_sampling_shard_turn(shard->sampling, snapshot->parts[SL_MODULE_SAMPLING]);
@@ -219,7 +225,8 @@ static void begin_drain(struct sl_shard *shard)
 static void run(struct sl_shard *shard)
 {
 	while (!__atomic_load_n(&shard->want_stop, __ATOMIC_ACQUIRE)) {
-		const bool more = sl_server_wants_flush(shard->server) || shard->ready_first;
+		const bool more = sl_server_wants_flush(shard->server) ||
+				  sl_queues_ready(&shard->queues);
 
 		begin_turn(shard);
 		if (sl_io_poll(shard->io, more ? 0 : WAIT_MOST_NS, &shard->now_ns) < 0)
@@ -330,6 +337,7 @@ void sl_shard_destroy(struct sl_shard *shard)
 		sl_memory_fini(&shard->memory);
 		sl_memory_fini(&shard->connection_memory);
 	}
+	sl_queues_fini(&shard->queues);
 	sl_waker_fini(&shard->waker);
 	for (uint32_t i = 0; shard->handed && i < shard->options.count; i++)
 		sl_ring_fini(&shard->handed[i]);

@@ -410,7 +410,8 @@ def test_bomb_costs_at_most_the_limit(start):
 
 def test_bodies_over_the_budget_are_refused_and_others_served(start):
     """40 bodies of 4 MiB at once in a budget of 32: refusals carry a retry delay, all else is fine."""
-    sluice = start(config={"memory_budget": "32MiB", "limits": {"body_bytes": "4MiB"},
+    sluice = start(config={"memory_budget": "32MiB",
+                           "limits": {"body_bytes": "4MiB", "tenant_share": 1},
                            "destinations": {"file": {"blackhole": {}}}})
     large = otlp.request("logs", 1)
     large.resource_logs[0].scope_logs[0].log_records[0].body.string_value = "x" * 4_000_000

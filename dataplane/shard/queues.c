@@ -1,0 +1,181 @@
+#include "dataplane/shard/queues.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define TENANTS_MAX    (UINT32_C(1) << 20)
+#define QUEUE_OF_BYTES (TENANTS_MAX * sizeof(uint32_t))
+
+int sl_queues_init(struct sl_queues *queues)
+{
+	*queues = (struct sl_queues){.tail = &queues->round};
+	queues->queue_of = mmap(NULL, QUEUE_OF_BYTES, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (queues->queue_of == MAP_FAILED)
+		queues->queue_of = NULL;
+	queues->queues = calloc(SL_QUEUES_MAX, sizeof(*queues->queues));
+	queues->free = calloc(SL_QUEUES_MAX, sizeof(*queues->free));
+	if (!queues->queue_of || !queues->queues || !queues->free) {
+		sl_queues_fini(queues);
+		return -ENOMEM;
+	}
+	for (uint32_t i = 0; i < SL_QUEUES_MAX; i++)
+		queues->queues[i].last = &queues->queues[i].first;
+	queues->queues[0].tenant = SL_TENANT_NONE;
+	for (uint32_t i = SL_QUEUES_MAX - 1; i > 0; i--)
+		queues->free[queues->free_count++] = (uint16_t)i;
+	return 0;
+}
+
+void sl_queues_fini(struct sl_queues *queues)
+{
+	if (queues->queue_of)
+		munmap(queues->queue_of, QUEUE_OF_BYTES);
+	free(queues->queues);
+	free(queues->free);
+	*queues = (struct sl_queues){0};
+}
+
+SL_INLINE struct sl_queue *find(const struct sl_queues *queues, sl_tenant_id tenant)
+{
+	assert(tenant == SL_TENANT_NONE || tenant < TENANTS_MAX);
+	if (tenant == SL_TENANT_NONE || !queues->queue_of[tenant])
+		return &queues->queues[0];
+	return &queues->queues[queues->queue_of[tenant] - 1];
+}
+
+// A tenant's queue, made when nothing of it has waited so far.
+SL_INLINE struct sl_queue *make(struct sl_queues *queues, sl_tenant_id tenant)
+{
+	struct sl_queue *queue = find(queues, tenant);
+
+	if (tenant == SL_TENANT_NONE || queue->tenant == tenant)
+		return queue;
+	if (!queues->free_count)
+		return queue;
+	queue = &queues->queues[queues->free[--queues->free_count]];
+	queue->tenant = tenant;
+	queue->weight = 1;
+	queue->deficit = 0;
+	queues->queue_of[tenant] = (uint32_t)(queue - queues->queues) + 1;
+	return queue;
+}
+
+// Nothing waits in it: another tenant may have it.
+SL_INLINE void drop(struct sl_queues *queues, struct sl_queue *queue)
+{
+	if (queue->tenant == SL_TENANT_NONE || queue->waiting_bytes || queue->first)
+		return;
+	queues->queue_of[queue->tenant] = 0;
+	queue->tenant = SL_TENANT_NONE;
+	queues->free[queues->free_count++] = (uint16_t)(queue - queues->queues);
+}
+
+bool sl_queues_reserve(struct sl_queues *queues, struct sl_request *request, uint64_t bytes,
+		       uint64_t share_bytes)
+{
+	struct sl_queue *queue = request->queue ? &queues->queues[request->queue - 1]
+						: make(queues, request->tenant);
+	const uint64_t others = queue->waiting_bytes - request->waiting_bytes;
+
+	if (others && others + bytes > share_bytes && queue->tenant != SL_TENANT_NONE)
+		return false;
+	queue->waiting_bytes = others + bytes;
+	request->waiting_bytes = bytes;
+	request->queue = (uint16_t)(queue - queues->queues + 1);
+	return true;
+}
+
+void sl_queues_release(struct sl_queues *queues, struct sl_request *request)
+{
+	if (!request->queue)
+		return;
+
+	struct sl_queue *queue = &queues->queues[request->queue - 1];
+
+	queue->waiting_bytes -= request->waiting_bytes;
+	request->waiting_bytes = 0;
+	request->queue = 0;
+	drop(queues, queue);
+}
+
+void sl_queues_push(struct sl_queues *queues, struct sl_request *request, uint32_t weight)
+{
+	struct sl_queue *queue = request->queue ? &queues->queues[request->queue - 1]
+						: make(queues, request->tenant);
+
+	request->queue = (uint16_t)(queue - queues->queues + 1);
+	request->next = NULL;
+	queue->weight = queue->tenant == SL_TENANT_NONE ? 1 : weight;
+	if (!queue->first) {
+		queue->next = NULL;
+		*queues->tail = queue;
+		queues->tail = &queue->next;
+		queues->ready_queues++;
+	}
+	*queue->last = request;
+	queue->last = &request->next;
+}
+
+// The first of the round becomes its last.
+static void rotate(struct sl_queues *queues)
+{
+	struct sl_queue *queue = queues->round;
+
+	if (!queue->next)
+		return;
+	queues->round = queue->next;
+	queue->next = NULL;
+	*queues->tail = queue;
+	queues->tail = &queue->next;
+}
+
+struct sl_request *sl_queues_pop(struct sl_queues *queues)
+{
+	struct sl_queue *queue = queues->round;
+	struct sl_request *request;
+
+	if (!queue)
+		return NULL;
+	if (!queue->next)
+		queue->deficit = 0; // alone it owes nobody
+	// A round's credit for each that has nothing left.
+	while (queue->next && queue->deficit <= 0) {
+		queue->deficit += (int64_t)(SL_QUEUE_QUANTUM * queue->weight);
+		if (queue->deficit > 0)
+			break;
+		rotate(queues);
+		queue = queues->round;
+	}
+	request = queue->first;
+	queue->first = request->next;
+	queue->deficit -= (int64_t)(request->received.size + SL_QUEUE_REQUEST_BYTES);
+	if (!queue->first) {
+		queue->last = &queue->first;
+		queues->round = queue->next;
+		if (!queues->round)
+			queues->tail = &queues->round;
+		queues->ready_queues--;
+		// What it saved up is lost; what it owes stands while anything of it is read.
+		queue->deficit = SL_MIN(queue->deficit, 0);
+	} else if (queue->deficit <= 0) {
+		rotate(queues);
+	}
+	sl_queues_release(queues, request);
+	return request;
+}
+
+void sl_queues_charge(struct sl_queues *queues, sl_tenant_id tenant, uint64_t bytes)
+{
+	struct sl_queue *queue = find(queues, tenant);
+
+	if (queue->tenant != tenant)
+		return;
+
+	const bool serves = queue == queues->round && queue->deficit > 0;
+
+	queue->deficit -= (int64_t)bytes;
+	if (serves && queue->deficit <= 0)
+		rotate(queues);
+}
