@@ -94,37 +94,41 @@ static uint64_t word(const struct sl_metric_block *block, const struct sl_metric
 	return __atomic_load_n(&words[index], __ATOMIC_RELAXED);
 }
 
-// One output line of one row: which other blocks share name and labels is summed in.
-static uint64_t sum_like(const struct sl_metrics *metrics, size_t first,
-			 const struct sl_metric_row *row, uint32_t index, bool by_shard)
+// Blocks that make the same lines are summed: same rows, same labels, and by shard the same shard.
+// Sorted so that such blocks stand together, the whole exposition reads each word once.
+struct group {
+	const struct sl_metric_block *const *blocks;
+	size_t count;
+};
+
+static int compare_labels(const void *left, const void *right)
 {
-	const struct sl_metric_block *like = &metrics->blocks[first];
-	uint64_t sum = 0;
+	const struct sl_metric_block *a = *(const struct sl_metric_block *const *)left;
+	const struct sl_metric_block *b = *(const struct sl_metric_block *const *)right;
+	const int labels = strcmp(a->labels, b->labels);
 
-	for (size_t i = first; i < metrics->count; i++) {
-		const struct sl_metric_block *block = &metrics->blocks[i];
-
-		if (block->rows != like->rows || strcmp(block->labels, like->labels) != 0 ||
-		    (by_shard && block->shard != like->shard))
-			continue;
-		sum += word(block, row, index);
-	}
-	return sum;
+	if (a->rows != b->rows)
+		return (uintptr_t)a->rows < (uintptr_t)b->rows ? -1 : 1;
+	if (labels)
+		return labels;
+	if (a->shard != b->shard)
+		return a->shard < b->shard ? -1 : 1;
+	return a < b ? -1 : a > b;
 }
 
-// Whether an earlier block has already printed the lines of this one.
-static bool printed(const struct sl_metrics *metrics, size_t index, bool by_shard)
+static bool alike(const struct sl_metric_block *a, const struct sl_metric_block *b, bool by_shard)
 {
-	const struct sl_metric_block *block = &metrics->blocks[index];
+	return a->rows == b->rows && (!by_shard || a->shard == b->shard) &&
+	       strcmp(a->labels, b->labels) == 0;
+}
 
-	for (size_t i = 0; i < index; i++) {
-		const struct sl_metric_block *other = &metrics->blocks[i];
+static uint64_t sum_of(const struct group *group, const struct sl_metric_row *row, uint32_t index)
+{
+	uint64_t sum = 0;
 
-		if (other->rows == block->rows && strcmp(other->labels, block->labels) == 0 &&
-		    (!by_shard || other->shard == block->shard))
-			return true;
-	}
-	return false;
+	for (size_t i = 0; i < group->count; i++)
+		sum += word(group->blocks[i], row, index);
+	return sum;
 }
 
 // The label set of one word, with `extra` (a histogram's le) last; "" when there is none.
@@ -161,15 +165,15 @@ static void label_set(char *out, size_t size, const struct sl_metric_block *bloc
 		out[0] = 0;
 }
 
-static void print_histogram(FILE *out, const struct sl_metrics *metrics, size_t index,
-			    const struct sl_metric_row *row, bool by_shard)
+static void print_histogram(FILE *out, const struct group *group, const struct sl_metric_row *row,
+			    bool by_shard)
 {
-	const struct sl_metric_block *block = &metrics->blocks[index];
+	const struct sl_metric_block *block = group->blocks[0];
 	uint64_t seen = 0;
 	char labels[256], le[32];
 
 	for (uint32_t i = 0; i < SL_HISTOGRAM_BUCKETS; i++) {
-		seen += sum_like(metrics, index, row, i, by_shard);
+		seen += sum_of(group, row, i);
 		if (i < SL_HISTOGRAM_BUCKETS - 1)
 			snprintf(le, sizeof(le), "le=\"%g\"",
 				 (double)sl_histogram_bounds_ns[i] / 1e9);
@@ -180,43 +184,80 @@ static void print_histogram(FILE *out, const struct sl_metrics *metrics, size_t 
 	}
 	label_set(labels, sizeof(labels), block, row, 0, by_shard, NULL);
 	fprintf(out, "%s_sum%s %.9f\n%s_count%s %llu\n", row->name, labels,
-		(double)sum_like(metrics, index, row, SL_HISTOGRAM_BUCKETS, by_shard) / 1e9,
-		row->name, labels, (unsigned long long)seen);
+		(double)sum_of(group, row, SL_HISTOGRAM_BUCKETS) / 1e9, row->name, labels,
+		(unsigned long long)seen);
 }
 
-static void print_row(FILE *out, const struct sl_metrics *metrics, size_t index,
-		      const struct sl_metric_row *row, bool by_shard)
+static void print_row(FILE *out, const struct group *group, const struct sl_metric_row *row,
+		      bool by_shard)
 {
-	const struct sl_metric_block *block = &metrics->blocks[index];
 	const char *tail = row->kind == SL_METRIC_COUNTER ? "_total" : "";
 	char labels[256];
 
 	if (row->kind == SL_METRIC_HISTOGRAM) {
-		print_histogram(out, metrics, index, row, by_shard);
+		print_histogram(out, group, row, by_shard);
 		return;
 	}
 	for (uint32_t i = 0; i < row->count; i++) {
-		const uint64_t sum = sum_like(metrics, index, row, i, by_shard);
+		const uint64_t sum = sum_of(group, row, i);
 
 		// Of a matrix of labels only what has happened is shown: most of it never does.
 		if (!sum && row->labels[1])
 			continue;
-		label_set(labels, sizeof(labels), block, row, i, by_shard, NULL);
+		label_set(labels, sizeof(labels), group->blocks[0], row, i, by_shard, NULL);
 		fprintf(out, "%s%s%s %llu\n", row->name, tail, labels, (unsigned long long)sum);
 	}
 }
 
-// Whether an earlier block or row has printed the whole family of that name.
-static bool family_printed(const struct sl_metrics *metrics, size_t index, uint32_t row_index)
+// What one exposition works on: the blocks sorted, and the first block of each table of rows. There
+// are few tables, however many blocks.
+struct rendering {
+	FILE *out;
+	bool by_shard;
+	const struct sl_metric_block **blocks;
+	size_t block_count;
+	size_t *tables;
+	size_t table_count;
+};
+
+static void print_family(const struct rendering *self, const struct sl_metric_row *row)
 {
-	const char *name = metrics->blocks[index].rows[row_index].name;
+	static const char *const kinds[] = {"counter", "gauge", "histogram"};
+	const char *tail = row->kind == SL_METRIC_COUNTER ? "_total" : "";
 
-	for (size_t i = 0; i <= index; i++) {
-		const struct sl_metric_block *block = &metrics->blocks[i];
-		const uint32_t rows = i == index ? row_index : block->row_count;
+	fprintf(self->out, "# HELP %s%s %s\n# TYPE %s%s %s\n", row->name, tail, row->help,
+		row->name, tail, kinds[row->kind]);
+	for (size_t table = 0; table < self->table_count; table++) {
+		const struct sl_metric_block *first = self->blocks[self->tables[table]];
 
-		if (i < index && block->rows == metrics->blocks[index].rows)
-			return true;
+		for (uint32_t j = 0; j < first->row_count; j++) {
+			struct group group = {.blocks = self->blocks + self->tables[table]};
+			const struct sl_metric_block *const *end = self->blocks + self->block_count;
+
+			if (strcmp(first->rows[j].name, row->name) != 0)
+				continue;
+			for (; group.blocks < end && group.blocks[0]->rows == first->rows;
+			     group.blocks += group.count) {
+				for (group.count = 1;
+				     group.blocks + group.count < end &&
+				     alike(group.blocks[0], group.blocks[group.count],
+					   self->by_shard);)
+					group.count++;
+				print_row(self->out, &group, &first->rows[j], self->by_shard);
+			}
+		}
+	}
+}
+
+// Whether an earlier table or row has printed the whole family of that name.
+static bool family_printed(const struct rendering *self, size_t table, uint32_t row)
+{
+	const char *name = self->blocks[self->tables[table]]->rows[row].name;
+
+	for (size_t i = 0; i <= table; i++) {
+		const struct sl_metric_block *block = self->blocks[self->tables[i]];
+		const uint32_t rows = i == table ? row : block->row_count;
+
 		for (uint32_t j = 0; j < rows; j++) {
 			if (strcmp(block->rows[j].name, name) == 0)
 				return true;
@@ -225,46 +266,47 @@ static bool family_printed(const struct sl_metrics *metrics, size_t index, uint3
 	return false;
 }
 
-static void print_family(FILE *out, const struct sl_metrics *metrics, const char *name,
-			 bool by_shard)
+static void render(struct rendering *self)
 {
-	for (size_t i = 0; i < metrics->count; i++) {
-		const struct sl_metric_block *block = &metrics->blocks[i];
+	for (size_t i = 0; i < self->block_count; i++) {
+		if (i == 0 || self->blocks[i]->rows != self->blocks[i - 1]->rows)
+			self->tables[self->table_count++] = i;
+	}
+	for (size_t i = 0; i < self->table_count; i++) {
+		const struct sl_metric_block *block = self->blocks[self->tables[i]];
 
-		if (printed(metrics, i, by_shard))
-			continue;
 		for (uint32_t j = 0; j < block->row_count; j++) {
-			if (strcmp(block->rows[j].name, name) == 0)
-				print_row(out, metrics, i, &block->rows[j], by_shard);
+			if (!family_printed(self, i, j))
+				print_family(self, &block->rows[j]);
 		}
 	}
 }
 
 char *sl_metrics_render(const struct sl_metrics *metrics, bool by_shard, size_t *size)
 {
-	static const char *const kinds[] = {"counter", "gauge", "histogram"};
+	struct rendering self = {.by_shard = by_shard};
 	char *text = NULL;
-	FILE *out = open_memstream(&text, size);
 
-	if (!out)
+	self.out = open_memstream(&text, size);
+	if (!self.out)
 		return NULL;
 	pthread_mutex_lock((pthread_mutex_t *)&metrics->lock);
-	for (size_t i = 0; i < metrics->count; i++) {
-		const struct sl_metric_block *block = &metrics->blocks[i];
-
-		for (uint32_t j = 0; j < block->row_count; j++) {
-			const struct sl_metric_row *row = &block->rows[j];
-			const char *tail = row->kind == SL_METRIC_COUNTER ? "_total" : "";
-
-			if (family_printed(metrics, i, j))
-				continue;
-			fprintf(out, "# HELP %s%s %s\n# TYPE %s%s %s\n", row->name, tail, row->help,
-				row->name, tail, kinds[row->kind]);
-			print_family(out, metrics, row->name, by_shard);
-		}
+	self.block_count = metrics->count;
+	self.blocks = calloc(metrics->count + 1, sizeof(*self.blocks));
+	self.tables = calloc(metrics->count + 1, sizeof(*self.tables));
+	if (self.blocks && self.tables) {
+		for (size_t i = 0; i < metrics->count; i++)
+			self.blocks[i] = &metrics->blocks[i];
+		qsort(self.blocks, metrics->count, sizeof(*self.blocks), compare_labels);
+		render(&self);
 	}
 	pthread_mutex_unlock((pthread_mutex_t *)&metrics->lock);
-	if (fclose(out) != 0) {
+
+	const bool failed = !self.blocks || !self.tables;
+
+	free(self.blocks);
+	free(self.tables);
+	if (fclose(self.out) != 0 || failed) {
 		free(text);
 		return NULL;
 	}
