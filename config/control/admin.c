@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "config/control/internal.h"
+#include "config/control/usage.h"
 #include "dataplane/base/clock.h"
 #include "tenants/tenants.h"
 
@@ -71,12 +72,20 @@ static struct answer get_metrics(struct sl_control *control, struct MHD_Connecti
 				 const char *path, const struct call *call)
 {
 	const char *by = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "by");
-	size_t size;
+	char usage[SL_USAGE_TEXT_MAX], *text, *whole;
+	const size_t more = sl_usage_metrics(usage);
+	size_t size = 0;
 
 	(void)path, (void)call;
-	return (struct answer){
-		200, "text/plain; version=0.0.4; charset=utf-8",
-		sl_metrics_render(control->options.metrics, by && strcmp(by, "shard") == 0, &size)};
+	text = sl_metrics_render(control->options.metrics, by && strcmp(by, "shard") == 0, &size);
+	whole = text ? realloc(text, size + more + 1) : NULL;
+	if (whole) {
+		memcpy(whole + size, usage, more);
+		whole[size + more] = '\0';
+	} else {
+		free(text);
+	}
+	return (struct answer){200, "text/plain; version=0.0.4; charset=utf-8", whole};
 }
 
 static struct answer get_health(struct sl_control *control, struct MHD_Connection *connection,

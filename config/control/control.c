@@ -197,7 +197,6 @@ void sl_control_drain(struct sl_control *control)
 		return;
 	control->drain_began_ns = sl_clock_now_ns();
 	sl_gauge(control->counters.draining, 1);
-	sl_notify("STOPPING=1");
 	sl_log(SL_LOG_INFO, "draining", "delay_ms=%llu timeout_ms=%llu",
 	       (unsigned long long)(sl_control_config(control)->drain_delay_ns / SL_MS),
 	       (unsigned long long)(sl_control_config(control)->drain_timeout_ns / SL_MS));
@@ -207,6 +206,9 @@ static void end(struct sl_control *control)
 {
 	if (control->ending)
 		control->abandoned = true; // asked twice
+	// Only now: a service manager ends what says so and then stays, as after POST /drain.
+	if (!control->ending)
+		sl_notify("STOPPING=1");
 	control->ending = true;
 	sl_control_drain(control);
 }

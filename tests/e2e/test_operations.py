@@ -1,6 +1,8 @@
 """Running it: configuration, admin, drain, TLS, books, and what a request may cost."""
 
 import json
+import os
+import pathlib
 import signal
 import ssl
 import socket
@@ -95,6 +97,21 @@ def test_config_mistakes_are_named(tmp_path, text, line, words):
         assert word in done.stderr, done.stderr
 
 
+def test_metrics_of_the_process(shared):
+    """Under the names that every Prometheus dashboard knows, and as the system says."""
+    proc = pathlib.Path(f"/proc/{shared.process.pid}")
+    assert abs(shared.metric("process_open_fds") - len(list((proc / "fd").iterdir()))) <= 4
+    assert shared.metric("process_max_fds") >= 1024
+    resident = int((proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    assert 0.5 < shared.metric("process_resident_memory_bytes") / resident < 2
+    assert shared.metric("process_virtual_memory_bytes") > resident
+    assert abs(shared.metric("process_start_time_seconds") - proc.stat().st_mtime) < 5
+    before = shared.metric("process_cpu_seconds_total")
+    wait_for("CPU time", lambda: shared.metric("process_cpu_seconds_total") > before > 0)
+    text = shared.admin("/metrics")[1]
+    assert text.count("# TYPE process_cpu_seconds_total counter\n") == 1
+
+
 def test_reload_changes_all_or_nothing(start):
     sluice = start()
     good = dict(sluice.config)
@@ -152,6 +169,32 @@ def test_a_drain_turns_new_connections_away(start):
         return False
 
     wait_for("the refusal", refused)
+
+
+def test_a_drain_by_its_verb_leaves_the_process(start, tmp_path):
+    """Nobody is told that it stops, the metrics stay, and SIGTERM ends it at once."""
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    told.bind(str(tmp_path / "notify"))
+    told.settimeout(10)
+    sluice = start(environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+    assert b"READY=1" in told.recv(4096)
+    client = wire.Http2(sluice.grpc_port)
+    assert client.call(TRACES, wire.frame(BODY)).grpc_status == 0
+    for _ in range(2):
+        assert sluice.admin("/drain", "POST")[0] == 202
+    assert client.pump(lambda: client.closed)
+    client.close()
+    wait_for("no connection", lambda: sluice.metric("sluice_connections_open") == 0)
+    assert sluice.metric("sluice_draining") == 1 and sluice.process.poll() is None
+    told.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while b"STOPPING" not in told.recv(4096):
+            pass
+    sluice.check_books()
+    sluice.process.send_signal(signal.SIGTERM)
+    assert sluice.process.wait(20) == 0
+    assert b"STOPPING=1" in told.recv(4096)
+    told.close()
 
 
 @pytest.mark.shards
