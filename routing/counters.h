@@ -23,6 +23,10 @@
 	  "Items taken and not ended.")                                                            \
 	X(partial, COUNTER, "sluice_partially_rejected_items", signal,                             \
 	  "Delivered items that an upstream refused in a partial success: a mark, in no sum.")     \
+	X(delivered_bytes, COUNTER, "sluice_delivered_bytes", none,                                \
+	  "Bytes of records that the destination has confirmed, before its own compression.")      \
+	X(stalled, GAUGE, "sluice_destination_stalled_shards", none,                               \
+	  "Shards on which records wait and none has been confirmed or refused for 10 s.")         \
 	X(retried_records, COUNTER, "sluice_retried_records", none, "Records tried once more.")    \
 	X(replaced, COUNTER, "sluice_replaced_producers", none,                                    \
 	  "Kafka producers replaced after a fatal error.")                                         \

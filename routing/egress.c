@@ -11,6 +11,15 @@
 #define SL_COUNTER_STRUCT_ struct sl_destination_counters
 SL_COUNTER_ROWS(destination, SL_DESTINATION_COUNTERS)
 
+static const struct sl_metric_row duration_rows[] = {{
+	.name = "sluice_delivery_duration_seconds",
+	.help = "From a record's first submission to its confirmation, retries included.",
+	.kind = SL_METRIC_HISTOGRAM,
+	.count = 1,
+	.labels = {&sl_label_none},
+}};
+
+#define STALLED_NS         (10 * SL_S)
 #define QUEUE_FULL_WAIT_NS (5 * SL_MS) // a driver that had no room is asked again after it
 #define REFUSALS_MAX       4    // a turn: more than one, as the cause may be the record's own
 #define OPEN_AGAIN_NS      SL_S // a side that could not be opened is tried again after it
@@ -43,7 +52,10 @@ static struct sl_meter *meter_of(struct sl_routing_shard *self, const char *name
 	snprintf(labels, sizeof(labels), "destination=\"%s\"", name);
 	if (sl_metrics_add(self->env.metrics, sl_destination_counter_rows,
 			   sl_destination_counter_row_count, &meter->counters, (int)self->env.shard,
-			   labels) < 0) {
+			   labels) < 0 ||
+	    sl_metrics_add(self->env.metrics, duration_rows, SL_COUNT_OF(duration_rows),
+			   &meter->duration, (int)self->env.shard, labels) < 0) {
+		sl_metrics_remove(self->env.metrics, &meter->counters);
 		free(meter);
 		return NULL;
 	}
@@ -100,6 +112,7 @@ static struct sl_egress *make_egress(struct sl_routing_shard *self,
 	egress->meter = meter;
 	egress->waiting_last = &egress->waiting;
 	egress->waiting_due_ns = UINT64_MAX;
+	egress->heard_ns = self->now_ns;
 	open_side(egress);
 	__atomic_add_fetch(&destination->sides, 1, __ATOMIC_ACQ_REL);
 	egress->next = self->egresses;
@@ -167,6 +180,7 @@ void sl_routing_shard_destroy(struct sl_routing_shard *self)
 
 		self->meters = meter->next;
 		sl_metrics_remove(self->env.metrics, &meter->counters);
+		sl_metrics_remove(self->env.metrics, &meter->duration);
 		free(meter);
 	}
 	sl_timer_cancel(self->env.timers, &self->timer);
@@ -259,6 +273,12 @@ static void settle(struct sl_record *record, enum sl_outcome outcome, uint64_t r
 	assert(egress->records > 0 && egress->shard->in_flight > 0);
 	egress->records--;
 	egress->shard->in_flight--;
+	if (outcome == SL_OUTCOME_DELIVERED) {
+		sl_count(&counters->delivered_bytes[0], record->bytes);
+		sl_histogram_add(&egress->meter->duration, egress->shard->now_ns - flow->began_ns);
+	}
+	if (outcome == SL_OUTCOME_DELIVERED || outcome == SL_OUTCOME_REJECTED)
+		egress->heard_ns = egress->shard->now_ns;
 	sl_count(&row[record->signal], record->items);
 	sl_gauge(&counters->in_flight[record->signal],
 		 counters->in_flight[record->signal] - record->items);
@@ -390,6 +410,24 @@ static void run_waiting(struct sl_egress *egress, uint64_t now_ns)
 	}
 }
 
+// A destination that neither takes nor refuses shows before its senders' answers are due, and when
+// nobody waits for one.
+static void look_for_stall(struct sl_egress *egress, uint64_t now_ns)
+{
+	bool stalled;
+
+	if (!egress->records)
+		egress->heard_ns = now_ns;
+	stalled = now_ns - egress->heard_ns >= STALLED_NS;
+	if (SL_LIKELY(stalled == egress->stalled))
+		return;
+	egress->stalled = stalled;
+	sl_count(&egress->meter->counters.stalled[0], stalled ? 1 : UINT64_MAX);
+	sl_log(SL_LOG_WARN, stalled ? "destination_stalled" : "destination_answers",
+	       "destination=%s shard=%u records=%llu", egress->destination->name,
+	       egress->shard->env.shard, (unsigned long long)egress->records);
+}
+
 static void nothing(struct sl_timer *timer, uint64_t now_ns)
 {
 	(void)timer, (void)now_ns;
@@ -407,6 +445,7 @@ void sl_routing_poll(struct sl_routing_shard *self, uint64_t now_ns)
 			egress->destination->driver->poll(egress->side, now_ns);
 		else if (now_ns >= egress->open_due_ns)
 			open_side(egress);
+		look_for_stall(egress, now_ns);
 		if (SL_UNLIKELY(egress->retired && !egress->records)) {
 			*link = egress->next;
 			close_egress(egress);

@@ -63,6 +63,7 @@ struct sl_meter {
 	struct sl_meter *next;
 	char name[DESTINATION_NAME_MAX + 1];
 	struct sl_destination_counters counters;
+	struct sl_histogram duration;
 };
 
 // One destination on one shard.
@@ -80,6 +81,8 @@ struct sl_egress {
 	uint64_t records; // taken and not ended
 	struct sl_record *waiting, **waiting_last;
 	uint64_t waiting_due_ns; // the first's of all
+	uint64_t heard_ns;       // when it last gave a verdict, or had nothing to do
+	bool stalled;            // counted in the meter
 };
 
 struct sl_routing_shard {

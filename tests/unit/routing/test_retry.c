@@ -391,6 +391,71 @@ static void test_memory_ends(void **state)
 	assert_true(refused && dropped && sent);
 }
 
+static void test_a_stall_shows_and_ends(void **state)
+{
+	struct rig rig;
+	struct call calls[3];
+	uint64_t began;
+
+	(void)state;
+	begin(&rig, BEST_EFFORT);
+	at(&rig, rig.now_ns + 60 * SL_S); // idle, however long, is no stall
+	assert_int_equal(count(&rig, "sluice_destination_stalled_shards", "d"), 0);
+	began = rig.now_ns;
+	offer(&rig, &calls[0], "t", SL_TRACES, ONE);
+	offer(&rig, &calls[1], "t", SL_TRACES, ONE);
+	at(&rig, began + 10 * SL_S - 1);
+	assert_int_equal(count(&rig, "sluice_destination_stalled_shards", "d"), 0);
+	at(&rig, began + 10 * SL_S);
+	at(&rig, began + 12 * SL_S);
+	assert_int_equal(count(&rig, "sluice_destination_stalled_shards", "d"), 1);
+	fake.count = 1; // one of two is enough
+	sl_egress_end(fake.held[0], SL_OUTCOME_DELIVERED, 0);
+	at(&rig, began + 13 * SL_S);
+	assert_int_equal(count(&rig, "sluice_destination_stalled_shards", "d"), 0);
+	at(&rig, began + 23 * SL_S);
+	assert_int_equal(count(&rig, "sluice_destination_stalled_shards", "d"), 1);
+	sl_egress_end(fake.held[1], SL_OUTCOME_REJECTED, 0);
+	at(&rig, began + 23 * SL_S + 1);
+	assert_int_equal(count(&rig, "sluice_destination_stalled_shards", "d"), 0);
+	check_books(&rig, "d", 2);
+	tear_down(&rig);
+}
+
+static void test_time_and_bytes_of_what_is_confirmed(void **state)
+{
+	struct rig rig;
+	struct call calls[2];
+	uint64_t began, bytes;
+	size_t size;
+	char *text;
+
+	(void)state;
+	begin(&rig, BEST_EFFORT);
+	began = rig.now_ns;
+	offer(&rig, &calls[0], "t", SL_TRACES, ONE);
+	offer(&rig, &calls[1], "t", SL_TRACES, ONE);
+	bytes = fake.held[0]->bytes;
+	assert_true(bytes > 10);
+	at(&rig, began + 3 * SL_MS);
+	sl_egress_end(fake.held[1], SL_OUTCOME_REJECTED, 0); // counts for neither
+	fake.count = 1;
+	end_all(SL_OUTCOME_RETRYABLE, 0);
+	at(&rig, began + 200 * SL_MS); // tried again: its time goes on
+	at(&rig, began + 400 * SL_MS);
+	assert_int_equal(count(&rig, "sluice_delivered_bytes", "d"), 0);
+	end_all(SL_OUTCOME_DELIVERED, 0);
+	assert_int_equal(count(&rig, "sluice_delivered_bytes", "d"), bytes);
+	text = sl_metrics_render(rig.metrics, false, &size);
+	assert_non_null(strstr(text, "sluice_delivery_duration_seconds_bucket{destination=\"d\","
+				     "le=\"0.25\"} 0\n"));
+	assert_non_null(strstr(text, "{destination=\"d\",le=\"0.5\"} 1\n"));
+	assert_non_null(strstr(text, "sluice_delivery_duration_seconds_sum{destination=\"d\"} "
+				     "0.400000000\n"));
+	free(text);
+	tear_down(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -404,6 +469,8 @@ int main(void)
 		cmocka_unit_test(test_caps),
 		cmocka_unit_test(test_best_effort_shares_a_quarter),
 		cmocka_unit_test(test_memory_ends),
+		cmocka_unit_test(test_a_stall_shows_and_ends),
+		cmocka_unit_test(test_time_and_bytes_of_what_is_confirmed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
