@@ -8,6 +8,7 @@
 #define BODY_FIRST      (16 * SL_KIB) // a body of unknown length begins with
 #define SMALL_SHARE     256           // a body below 1/256 of the budget is small
 #define CANCEL          8             // HTTP/2 error code, RFC 9113 section 7
+#define REFUSED_STREAM  7             // the same
 #define RETRY_PRESET_NS SL_S
 #define CORS_FIELDS_MAX 2
 
@@ -181,6 +182,24 @@ static void count_answer(const struct sl_session *session, enum sl_protocol prot
 		sl_count(&counters->refused[reason], 1);
 }
 
+// The client is told when to come again; on HTTP/1 who did not wait is not heard until then.
+static void note_hint(struct sl_call *call, const struct sl_request *request, enum sl_reason reason,
+		      uint64_t retry_after_ns)
+{
+	struct sl_session *session = call->session;
+
+	if (!request || request->tenant == SL_TENANT_NONE)
+		return;
+	if (reason == SL_REASON_NONE)
+		sl_hint_served(&session->hint, request->tenant);
+	if (reason != SL_REASON_QUOTA_EXCEEDED && reason != SL_REASON_IN_FLIGHT_EXCEEDED)
+		return;
+	sl_hint_told(&session->hint, request->tenant, request->signal, call->early, retry_after_ns,
+		     session->server->now_ns);
+	if (call->early && !session->http2)
+		sl_session_pause(session, retry_after_ns);
+}
+
 void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_reason reason,
 		    uint64_t retry_after_ns)
 {
@@ -215,6 +234,7 @@ void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_re
 	count_answer(session, call->protocol, reason);
 	sl_http_stream_respond(call->stream, &response);
 	sl_session_mark(session);
+	note_hint(call, request, reason, retry_after_ns);
 }
 
 // Refuses a call whose request, if there is one, has not gone to the shard.
@@ -232,6 +252,29 @@ static void refuse(struct sl_call *call, enum sl_reason reason, uint64_t retry_a
 	sl_call_answer(call, request, reason, retry_after_ns);
 	if (request)
 		env->host->give(env->self, request);
+}
+
+// HTTP/2, and a client that comes and comes before its time: no answer any more, and then GOAWAY.
+static bool turn_away(struct sl_call *call)
+{
+	struct sl_session *session = call->session;
+	const struct sl_server_env *env = &session->server->env;
+	struct sl_request *request = call->request;
+
+	if (!call->early || !session->http2 || session->hint.strikes < SL_HINT_ANSWERED)
+		return false;
+	set_reserved(call, 0);
+	request->origin.call = NULL;
+	call->request = NULL;
+	call->answered = true;
+	count_answer(session, call->protocol, SL_REASON_QUOTA_EXCEEDED);
+	sl_count(&session->server->counters->hint_refused_streams[0], 1);
+	env->host->give(env->self, request);
+	sl_http_stream_reset(call->stream, REFUSED_STREAM);
+	if (++session->hint.strikes == SL_HINT_ANSWERED + SL_HINT_REFUSED)
+		sl_session_go_away(session, "retry_hint_ignored");
+	sl_session_mark(session);
+	return true;
 }
 
 // Makes room for a body of `bytes` in all, of which `body_bytes` have come. What is reserved and
@@ -388,6 +431,9 @@ static enum sl_reason begin_request(struct sl_call *call, const struct sl_http_h
 	reason = server->env.host->admit(server->env.self, request, head, &session->conn.peer,
 					 session->tls ? sl_tls_peer_name(session->tls) : NULL,
 					 retry_after_ns);
+	call->early = sl_hint_is_early(&session->hint, request->tenant, signal,
+				       session->http2 ? SL_HINT_GRACE_HTTP2_NS : SL_HINT_GRACE_NS,
+				       server->now_ns);
 	if (reason != SL_REASON_NONE)
 		return reason;
 	if (head->content_length == SL_HTTP_NO_LENGTH || call->protocol == SL_PROTOCOL_GRPC)
@@ -422,6 +468,8 @@ static void on_head(void *owner, struct sl_http_stream *stream, const struct sl_
 	reason = judge(call, head, &signal);
 	if (reason == SL_REASON_NONE)
 		reason = begin_request(call, head, signal, &retry_after_ns);
+	if (SL_UNLIKELY(call->early) && turn_away(call))
+		return;
 	if (reason != SL_REASON_NONE) {
 		refuse(call, reason, retry_after_ns);
 		return;

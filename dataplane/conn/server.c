@@ -72,6 +72,25 @@ static void go_away(struct sl_session *session, const char *debug)
 	}
 }
 
+void sl_session_go_away(struct sl_session *session, const char *debug)
+{
+	if (session->going_away)
+		return;
+	go_away(session, debug);
+	session->age_at_ns = session->server->now_ns; // the age's steps do the rest
+}
+
+static void resume(struct sl_timer *timer, uint64_t now_ns)
+{
+	struct sl_session *session = SL_CONTAINER_OF(timer, struct sl_session, resume);
+
+	session->paused = false;
+	if (session->partial_since_ns)
+		session->partial_since_ns = now_ns; // it could not send the rest
+	if (!session->closing)
+		sl_io_pause(&session->conn, false);
+}
+
 // Age (item 29): GOAWAY when its time has come, the final one a second later, the close when no
 // call is open or the grace is over.
 static bool aged(struct sl_session *session, uint64_t now_ns)
@@ -143,6 +162,7 @@ static void start(struct sl_session *session, struct sl_server *server, struct s
 		.quiet_since_ns = server->now_ns,
 		.partial_since_ns = server->now_ns, // it owes us a head, or a handshake
 		.timer.fire = check_timeouts,
+		.resume.fire = resume,
 	};
 	// Jittered by a tenth, so that a fleet's connections do not come back all at once.
 	if (age_ns)
@@ -193,6 +213,7 @@ void sl_server_forget(struct sl_session *session)
 	struct sl_server *server = session->server;
 
 	sl_timer_cancel(server->env.timers, &session->timer);
+	sl_timer_cancel(server->env.timers, &session->resume);
 	if (session->prev)
 		session->prev->next = session->next;
 	else

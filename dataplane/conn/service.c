@@ -128,6 +128,10 @@ const struct sl_metric_row sl_conn_counter_rows[] = {
 	ROW(protocol_errors, COUNTER, "sluice_protocol_errors",
 	    "Connections ended for breaking HTTP/1.1 or HTTP/2."),
 	ROW(slow_bodies, COUNTER, "sluice_slow_bodies", "Bodies cut for being too slow."),
+	ROW(paused_reads, COUNTER, "sluice_paused_reads",
+	    "HTTP/1 connections not read for a time: their client came before its retry hint."),
+	ROW(hint_refused_streams, COUNTER, "sluice_hint_refused_streams",
+	    "HTTP/2 streams refused: their client keeps coming before its retry hint."),
 };
 const uint32_t sl_conn_counter_row_count = SL_COUNT_OF(sl_conn_counter_rows);
 

@@ -18,7 +18,22 @@ void sl_session_close(struct sl_session *session, uint64_t linger_ns)
 	if (session->closing)
 		return;
 	session->closing = true;
+	if (session->paused)
+		sl_io_pause(&session->conn, false); // lingering reads
 	sl_io_close(&session->conn, linger_ns);
+}
+
+void sl_session_pause(struct sl_session *session, uint64_t wait_ns)
+{
+	struct sl_server *server = session->server;
+
+	if (session->closing || session->ending)
+		return;
+	session->paused = true;
+	sl_count(&server->counters->paused_reads[0], 1);
+	sl_io_pause(&session->conn, true);
+	sl_timer_set(server->env.timers, &session->resume,
+		     server->now_ns + SL_MIN(wait_ns, SL_HINT_WAIT_MAX_NS));
 }
 
 static bool start_http(struct sl_session *session, bool http2)

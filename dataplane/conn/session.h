@@ -2,6 +2,7 @@
 
 #include "dataplane/base/pool.h"
 #include "dataplane/base/random.h"
+#include "dataplane/conn/hint.h"
 #include "dataplane/conn/server.h"
 #include "dataplane/http/grpc.h"
 #include "dataplane/tls/tls.h"
@@ -50,6 +51,9 @@ struct sl_session {
 	uint64_t age_at_ns;        // GOAWAY then; 0: never
 	uint64_t unread_bytes;     // reserved for bodies that have not arrived
 	struct sl_timer timer;
+	struct sl_hint hint; // what its client was told to wait for
+	bool paused;         // HTTP/1: not read until `resume` fires
+	struct sl_timer resume;
 };
 
 // One HTTP request of a session.
@@ -63,6 +67,7 @@ struct sl_call {
 	uint8_t coding;   // enum sl_coding as announced
 	bool with_shard;  // ready() was called: the request is the shard's
 	bool answered;
+	bool early;                     // it came before the time its client was told
 	bool from_browser;              // it has an Origin
 	uint16_t cors;                  // number of its configured origin, from 1; 0: not allowed
 	uint64_t began_ns, progress_ns; // body: first and last bytes; then: the answer
@@ -86,7 +91,8 @@ enum sl_media sl_media_of(struct sl_bytes content_type);
 // session.c
 extern const struct sl_io_upcalls sl_session_upcalls;
 void sl_session_flush(struct sl_session *session);
-void sl_session_mark(struct sl_session *session); // has something to send
+void sl_session_mark(struct sl_session *session);                    // has something to send
+void sl_session_pause(struct sl_session *session, uint64_t wait_ns); // HTTP/1: not read meanwhile
 void sl_session_close(struct sl_session *session, uint64_t linger_ns);
 
 // call.c
@@ -97,6 +103,8 @@ void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_re
 void sl_call_check_progress(struct sl_call *call);
 
 // server.c
+// GOAWAY, the close when its calls have ended.
+void sl_session_go_away(struct sl_session *session, const char *debug);
 void sl_server_forget(struct sl_session *session);
 
 // counters: requests by protocol and code
@@ -110,6 +118,8 @@ struct sl_conn_counters {
 	uint64_t tls_failures[1];
 	uint64_t protocol_errors[1];
 	uint64_t slow_bodies[1];
+	uint64_t paused_reads[1];
+	uint64_t hint_refused_streams[1];
 };
 extern const struct sl_metric_row sl_conn_counter_rows[];
 extern const uint32_t sl_conn_counter_row_count;

@@ -8,7 +8,8 @@
 // some connections where there is nobody to wait for.
 #define TURN_BYTES       (512 * SL_KIB)
 #define TURN_BYTES_ALONE (2 * SL_MIB)
-#define JSON_COST        4 // a byte of JSON takes about as long as four of protobuf
+#define SMALL_SHARE      256 // a body below 1/256 of the budget is small
+#define JSON_COST        4   // a byte of JSON takes about as long as four of protobuf
 
 // A request's way through its shard: taken when its head arrives, ready when its body has,
 // decoded (inflate, JSON, scan), judged as parts by the stages, answered when its required
@@ -184,9 +185,13 @@ static enum sl_reason host_reserve(void *self, struct sl_request *request, uint6
 				   uint64_t *retry_after_ns)
 {
 	struct sl_shard *shard = self;
+	uint64_t share_bytes = shard->tenant_share_bytes;
 	enum sl_reason reason;
 
-	if (!sl_queues_reserve(&shard->queues, request, bytes, shard->tenant_share_bytes))
+	// A tenant's own slow and large bodies do not lock out its small ones.
+	if (bytes <= shard->memory.budget_bytes / SMALL_SHARE)
+		share_bytes += share_bytes / 4;
+	if (!sl_queues_reserve(&shard->queues, request, bytes, share_bytes))
 		return SL_REASON_MEMORY_FULL;
 	if (request->claimant)
 		return SL_REASON_NONE; // its parts will be

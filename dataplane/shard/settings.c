@@ -131,7 +131,8 @@ static const struct sl_setting limits_rows[] = {
 	ROW(limits_config, tenant_share, "tenant_share", COUNT, .min = 1, .max = 1000,
 	    .preset = "4",
 	    .help = "A tenant may reserve 1/N of the budget, over all connections, for bodies that "
-		    "have not arrived or wait for their turn, or one body of the largest size."),
+		    "have not arrived or wait for their turn, or one body of the largest size; a "
+		    "quarter more for small ones."),
 };
 static const struct sl_settings limits_settings = SETTINGS("limits", limits_config, limits_rows,
 							   .help = "What one request may take.");

@@ -1,7 +1,10 @@
 """What one tenant takes is not another's: memory for bodies that wait, and hints that are ignored."""
 
+import time
+
+import pytest
 from lib import otlp, wire
-from lib.sluice import wait_for
+from lib.sluice import TENANTS, digest, wait_for
 
 GOLD = {"Authorization": "Bearer gold-token"}
 
@@ -41,3 +44,90 @@ def test_a_tenant_may_reserve_a_quarter(start):
     for client in held + refused:
         client.close()
     wait_for("memory", lambda: sluice.metric("sluice_memory_used_bytes") < 1 << 20)
+
+
+BODY = otlp.request("traces", 100).SerializeToString()
+# One request is the burst, and the next is 50 s of the rate away.
+SLOW = {"tenants": {**TENANTS["tenants"],
+                    "slow": {"quota": {"spans": "2/s"}, "credentials": [digest("slow-token")]}}}
+
+
+def post(client, token):
+    client.send(head(len(BODY), token) + BODY)
+    return client.read_response()
+
+
+def test_http1_that_ignores_its_hint_is_not_read(start):
+    sluice = start(tenants=SLOW)
+    client = wire.Http1(sluice.http_port)
+    assert post(client, "slow-token")[0] == 200
+    assert post(client, "slow-token")[0] == 429
+    time.sleep(0.05)  # the answer was heard
+    assert post(client, "slow-token")[0] == 429
+    assert sluice.metric("sluice_paused_reads_total") == 1
+    refused = sluice.metric("sluice_refused_requests_total", reason="quota_exceeded")
+    client.send(head(len(BODY), "slow-token") + BODY)
+    client.socket.settimeout(1)
+    with pytest.raises(TimeoutError):  # it waits inside the socket
+        client.socket.recv(1)
+    assert sluice.metric("sluice_refused_requests_total", reason="quota_exceeded") == refused
+    # Others, on connections of their own, wait for nothing; and so does this one's end.
+    assert wire.post(sluice.http_port, "/v1/traces", BODY)[0] == 200
+    client.close()
+
+
+def test_http1_is_read_again_after_its_hint(start):
+    tenants = {"tenants": {**TENANTS["tenants"], "slow": {
+        "quota": {"spans": "100/s"}, "credentials": [digest("slow-token")]}}}
+    sluice = start(tenants=tenants)
+    client = wire.Http1(sluice.http_port)
+
+    def paused():
+        post(client, "slow-token")
+        time.sleep(0.01)
+        return sluice.metric("sluice_paused_reads_total")
+
+    wait_for("a pause", paused)
+    assert post(client, "slow-token")[0] in (200, 429)  # whatever it becomes, it is read
+    client.close()
+
+
+def test_http1_that_waits_is_read_at_once(start):
+    sluice = start(tenants=SLOW)
+    client = wire.Http1(sluice.http_port)
+    post(client, "slow-token")
+    assert post(client, "slow-token")[0] == 429
+    # Another tenant's calls on the same connection are no offence.
+    for _ in range(5):
+        time.sleep(0.01)
+        assert post(client, "gold-token")[0] == 200
+    assert sluice.metric("sluice_paused_reads_total") == 0
+    client.close()
+
+
+def test_http2_that_ignores_its_hint_goes(start):
+    """Answered for a while, then its streams are refused, then GOAWAY; a new connection begins anew."""
+    sluice = start(tenants=SLOW)
+    client = wire.Http2(sluice.grpc_port)
+    bearer = {"authorization": "Bearer slow-token"}
+
+    def call():
+        return client.call(otlp.SERVICES["traces"], wire.frame(BODY), bearer)
+
+    assert call().grpc_status == 0
+    for _ in range(20):  # before the hint can have been heard nothing is an offence
+        assert call().grpc_status == 8
+    time.sleep(0.2)
+    for _ in range(8):
+        assert call().grpc_status == 8
+    refused = 0
+    while not client.goaways and refused < 200:
+        assert call().reset == 7
+        refused += 1
+    assert refused in range(60, 70), "64 streams are refused, then it goes"
+    assert sluice.metric("sluice_hint_refused_streams_total") == refused
+    client.close()
+    again = wire.Http2(sluice.grpc_port)
+    stream = again.call(otlp.SERVICES["traces"], wire.frame(BODY), bearer)
+    assert stream.grpc_status == 8 and stream.retry_delay > 1
+    again.close()
