@@ -21,16 +21,16 @@ struct world {
 
 static void make_world(struct world *world, const char *unknown, const char *fallback)
 {
-	static const char *const secrets[] = {"gold-token", "gold-next", "user:pass", "free-token",
-					      "shut-token"};
-	struct sl_credential_config credentials[5] = {{.digest = NULL}};
+	static const char *const secrets[] = {"gold-token", "gold-next",  "user:pass",
+					      ">>>???:",    "free-token", "shut-token"};
+	struct sl_credential_config credentials[6] = {{.digest = NULL}};
 	const char *certificate = "client.gold.example";
 	struct sl_tenant_config tenants[] = {
 		{.name = "gold",
-		 .credentials = {credentials, 3},
+		 .credentials = {credentials, 4},
 		 .certificates = {&certificate, 1}},
-		{.name = "free", .credentials = {credentials + 3, 1}},
-		{.name = "shut", .credentials = {credentials + 4, 1}, .suspended = true},
+		{.name = "free", .credentials = {credentials + 4, 1}},
+		{.name = "shut", .credentials = {credentials + 5, 1}, .suspended = true},
 		{.name = "demo"},
 	};
 	struct sl_identify_config identify[] = {
@@ -101,6 +101,15 @@ static const struct {
 	{.why = "Basic is decoded",
 	 .headers = {"authorization", "Basic dXNlcjpwYXNz"},
 	 .want = "gold"},
+	{.why = "Basic with padding, plus and slash",
+	 .headers = {"authorization", "Basic Pj4+Pz8/Og=="},
+	 .want = "gold"},
+	{.why = "Basic in the alphabet for URLs",
+	 .headers = {"authorization", "Basic Pj4-Pz8_Og"},
+	 .want = "gold"},
+	{.why = "Basic of an impossible length",
+	 .headers = {"authorization", "Basic dXNlc"},
+	 .reason = SL_REASON_UNKNOWN_CREDENTIAL},
 	{.why = "Basic that is no base64",
 	 .headers = {"authorization", "Basic dXN*"},
 	 .reason = SL_REASON_UNKNOWN_CREDENTIAL},
@@ -255,6 +264,74 @@ static void test_nobody(void **state)
 	end_world(&world);
 }
 
+// What `identify` says, or leaves to the presets; who may claim.
+static void test_rules(void **state)
+{
+	static const char *const token[4] = {"authorization", "Bearer t"};
+	static const char *const name[4] = {"x-tenant", "a"};
+	char digest[80];
+	const char *mtls = "mtls", *net = "10.0.0.0/8";
+	struct sl_credential_config credential = {.digest = digest};
+	struct sl_tenant_config tenant = {.name = "a", .credentials = {&credential, 1}};
+	struct sl_identify_config claim = {.header = "X-Tenant", .by = SL_IDENTIFY_CLAIM};
+	const struct {
+		const char *why;
+		struct sl_list identify, trusted_from;
+		const char *const *headers;
+		const char *peer, *certificate;
+		bool want;
+	} rows[] = {
+		{"unset: credentials", {NULL, 0}, {NULL, 0}, token, "10.0.0.1:1", NULL, true},
+		{"a claim alone: no credentials",
+		 {&claim, 1},
+		 {NULL, 0},
+		 token,
+		 "127.0.0.1:1",
+		 NULL,
+		 false},
+		{"a claim from here", {&claim, 1}, {NULL, 0}, name, "127.0.0.1:1", NULL, true},
+		{"or from here by IPv6", {&claim, 1}, {NULL, 0}, name, "[::1]:1", NULL, true},
+		{"but not from elsewhere", {&claim, 1}, {NULL, 0}, name, "10.0.0.1:1", NULL, false},
+		{"not even with a certificate",
+		 {&claim, 1},
+		 {NULL, 0},
+		 name,
+		 "10.0.0.1:1",
+		 "x",
+		 false},
+		{"with one where that is trusted",
+		 {&claim, 1},
+		 {&mtls, 1},
+		 name,
+		 "10.0.0.1:1",
+		 "x",
+		 true},
+		{"and not without", {&claim, 1}, {&mtls, 1}, name, "10.0.0.1:1", NULL, false},
+		{"not from here then", {&claim, 1}, {&mtls, 1}, name, "127.0.0.1:1", NULL, false},
+		{"from a block", {&claim, 1}, {&net, 1}, name, "10.9.9.9:1", NULL, true},
+		{"and its neighbour", {&claim, 1}, {&net, 1}, name, "11.0.0.1:1", NULL, false},
+	};
+
+	(void)state;
+	digest_of("t", digest);
+	for (unsigned i = 0; i < SL_COUNT_OF(rows); i++) {
+		const struct sl_tenants_module_config config = {
+			.tenants = {.inline_ = {.tenants = {&tenant, 1}},
+				    .identify = rows[i].identify,
+				    .unknown = "refuse"}};
+		struct world world;
+
+		claim.trusted_from = rows[i].trusted_from;
+		world.tenants = make_tenants(&config, NULL);
+		world.shard = sl_tenants_shard_create(0, 1, NULL);
+		sl_tenants_shard_turn(world.shard, world.tenants, SL_S);
+		if ((identify(&world, rows[i].headers, rows[i].peer, rows[i].certificate, WALL)
+			     .reason == SL_REASON_NONE) != rows[i].want)
+			fail_msg("%s", rows[i].why);
+		end_world(&world);
+	}
+}
+
 static void test_numbers_stay(void **state)
 {
 	struct sl_tenant_config first[] = {{.name = "a"}, {.name = "b"}};
@@ -302,6 +379,10 @@ static void test_errors(void **state)
 	const char *keys[SL_IDENTITY_ATTRIBUTES_MAX + 1] = {"1", "2", "3", "4", "5",
 							    "6", "7", "8", "9"};
 	struct sl_identify_config resource = {.resource = {keys, SL_COUNT_OF(keys)}};
+	char header[65] = {0};
+	struct sl_identify_config spaced = {.header = "x y", .by = SL_IDENTIFY_CLAIM};
+	struct sl_identify_config nothing = {.by = SL_IDENTIFY_CLAIM};
+	struct sl_identify_config lengthy = {.header = header, .by = SL_IDENTIFY_CLAIM};
 	struct sl_tenant_config a = {.name = "a", .credentials = {&good, 1}};
 	struct sl_tenant_config b = {.name = "b", .credentials = {&good, 1}};
 	struct sl_tenant_config dots = {.name = ".."}, classy = {.name = "c", .class_name = "none"};
@@ -320,6 +401,9 @@ static void test_errors(void **state)
 		{"a digest that is none", {a, broken}, NULL, {NULL, 0}},
 		{"a time that is none", {{.name = "x"}, late}, NULL, {NULL, 0}},
 		{"unknown: somebody else", {{.name = "x"}, {.name = "y"}}, "z", {NULL, 0}},
+		{"a header that is none", {{.name = "x"}, {.name = "y"}}, NULL, {&spaced, 1}},
+		{"a header too long", {{.name = "x"}, {.name = "y"}}, NULL, {&lengthy, 1}},
+		{"a claim of nothing", {{.name = "x"}, {.name = "y"}}, NULL, {&nothing, 1}},
 		{"more resource attributes than there may be",
 		 {{.name = "x"}, {.name = "y"}},
 		 NULL,
@@ -328,6 +412,7 @@ static void test_errors(void **state)
 
 	(void)state;
 	digest_of("secret", digest);
+	memset(header, 'h', 64); // one more than there may be
 	for (unsigned i = 0; i < SL_COUNT_OF(rows); i++) {
 		const struct sl_tenants_module_config config = {
 			.tenants = {.inline_ = {.tenants = {(void *)rows[i].tenants, 2}},
@@ -376,10 +461,10 @@ static void test_times(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_identify), cmocka_unit_test(test_defaults),
-		cmocka_unit_test(test_nobody),   cmocka_unit_test(test_numbers_stay),
-		cmocka_unit_test(test_override), cmocka_unit_test(test_errors),
-		cmocka_unit_test(test_times),
+		cmocka_unit_test(test_identify),     cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_nobody),       cmocka_unit_test(test_rules),
+		cmocka_unit_test(test_numbers_stay), cmocka_unit_test(test_override),
+		cmocka_unit_test(test_errors),       cmocka_unit_test(test_times),
 	};
 
 	sl_hash_seed();
