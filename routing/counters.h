@@ -28,6 +28,10 @@
 	X(stalled, GAUGE, "sluice_destination_stalled_shards", none,                               \
 	  "Shards on which records wait and none has been confirmed or refused for 10 s.")         \
 	X(retried_records, COUNTER, "sluice_retried_records", none, "Records tried once more.")    \
+	X(merged_records, COUNTER, "sluice_merged_records", none,                                  \
+	  "Records or calls that carry several requests.")                                         \
+	X(taken_apart, COUNTER, "sluice_merged_taken_apart", none,                                 \
+	  "Merged records refused for good, whose requests were then sent alone.")                 \
 	X(replaced, COUNTER, "sluice_replaced_producers", none,                                    \
 	  "Kafka producers replaced after a fatal error.")                                         \
 	X(refused_parts, COUNTER, "sluice_egress_full_parts", none,                                \

@@ -70,6 +70,7 @@ static void close_egress(struct sl_egress *egress)
 	if (egress->side)
 		egress->destination->driver->close(egress->side);
 	__atomic_sub_fetch(&egress->destination->sides, 1, __ATOMIC_ACQ_REL);
+	sl_merger_destroy(egress->merger);
 	free(egress->tenant_pinned);
 	free(egress);
 }
@@ -91,7 +92,10 @@ static void open_side(struct sl_egress *egress)
 	};
 	struct sl_destination *destination = egress->destination;
 
-	egress->side = destination->driver->open(destination->self, &driver);
+	if (destination->merge.requests && !egress->merger)
+		egress->merger = sl_merger_create();
+	if (egress->merger || !destination->merge.requests)
+		egress->side = destination->driver->open(destination->self, &driver);
 	if (egress->side)
 		return;
 	egress->open_due_ns = egress->shard->now_ns + OPEN_AGAIN_NS;
@@ -105,8 +109,10 @@ static struct sl_egress *make_egress(struct sl_routing_shard *self,
 	struct sl_egress *egress = calloc(1, sizeof(*egress));
 	struct sl_meter *meter = meter_of(self, destination->name);
 
-	if (!egress || !meter) // seen in a reload only: nothing could be counted
-		abort();
+	if (!egress || !meter) {
+		free(egress);
+		return NULL;
+	}
 	egress->shard = self;
 	egress->destination = destination;
 	egress->meter = meter;
@@ -136,32 +142,48 @@ static void set_caps(struct sl_egress *egress, uint32_t destinations)
 					      destination->tenant_share);
 }
 
+static struct sl_egress *find_egress(struct sl_routing_shard *self,
+				     const struct sl_destination *destination)
+{
+	struct sl_egress *egress = self->egresses;
+
+	while (egress && egress->destination != destination)
+		egress = egress->next;
+	return egress;
+}
+
+// Without memory for a destination, or for all, parts that go there are refused, and the next turn
+// tries again.
 void sl_routing_shard_turn(struct sl_routing_shard *self, const struct sl_routing *routing,
 			   uint64_t now_ns)
 {
-	struct sl_egress **by_index;
+	bool whole = true;
 
 	self->now_ns = now_ns;
 	self->routing = routing;
 	if (SL_LIKELY(self->generation == routing->generation))
 		return;
-	by_index = calloc(routing->destination_count + 1, sizeof(struct sl_egress *));
-	if (!by_index) // seen in a reload only: the shard cannot go on with ids of another one
-		abort();
+	free(self->by_index); // the ids in it are another snapshot's
+	self->by_index = calloc(routing->destination_count + 1, sizeof(struct sl_egress *));
+	if (!self->by_index)
+		return;
 	for (struct sl_egress *egress = self->egresses; egress; egress = egress->next)
 		egress->retired = true;
 	for (uint32_t i = 0; i < routing->destination_count; i++) {
-		struct sl_egress *egress = self->egresses;
+		struct sl_egress *egress = find_egress(self, routing->destinations[i]);
 
-		while (egress && egress->destination != routing->destinations[i])
-			egress = egress->next;
-		by_index[i] = egress ? egress : make_egress(self, routing->destinations[i]);
-		by_index[i]->retired = false;
-		set_caps(by_index[i], routing->destination_count);
+		if (!egress)
+			egress = make_egress(self, routing->destinations[i]);
+		self->by_index[i] = egress;
+		if (!egress) {
+			whole = false;
+			continue;
+		}
+		egress->retired = false;
+		set_caps(egress, routing->destination_count);
 	}
-	free(self->by_index);
-	self->by_index = by_index;
-	self->generation = routing->generation;
+	if (whole)
+		self->generation = routing->generation;
 }
 
 void sl_routing_shard_destroy(struct sl_routing_shard *self)
@@ -327,16 +349,9 @@ static uint64_t backoff_ns(const struct sl_egress *egress, uint32_t attempts)
 	return whole / 2 + sl_random_below(egress->shard->env.random, whole / 2 + 1);
 }
 
-void sl_egress_end(struct sl_record *record, enum sl_outcome outcome, uint64_t retry_after_ns)
+static void retry(struct sl_egress *egress, struct sl_record *record, uint64_t wait_ns,
+		  uint64_t retry_after_ns)
 {
-	struct sl_egress *egress = record->destination;
-	uint64_t wait_ns;
-
-	if (outcome != SL_OUTCOME_RETRYABLE) {
-		settle(record, outcome, retry_after_ns);
-		return;
-	}
-	wait_ns = SL_MAX(backoff_ns(egress, record->attempts), retry_after_ns);
 	if (egress->shard->now_ns + wait_ns >= give_up_ns((struct sl_flow *)record->delivery)) {
 		give_up(record, retry_after_ns);
 		return;
@@ -346,9 +361,64 @@ void sl_egress_end(struct sl_record *record, enum sl_outcome outcome, uint64_t r
 	queue(egress, record, wait_ns);
 }
 
+// Each member has the end that it would have had alone. A refusal for good may be the fault of one
+// of them: they are sent alone before anything is called permanent.
+static void end_merged(struct sl_record *merged, enum sl_outcome outcome, uint64_t retry_after_ns)
+{
+	struct sl_egress *egress = merged->destination;
+	struct sl_record *member = sl_merged_open(merged), *next;
+	uint64_t wait_ns = 0;
+
+	if (outcome == SL_OUTCOME_REJECTED)
+		sl_count(&egress->meter->counters.taken_apart[0], 1);
+	if (outcome == SL_OUTCOME_RETRYABLE) // one wait, so that they can go together again
+		wait_ns = SL_MAX(backoff_ns(egress, member->attempts), retry_after_ns);
+	for (; member; member = next) {
+		next = member->next;
+		if (outcome == SL_OUTCOME_REJECTED) {
+			member->alone = true;
+			queue(egress, member, 0);
+		} else if (outcome == SL_OUTCOME_RETRYABLE) {
+			retry(egress, member, wait_ns, retry_after_ns);
+		} else {
+			settle(member, outcome, retry_after_ns);
+		}
+	}
+}
+
+void sl_egress_end(struct sl_record *record, enum sl_outcome outcome, uint64_t retry_after_ns)
+{
+	struct sl_egress *egress = record->destination;
+
+	if (record->members)
+		end_merged(record, outcome, retry_after_ns);
+	else if (outcome == SL_OUTCOME_RETRYABLE)
+		retry(egress, record, SL_MAX(backoff_ns(egress, record->attempts), retry_after_ns),
+		      retry_after_ns);
+	else
+		settle(record, outcome, retry_after_ns);
+}
+
 uint64_t sl_egress_now_ns(const struct sl_record *record)
 {
 	return ((const struct sl_egress *)record->destination)->shard->now_ns;
+}
+
+// Whose items they were cannot be told: the senders are told that some were (items 7 and 8).
+static void warn_members(const struct sl_record *merged, uint32_t items)
+{
+	const struct sl_egress *egress = merged->destination;
+
+	sl_log(SL_LOG_WARN, "merged_partial_success", "destination=%s items=%u of=%u",
+	       egress->destination->name, items, merged->items);
+	for (struct sl_record *member = merged->members; member; member = member->next) {
+		struct sl_request *request = member->delivery->part->request;
+
+		if (!request->message.size)
+			request->message = SL_LITERAL(
+				"An upstream refused some items of a call that carried this "
+				"request with others.");
+	}
 }
 
 void sl_egress_partial(const struct sl_record *record, uint64_t rejected_items)
@@ -357,16 +427,32 @@ void sl_egress_partial(const struct sl_record *record, uint64_t rejected_items)
 	const uint32_t items = (uint32_t)SL_MIN(rejected_items, (uint64_t)record->items);
 
 	sl_count(&egress->meter->counters.partial[record->signal], items);
-	record->delivery->rejected_items += items;
+	if (!record->members)
+		record->delivery->rejected_items += items;
+	else if (items)
+		warn_members(record, items);
 }
 
-// Whether the driver had room.
-static bool offer(struct sl_egress *egress, struct sl_record *record)
+bool sl_egress_offer(struct sl_egress *egress, struct sl_record *record)
 {
+	struct sl_record *next;
+
 	if (egress->destination->driver->submit(egress->side, record) == SL_REASON_NONE)
 		return true;
-	queue(egress, record, QUEUE_FULL_WAIT_NS);
+	for (record = record->members ? sl_merged_open(record) : record; record; record = next) {
+		next = record->next;
+		queue(egress, record, QUEUE_FULL_WAIT_NS);
+	}
 	return false;
+}
+
+// Whether the driver had room, as far as it was asked.
+static bool offer(struct sl_egress *egress, struct sl_record *record)
+{
+	record->next = NULL;
+	if (egress->merger && !record->alone && sl_merger_take(egress, record))
+		return true;
+	return sl_egress_offer(egress, record);
 }
 
 void sl_egress_submit(struct sl_flow *flow)
@@ -441,6 +527,8 @@ void sl_routing_poll(struct sl_routing_shard *self, uint64_t now_ns)
 	for (struct sl_egress **link = &self->egresses, *egress; (egress = *link);) {
 		if (now_ns >= egress->waiting_due_ns)
 			run_waiting(egress, now_ns);
+		if (egress->merger && egress->side)
+			due_ns = SL_MIN(due_ns, sl_merger_run(egress));
 		if (SL_LIKELY(egress->side))
 			egress->destination->driver->poll(egress->side, now_ns);
 		else if (now_ns >= egress->open_due_ns)

@@ -18,6 +18,7 @@ struct sl_destination {
 	uint64_t pinned_bytes_max;
 	double tenant_share;
 	uint64_t record_bytes_max;
+	struct sl_merge_config merge; // requests 0: none
 	bool by_trace;
 	uint64_t files;      // stamp of the files that its settings name
 	uint32_t references; // snapshots; the control thread's
@@ -78,7 +79,8 @@ struct sl_egress {
 	uint64_t pinned_bytes, pinned_bytes_max, tenant_bytes_max;
 	uint64_t *tenant_pinned; // by tenant index; grown when a higher one is first seen
 	uint32_t tenant_count;
-	uint64_t records; // taken and not ended
+	uint64_t records;         // taken and not ended
+	struct sl_merger *merger; // NULL: each record by itself
 	struct sl_record *waiting, **waiting_last;
 	uint64_t waiting_due_ns; // the first's of all
 	uint64_t heard_ns;       // when it last gave a verdict, or had nothing to do
@@ -90,7 +92,7 @@ struct sl_routing_shard {
 	const struct sl_routing *routing; // this turn's
 	uint64_t generation, now_ns;
 	struct sl_egress *egresses;
-	struct sl_egress **by_index; // by the snapshot's index
+	struct sl_egress **by_index; // by the snapshot's index; NULL, or one: no memory for it yet
 	struct sl_meter *meters;
 	struct sl_timer timer; // only ends a wait: poll() does the work
 	uint64_t in_flight;    // records
@@ -122,6 +124,18 @@ uint32_t sl_route_find_resource(const struct sl_routing *routing, const struct s
 				uint32_t envelope);
 // Records of what `keep` leaves of the part, `*records` being a list. Returns 0 or -ENOMEM.
 int sl_records_make(struct sl_flow *flow, const uint64_t *keep, struct sl_record **records);
+
+// Records that wait for others of their key (merge.c). NULL when out of memory.
+struct sl_merger *sl_merger_create(void);
+void sl_merger_destroy(struct sl_merger *merger); // nothing waits in it
+// Takes the record to be sent with others, perhaps at once; false: it goes by itself.
+bool sl_merger_take(struct sl_egress *egress, struct sl_record *record);
+// Sends what has waited long enough, and returns when the next will have: UINT64_MAX, never.
+uint64_t sl_merger_run(struct sl_egress *egress);
+// Frees a merged record and returns its members.
+struct sl_record *sl_merged_open(struct sl_record *merged);
+// Offers a record, alone or merged, to the driver; what it does not take waits.
+bool sl_egress_offer(struct sl_egress *egress, struct sl_record *record);
 
 // Pins a flow's bytes, or returns false at a cap.
 bool sl_egress_pin(struct sl_flow *flow);

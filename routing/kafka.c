@@ -65,13 +65,12 @@ static void close_side(void *state)
 // Several pieces become one, which stays for further attempts.
 static bool gather(struct sl_record *record)
 {
-	struct sl_arena *arena = &record->delivery->part->request->arena;
 	uint8_t *all;
 	size_t at = 0;
 
 	if (record->piece_count == 1)
 		return true;
-	all = sl_arena_alloc(arena, record->bytes);
+	all = sl_arena_alloc(record->arena, record->bytes);
 	if (!all)
 		return false;
 	for (uint32_t i = 0; i < record->piece_count; i++) {

@@ -14,8 +14,9 @@
 #define HEADERS_MAX  16
 #define IDLE_NS      (60 * SL_S)
 #define CONNECT_NS   (5 * SL_S)
-#define PING_NS      (10 * SL_S) // a peer that has died silently is found out after twice of it
-#define PREFIX_BYTES 5           // gRPC: flag, length
+#define PING_NS      (10 * SL_S)     // a peer that has died silently is found out after twice of it
+#define PREFIX_BYTES 5               // gRPC: flag, length
+#define CALL_BYTES   (3584 * SL_KIB) // inflated: common receivers stop at 4 MiB
 
 struct otlp {
 	char *name, *host, *authority, *tenant_header;
@@ -140,28 +141,37 @@ static void fill_headers(struct post *post, enum sl_coding coding)
 			   sl_bytes_of(otlp->headers[i].value));
 }
 
-// The body's pieces behind room for a prefix. A body that came compressed alike and was not
-// touched goes as it came.
+// A body that came compressed alike and was not touched; what came as JSON is compressed JSON.
+static bool is_as_it_came(const struct sl_record *record, enum sl_coding coding)
+{
+	const struct sl_request *request;
+
+	if (record->members)
+		return false;
+	request = record->delivery->part->request;
+	return record->piece_count == 1 && record->bytes == request->view.body.size &&
+	       record->pieces[0].iov_base == request->view.body.data && request->single_member &&
+	       request->origin.coding == coding &&
+	       request->origin.protocol != SL_PROTOCOL_HTTP_JSON;
+}
+
+// The body's pieces behind room for a prefix.
 static int fill_body(struct post *post, enum sl_coding coding)
 {
 	const struct sl_record *record = post->record;
-	const struct sl_request *request = record->delivery->part->request;
+	const bool as_it_came = is_as_it_came(record, coding);
 	struct sl_http_exchange *exchange = &post->call.exchange;
-	const bool whole = record->piece_count == 1 && record->bytes == request->view.body.size &&
-			   record->pieces[0].iov_base == request->view.body.data;
-	// What came as JSON is compressed JSON.
-	const bool as_it_came = whole && request->single_member &&
-				request->origin.coding == coding &&
-				request->origin.protocol != SL_PROTOCOL_HTTP_JSON;
 	const bool grpc = !post->side->otlp->http;
 	uint64_t bytes = record->bytes;
 
 	exchange->body_count = record->piece_count;
 	memcpy(post->pieces + 1, record->pieces, record->piece_count * sizeof(struct iovec));
 	if (coding != SL_CODING_IDENTITY) {
-		struct sl_bytes body = request->received;
+		struct sl_bytes body;
 
-		if (!as_it_came) {
+		if (as_it_came) {
+			body = record->delivery->part->request->received;
+		} else {
 			if (sl_codec_deflate(post->side->codec, coding, record->pieces,
 					     record->piece_count, &post->packed) != SL_CODEC_OK)
 				return -1;
@@ -199,13 +209,13 @@ static struct sl_bytes path_of(const struct otlp *otlp, enum sl_signal signal)
 
 static struct post *post_of(struct side *side, struct sl_record *record)
 {
-	struct sl_arena *arena = &record->delivery->part->request->arena;
 	struct post *post = record->driver_data;
 	struct iovec *pieces = post ? post->pieces : NULL;
 
 	if (!post) {
-		post = sl_arena_alloc(arena, sizeof(*post));
-		pieces = sl_arena_alloc(arena, (record->piece_count + 1) * sizeof(struct iovec));
+		post = sl_arena_alloc(record->arena, sizeof(*post));
+		pieces = sl_arena_alloc(record->arena,
+					(record->piece_count + 1) * sizeof(struct iovec));
 		if (!post || !pieces)
 			return NULL;
 	}
@@ -404,6 +414,12 @@ fail:
 	return NULL;
 }
 
+static uint64_t record_bytes_max(void *self)
+{
+	(void)self;
+	return CALL_BYTES;
+}
+
 const struct sl_driver sl_driver_otlp = {
 	.name = "otlp",
 	.create = create,
@@ -412,4 +428,5 @@ const struct sl_driver sl_driver_otlp = {
 	.close = close_side,
 	.submit = submit,
 	.poll = poll_side,
+	.record_bytes_max = record_bytes_max,
 };

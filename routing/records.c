@@ -17,6 +17,7 @@ static int make_record(struct sl_flow *flow, struct sl_bytes key, uint32_t items
 	*record = (struct sl_record){
 		.destination = flow->egress,
 		.delivery = &flow->delivery,
+		.arena = &request->arena,
 		.key = key,
 		.pieces = pieces->pieces,
 		.piece_count = pieces->count,

@@ -118,6 +118,8 @@ static struct sl_destination *make_destination(const struct sl_destination_confi
 	destination->retry = config->retry;
 	destination->pinned_bytes_max = config->pinned_bytes_max;
 	destination->tenant_share = config->tenant_share;
+	if (config->merge)
+		destination->merge = *config->merge;
 	destination->references = 1;
 	destination->files = files_of(config);
 	destination->self = destination->driver->create(config, build->check_only, build->errors);

@@ -217,6 +217,19 @@ static const struct sl_setting retry_rows[] = {
 static const struct sl_settings retry_settings = SETTINGS(
 	"destination.retry", sl_retry_config, retry_rows, .help = "Trying again, backing off.");
 
+static const struct sl_setting merge_rows[] = {
+	ROW(sl_merge_config, bytes, "bytes", BYTES, .min = 1024, .max = 1e9, .preset = "1MiB",
+	    .help = "A record or call is sent when it has so many, inflated; never more than the "
+		    "destination takes (OTLP: 3.5 MiB, Kafka: max_message_bytes)."),
+	ROW(sl_merge_config, requests, "requests", COUNT, .min = 2, .max = 100000, .preset = "1000",
+	    .help = "Or when it has so many requests."),
+	ROW(sl_merge_config, delay_ns, "delay", DURATION, .max = 1e10, .preset = "5ms",
+	    .help = "Or when the first of them has waited so long; 0: what one turn brings."),
+};
+static const struct sl_settings merge_settings = SETTINGS(
+	"destination.merge", sl_merge_config, merge_rows,
+	.help = "Small requests of one tenant and signal (and record key) go together.");
+
 static const struct sl_setting destination_rows[] = {
 	ROW(sl_destination_config, name, NULL, KEY, .help = "Its name, for routes and metrics."),
 	WHERE(sl_destination_config),
@@ -230,6 +243,8 @@ static const struct sl_setting destination_rows[] = {
 	    .help = "Nowhere."),
 	ROW(sl_destination_config, retry, "retry", OBJECT, .object = &retry_settings,
 	    .help = "Trying again."),
+	ROW(sl_destination_config, merge, "merge", OPTIONAL, .object = &merge_settings,
+	    .help = "Kafka and OTLP: small requests go together. Without it each goes by itself."),
 	ROW(sl_destination_config, pinned_bytes_max, "pinned_bytes", BYTES, .max = 1e12,
 	    .preset = "0",
 	    .help = "Memory it may pin until delivery, over all shards; 0: half of the budget."),
@@ -246,6 +261,9 @@ static void check_destination(const void *object, struct sl_errors *errors)
 	if (kinds != 1)
 		sl_errors_add(errors, &config->where,
 			      "destination %s: say exactly one of kafka, otlp, file, blackhole",
+			      config->name);
+	if (config->merge && !config->kafka && !config->otlp)
+		sl_errors_add(errors, &config->where, "destination %s: only kafka and otlp merge",
 			      config->name);
 	if (!config->name[0] || strlen(config->name) > 64 ||
 	    config->name[strspn(config->name, legal)])

@@ -76,12 +76,17 @@ struct sl_retry_config {
 	double multiplier;
 };
 
+struct sl_merge_config {
+	uint64_t bytes, requests, delay_ns;
+};
+
 struct sl_destination_config {
 	const char *name;
 	struct sl_where where;
 	struct sl_retry_config retry;
 	uint64_t pinned_bytes_max; // 0: half of each shard's budget
 	double tenant_share;
+	struct sl_merge_config *merge; // NULL: each request by itself
 	struct sl_blackhole_config *blackhole;
 	struct sl_file_config *file;
 	struct sl_kafka_config *kafka;

@@ -42,8 +42,8 @@ static struct sl_flow *make_flow(struct sl_routing_shard *self, const struct sha
 static enum sl_reason plan_target(struct sl_routing_shard *self, const struct share *share,
 				  const struct sl_route_target *target)
 {
-	struct sl_egress *egress = self->by_index[target->destination];
-	struct sl_flow *flow = make_flow(self, share, target);
+	struct sl_egress *egress = self->by_index ? self->by_index[target->destination] : NULL;
+	struct sl_flow *flow = egress ? make_flow(self, share, target) : NULL;
 
 	if (!flow)
 		return SL_REASON_MEMORY_FULL;

@@ -104,6 +104,11 @@ struct sl_bytes sl_view_envelope_payload(const struct sl_view *view, uint32_t en
 // The 16 bytes of an item's trace id, wherever it lies; false when it has none of 16 bytes.
 bool sl_view_trace_id(const struct sl_view *view, uint32_t item, uint8_t trace_id[16]);
 
+// Whether all strings of a body that the scan took are UTF-8. The scan does not ask: a strict
+// receiver refuses a whole message for one bad string, so only what is merged with others is looked
+// at.
+bool sl_view_text_valid(const struct sl_view *view);
+
 // Walking the fields of any message of the body (which the scan has checked).
 struct sl_wire_field {
 	uint32_t number;

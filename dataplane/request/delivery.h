@@ -3,7 +3,8 @@
 #include "dataplane/request/request.h"
 
 // A part on its way to one destination (delivery), and what a driver carries (record). A delivery
-// becomes one or more records; a record carries one delivery, or a piece of one.
+// becomes one or more records; a record carries one delivery, or a piece of one, or is merged of
+// several such.
 //
 // Threading: the shard's. Memory: the request's arena.
 typedef uint32_t sl_destination_id;
@@ -23,10 +24,13 @@ struct sl_delivery {
 };
 
 struct sl_record {
-	struct sl_record *next; // in the driver's or the retry list
-	void *destination;      // routing/: the shard's side of it
-	struct sl_delivery *delivery;
-	struct sl_bytes key; // data NULL: none; size 0 with data: an empty key
+	struct sl_record *next;       // in the driver's or the retry list
+	void *destination;            // routing/: the shard's side of it
+	struct sl_delivery *delivery; // NULL: merged of `members`
+	struct sl_record *members;    // by `next`
+	struct sl_arena *arena;       // lives as long as the record, for its driver
+	bool alone;                   // not to be merged: refused once together with others
+	struct sl_bytes key;          // data NULL: none; size 0 with data: an empty key
 	struct iovec *pieces;
 	uint32_t piece_count;
 	uint32_t items;
@@ -38,6 +42,6 @@ struct sl_record {
 	void *driver_data; // the driver's while it is submitted
 };
 
-// Ends a record exactly once. When it was the delivery's last, the delivery ends with the worst
-// outcome of its records: the request learns of it and its hold goes.
+// Ends a record that is not merged exactly once. When it was the delivery's last, the delivery ends
+// with the worst outcome of its records: the request learns of it and its hold goes.
 void sl_record_end(struct sl_record *record, enum sl_outcome outcome, uint64_t retry_after_ns);
