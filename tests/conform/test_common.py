@@ -42,6 +42,16 @@ def test_02_too_large_as_it_comes(shared):
     assert stream.grpc_status == 8 and stream.retry_delay is None
 
 
+def test_02_too_large_as_it_is_announced(shared):
+    """A gRPC message's length is known with its prefix: nothing of it need come."""
+    client = wire.Http2(shared.grpc_port)
+    number = client.start(otlp.SERVICES["traces"])
+    client.data(number, b"\0" + (16 * 2**20 + 1).to_bytes(4, "big"))
+    stream = client.finish(number)
+    assert stream.grpc_status == 8 and stream.retry_delay is None and stream.reset == 0
+    client.close()
+
+
 def test_02_too_large_inflated(shared):
     before = shared.metric("sluice_memory_used_bytes")
     stream = grpc(shared, "traces", GZIP_BOMB, {"grpc-encoding": "gzip"}, 1)

@@ -134,11 +134,51 @@ static void overlapping_edits_are_refused(void **state)
 	sl_arena_fini(&arena);
 }
 
+// Tags that take more bytes than they need come out as they came; only the lengths are ours.
+static void overlong_tags_stay(void **state)
+{
+	static const uint8_t bodies[][16] = {
+		{0x8a, 0x00, 0x06, 0x12, 0x04, 0x12, 0x00, 0x12, 0x00},
+		{0x8a, 0x80, 0x00, 0x06, 0x12, 0x04, 0x12, 0x00, 0x12, 0x00},
+		{0x8a, 0x80, 0x80, 0x00, 0x06, 0x12, 0x04, 0x12, 0x00, 0x12, 0x00},
+	};
+	const struct sl_view_limits limits = {.items_max = 10, .depth_max = 10};
+	const uint64_t keep = 1;
+
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(bodies); i++) {
+		const size_t tag = i + 2, size = tag + 7;
+		uint8_t *body = exact(bodies[i], size), want[16], got[16];
+		struct sl_pieces pieces;
+		struct sl_arena arena;
+		struct sl_view view;
+		size_t bytes = 0;
+
+		memcpy(want, body, tag);
+		memcpy(want + tag, "\x04\x12\x02\x12\x00", 5);
+		sl_arena_init(&arena, &memory);
+		assert_int_equal(
+			sl_view_scan(&view, SL_TRACES, sl_bytes(body, size), &limits, &arena, NULL),
+			SL_VIEW_OK);
+		assert_int_equal(view.item_count, 2);
+		assert_int_equal(sl_splice(&view, &keep, NULL, &arena, &pieces), 0);
+		assert_int_equal(pieces.bytes, tag + 5);
+		for (uint32_t j = 0; j < pieces.count; j++) {
+			memcpy(got + bytes, pieces.pieces[j].iov_base, pieces.pieces[j].iov_len);
+			bytes += pieces.pieces[j].iov_len;
+		}
+		assert_memory_equal(got, want, tag + 5);
+		sl_arena_fini(&arena);
+		free(body);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(random_edits),
 		cmocka_unit_test(overlapping_edits_are_refused),
+		cmocka_unit_test(overlong_tags_stay),
 	};
 
 	return cmocka_run_group_tests_name("splice", tests, set_up, tear_down);

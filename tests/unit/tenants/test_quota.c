@@ -166,10 +166,44 @@ static void test_head_and_refund(void **state)
 	sl_tenants_destroy(tenants);
 }
 
+// Each dimension that a request was charged for gets its charge back.
+static void test_refund_of_each(void **state)
+{
+	static const struct {
+		const char *why;
+		struct sl_quota_config quota;
+	} rows[] = {
+		{"bytes", {.bytes = 100, .burst_ns = SL_S}},
+		{"items", {.spans = 10, .burst_ns = SL_S}},
+		{"requests", {.requests = 1, .burst_ns = SL_S}},
+		{"all of them", {.bytes = 100, .spans = 10, .requests = 1, .burst_ns = SL_S}},
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < SL_COUNT_OF(rows); i++) {
+		struct sl_tenants *tenants = make_quota(rows[i].quota, NULL);
+		struct sl_tenants_shard *shard = sl_tenants_shard_create(0, 1, NULL);
+		struct fake *fake = make_fake();
+
+		print_message("%s\n", rows[i].why);
+		sl_tenants_shard_turn(shard, tenants, START);
+		for (unsigned j = 0; j < 5; j++) {
+			assert_int_equal(send_part(fake, shard, 0, SL_TRACES, 100, 10), 0);
+			sl_tenants_refund(shard, &fake->part);
+		}
+		assert_int_equal(send_part(fake, shard, 0, SL_TRACES, 100, 10), 0);
+		assert_int_not_equal(send_part(fake, shard, 0, SL_TRACES, 100, 10), 0);
+		free(fake);
+		sl_tenants_shard_destroy(shard);
+		sl_tenants_destroy(tenants);
+	}
+}
+
 static void test_observe(void **state)
 {
 	struct sl_tenants *tenants = make_quota((struct sl_quota_config){.spans = 10,
 									 .in_flight_requests = 1,
+									 .in_flight_bytes = 150,
 									 .burst_ns = SL_S,
 									 .mode = SL_QUOTA_OBSERVE,
 									 .has = {.mode = true}},
@@ -195,6 +229,10 @@ static void test_observe(void **state)
 	assert_int_equal(slot->chunk[SL_DIMENSION_IN_FLIGHT_REQUESTS] +
 				 sl_quota_pool_level(slot->pool, SL_DIMENSION_IN_FLIGHT_REQUESTS),
 			 1);
+	// What was let in beyond the limit was owed: given back, it makes no room beyond the limit.
+	assert_int_equal(slot->chunk[SL_DIMENSION_IN_FLIGHT_BYTES] +
+				 sl_quota_pool_level(slot->pool, SL_DIMENSION_IN_FLIGHT_BYTES),
+			 150);
 	free(fake);
 	sl_tenants_shard_destroy(shard);
 	sl_tenants_destroy(tenants);
@@ -472,11 +510,12 @@ static void test_many_tenants(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_limits),      cmocka_unit_test(test_steps),
-		cmocka_unit_test(test_all_or_none), cmocka_unit_test(test_head_and_refund),
-		cmocka_unit_test(test_observe),     cmocka_unit_test(test_in_flight),
-		cmocka_unit_test(test_reload),      cmocka_unit_test(test_against_model),
-		cmocka_unit_test(test_threads),     cmocka_unit_test(test_many_tenants),
+		cmocka_unit_test(test_limits),         cmocka_unit_test(test_steps),
+		cmocka_unit_test(test_all_or_none),    cmocka_unit_test(test_head_and_refund),
+		cmocka_unit_test(test_refund_of_each), cmocka_unit_test(test_observe),
+		cmocka_unit_test(test_in_flight),      cmocka_unit_test(test_reload),
+		cmocka_unit_test(test_against_model),  cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_many_tenants),
 	};
 
 	sl_hash_seed();
