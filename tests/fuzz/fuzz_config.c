@@ -1,5 +1,6 @@
 // Any text loads or is refused with a line that says where; what loads dumps, and the dump loads
-// again to the same dump.
+// again to the same dump. A secret is not in a dump, and what stands for it does not load: the
+// second load gets another instead.
 
 #include <stdlib.h>
 
@@ -13,11 +14,21 @@ static void check(bool holds)
 		abort();
 }
 
+static bool give_secrets(char *dump)
+{
+	bool given = false;
+
+	for (char *at = dump; (at = strstr(at, SL_SETTING_SECRET)); given = true)
+		memcpy(at, "unsecret", sizeof(SL_SETTING_SECRET) - 1);
+	return given;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct sl_errors *errors = sl_errors_create();
 	struct sl_loaded loaded, again;
 	char *dump, *other;
+	bool given;
 
 	if (sl_settings_load_text(&sample_table, "/f", (const char *)data, size, &loaded, errors)) {
 		check(sl_errors_count(errors) > 0);
@@ -27,10 +38,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	check(sl_errors_count(errors) == 0);
 	dump = sl_settings_dump(&sample_table, loaded.object);
+	given = give_secrets(dump);
 	check(sl_settings_load_text(&sample_table, "/f", dump, strlen(dump), &again, errors) == 0);
 	other = sl_settings_dump(&sample_table, again.object);
+	give_secrets(other);
 	check(strcmp(dump, other) == 0);
-	check(sl_settings_restart_needed(&sample_table, loaded.object, again.object, NULL, 0) == 0);
+	check(given ||
+	      sl_settings_restart_needed(&sample_table, loaded.object, again.object, NULL, 0) == 0);
 	free(dump);
 	free(other);
 	sl_loaded_fini(&loaded);
