@@ -197,14 +197,7 @@ static int fill_body(struct post *post, enum sl_coding coding)
 
 static struct sl_bytes path_of(const struct otlp *otlp, enum sl_signal signal)
 {
-#define SERVICE(name, kind) "/opentelemetry.proto.collector." name ".v1." kind "Service/Export"
-	static const char *const paths[2][SL_SIGNALS] = {
-		{SERVICE("trace", "Trace"), SERVICE("metrics", "Metrics"), SERVICE("logs", "Logs")},
-		{"/v1/traces", "/v1/metrics", "/v1/logs"},
-	};
-#undef SERVICE
-
-	return sl_bytes_of(paths[otlp->http][signal]);
+	return (otlp->http ? sl_signal_http_paths : sl_signal_grpc_paths)[signal];
 }
 
 static struct post *post_of(struct side *side, struct sl_record *record)

@@ -3,28 +3,18 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "config/rows.h"
+
 static const char *const status_choices[] = {"any", "error", NULL};
 static const char *const signal_choices[] = {"any", "traces", "metrics", "logs", NULL};
 static const char *const mode_choices[] = {"proportional", "equalizing", "hash_seed", NULL};
 
-#define ROW(struct_, field_) .offset = offsetof(struct struct_, field_)
-
 static const struct sl_setting keep_rows[] = {
-	{
-		.name = "status",
-		.type = SL_TYPE_ENUM,
-		ROW(sl_sampling_keep, status),
-		.preset = "any",
-		.choices = status_choices,
-		.help = "`error`: spans with status error, log records from severity ERROR up.",
-	},
-	{
-		.name = "slower_than",
-		.type = SL_TYPE_DURATION,
-		ROW(sl_sampling_keep, slower_than_ns),
-		.help = "Spans that took longer.",
-	},
-	{.type = SL_TYPE_WHERE, ROW(sl_sampling_keep, where)},
+	ROW(sl_sampling_keep, status, "status", ENUM, .preset = "any", .choices = status_choices,
+	    .help = "`error`: spans with status error, log records from severity ERROR up."),
+	ROW(sl_sampling_keep, slower_than_ns, "slower_than", DURATION,
+	    .help = "Spans that took longer."),
+	WHERE(sl_sampling_keep),
 };
 
 static void check_keep(const void *object, struct sl_errors *errors)
@@ -45,26 +35,12 @@ static const struct sl_settings keep_settings = {
 };
 
 static const struct sl_setting match_rows[] = {
-	{
-		.name = "tenant",
-		.type = SL_TYPE_STRING,
-		ROW(sl_sampling_match, tenant),
-		.help = "Pattern of tenant names; unset: all.",
-	},
-	{
-		.name = "signal",
-		.type = SL_TYPE_ENUM,
-		ROW(sl_sampling_match, signal),
-		.preset = "any",
-		.choices = signal_choices,
-		.help = "traces or logs; metrics are never sampled. any: both.",
-	},
-	{
-		.name = "service",
-		.type = SL_TYPE_STRING,
-		ROW(sl_sampling_match, service),
-		.help = "Pattern of the resource attribute service.name; unset: all.",
-	},
+	ROW(sl_sampling_match, tenant, "tenant", STRING,
+	    .help = "Pattern of tenant names; unset: all."),
+	ROW(sl_sampling_match, signal, "signal", ENUM, .preset = "any", .choices = signal_choices,
+	    .help = "traces or logs; metrics are never sampled. any: both."),
+	ROW(sl_sampling_match, service, "service", STRING,
+	    .help = "Pattern of the resource attribute service.name; unset: all."),
 };
 
 static const struct sl_settings match_settings = {
@@ -76,91 +52,35 @@ static const struct sl_settings match_settings = {
 };
 
 static const struct sl_setting rule_rows[] = {
-	{
-		.name = "match",
-		.type = SL_TYPE_OBJECT,
-		ROW(sl_sampling_rule_config, match),
-		.object = &match_settings,
-		.help = "What the rule is for; unset: everything.",
-	},
-	{
-		.name = "mode",
-		.type = SL_TYPE_ENUM,
-		ROW(sl_sampling_rule_config, mode),
-		.required = true,
-		.choices = mode_choices,
-		.help = "proportional: keep this share of what arrives. equalizing: bring all to "
-			"this probability, what is rarer passes. hash_seed: the Collector's hash.",
-	},
-	{
-		.name = "rate",
-		.type = SL_TYPE_RATIO,
-		ROW(sl_sampling_rule_config, rate),
-		.min = 0,
-		.max = 1,
-		.required = true,
-		.help = "Share of items that is kept; 100 % leaves them untouched.",
-	},
-	{
-		.name = "keep",
-		.type = SL_TYPE_LIST,
-		ROW(sl_sampling_rule_config, keep),
-		.element = SL_TYPE_CHOICE,
-		.object = &keep_settings,
-		.shorthand = "status",
-		.help = "Items that are kept at keep_rate instead: `error`, `{slower_than: 2s}`.",
-	},
-	{
-		.name = "keep_rate",
-		.type = SL_TYPE_RATIO,
-		ROW(sl_sampling_rule_config, keep_rate),
-		.min = 0,
-		.max = 1,
-		.preset = "100%",
-		.help = "Rate of what `keep` names; at 100 % it passes with the threshold it came "
-			"with.",
-	},
-	{
-		.name = "precision",
-		.type = SL_TYPE_COUNT,
-		ROW(sl_sampling_rule_config, precision),
-		.min = 1,
-		.max = SL_THRESHOLD_DIGITS,
-		.preset = "4",
-		.help = "Hex digits of a threshold that is written.",
-	},
-	{
-		.name = "seed",
-		.type = SL_TYPE_COUNT,
-		ROW(sl_sampling_rule_config, seed),
-		.min = 0,
-		.max = UINT32_MAX,
-		.preset = "0",
-		.help = "hash_seed: all stages that shall agree need the same.",
-	},
-	{
-		.name = "fail_closed",
-		.type = SL_TYPE_BOOL,
-		ROW(sl_sampling_rule_config, fail_closed),
-		.preset = "true",
-		.help = "Drop items whose sampling state cannot be read (hash_seed: or that are "
-			"sampled already, or have no id), else keep them as they are.",
-	},
-	{
-		.name = "priority",
-		.type = SL_TYPE_STRING,
-		ROW(sl_sampling_rule_config, priority),
-		.help = "Attribute that overrules the rate. Of a span: 0 drops, more keeps, less "
-			"leaves it to the rate (hash_seed looks for sampling.priority by itself). "
-			"Of a log record: the percentage to use.",
-	},
-	{
-		.name = "attribute",
-		.type = SL_TYPE_STRING,
-		ROW(sl_sampling_rule_config, attribute),
-		.help = "hash_seed of logs: hash this attribute instead of the trace id.",
-	},
-	{.type = SL_TYPE_WHERE, ROW(sl_sampling_rule_config, where)},
+	ROW(sl_sampling_rule_config, match, "match", OBJECT, .object = &match_settings,
+	    .help = "What the rule is for; unset: everything."),
+	ROW(sl_sampling_rule_config, mode, "mode", ENUM, .required = true, .choices = mode_choices,
+	    .help = "proportional: keep this share of what arrives. equalizing: bring all to "
+		    "this probability, what is rarer passes. hash_seed: the Collector's hash."),
+	ROW(sl_sampling_rule_config, rate, "rate", RATIO, .min = 0, .max = 1, .required = true,
+	    .help = "Share of items that is kept; 100 % leaves them untouched."),
+	ROW(sl_sampling_rule_config, keep, "keep", LIST, .element = SL_TYPE_CHOICE,
+	    .object = &keep_settings, .shorthand = "status",
+	    .help = "Items that are kept at keep_rate instead: `error`, `{slower_than: 2s}`."),
+	ROW(sl_sampling_rule_config, keep_rate, "keep_rate", RATIO, .min = 0, .max = 1,
+	    .preset = "100%",
+	    .help = "Rate of what `keep` names; at 100 % it passes with the threshold it came "
+		    "with."),
+	ROW(sl_sampling_rule_config, precision, "precision", COUNT, .min = 1,
+	    .max = SL_THRESHOLD_DIGITS, .preset = "4",
+	    .help = "Hex digits of a threshold that is written."),
+	ROW(sl_sampling_rule_config, seed, "seed", COUNT, .min = 0, .max = UINT32_MAX,
+	    .preset = "0", .help = "hash_seed: all stages that shall agree need the same."),
+	ROW(sl_sampling_rule_config, fail_closed, "fail_closed", BOOL, .preset = "true",
+	    .help = "Drop items whose sampling state cannot be read (hash_seed: or that are "
+		    "sampled already, or have no id), else keep them as they are."),
+	ROW(sl_sampling_rule_config, priority, "priority", STRING,
+	    .help = "Attribute that overrules the rate. Of a span: 0 drops, more keeps, less "
+		    "leaves it to the rate (hash_seed looks for sampling.priority by itself). "
+		    "Of a log record: the percentage to use."),
+	ROW(sl_sampling_rule_config, attribute, "attribute", STRING,
+	    .help = "hash_seed of logs: hash this attribute instead of the trace id."),
+	WHERE(sl_sampling_rule_config),
 };
 
 static void check_rule(const void *object, struct sl_errors *errors)
@@ -186,14 +106,8 @@ static const struct sl_settings rule_settings = {
 };
 
 static const struct sl_setting rows[] = {
-	{
-		.name = "sampling",
-		.type = SL_TYPE_LIST,
-		ROW(sl_sampling_config, rules),
-		.element = SL_TYPE_OBJECT,
-		.object = &rule_settings,
-		.help = "Sampling rules, in order.",
-	},
+	ROW(sl_sampling_config, rules, "sampling", LIST, .element = SL_TYPE_OBJECT,
+	    .object = &rule_settings, .help = "Sampling rules, in order."),
 };
 
 static const struct sl_settings settings = {

@@ -119,11 +119,6 @@ uint32_t sl_tenants_count(const struct sl_tenants *tenants)
 	return tenants->tenant_count;
 }
 
-const char *sl_tenants_file(const struct sl_tenants *tenants)
-{
-	return tenants->file;
-}
-
 void sl_tenants_destroy(struct sl_tenants *tenants)
 {
 	if (!tenants)
@@ -144,7 +139,6 @@ void sl_tenants_destroy(struct sl_tenants *tenants)
 	free(tenants->certificates);
 	free(tenants->classes);
 	free(tenants->own_limits);
-	free(tenants->file);
 	free(tenants);
 }
 
@@ -545,8 +539,7 @@ struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *confi
 		tenants->partial = config->quotas.mixed == SL_MIXED_PARTIAL;
 		tenants->claimed = (uint8_t)config->tenants.claimed;
 		tenants->observe = config->quotas.mode == SL_QUOTA_OBSERVE;
-		tenants->file = config->tenants.file ? strdup(config->tenants.file) : NULL;
-		error = config->tenants.file && !tenants->file ? -ENOMEM : fill(&builder);
+		error = fill(&builder);
 		rank_classes(tenants);
 	}
 	if (!error && named) {

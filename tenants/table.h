@@ -64,7 +64,6 @@ struct sl_tenants {
 	uint32_t own_limits_count;
 	struct sl_identity_rules rules;
 	sl_tenant_id unknown, fallback; // SL_TENANT_NONE: refuse
-	char *file;
 	bool observe, partial;
 	uint8_t claimed; // enum sl_claimed
 };

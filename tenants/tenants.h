@@ -99,6 +99,3 @@ void sl_tenants_refund(struct sl_tenants_shard *self, struct sl_part *part);
 // The authority's tick: refills the pools of tenants that spend. Call every SL_QUOTA_TICK_NS.
 #define SL_QUOTA_TICK_NS (10 * SL_MS)
 void sl_tenants_tick(struct sl_tenants *tenants, uint64_t now_ns);
-// The tenants file's identity (inode, mtime, size), so that control sees when it changed.
-// NULL: there is none.
-const char *sl_tenants_file(const struct sl_tenants *tenants);

@@ -5,16 +5,13 @@
 
 #include "config/control/cgroup.h"
 
+#include "config/rows.h"
+
 #define BUDGET_PRESET (64 * SL_MIB)
 #define BUDGET_LEAST  (16 * SL_MIB)
 #define BUDGET_MOST   (1 * SL_GIB)
 #define SHARDS_MAX    256
 
-#define ROW(field_, name_, type_, ...)                                                             \
-	{                                                                                          \
-		.name = name_, .type = SL_TYPE_##type_,                                            \
-		.offset = offsetof(struct sl_process_config, field_), __VA_ARGS__                  \
-	}
 // Rows of a nested struct without a name: its offsets begin at its first field.
 #define IN(base_, field_, name_, type_, ...)                                                       \
 	{                                                                                          \
@@ -60,23 +57,25 @@ static const struct sl_settings log_settings = {
 };
 
 static const struct sl_setting process_rows[] = {
-	ROW(where, NULL, WHERE),
-	ROW(shards, "shards", COUNT, .min = 1, .max = SHARDS_MAX, .choices = auto_word,
-	    .preset = "auto", .apply = SL_APPLY_RESTART,
+	WHERE(sl_process_config),
+	ROW(sl_process_config, shards, "shards", COUNT, .min = 1, .max = SHARDS_MAX,
+	    .choices = auto_word, .preset = "auto", .apply = SL_APPLY_RESTART,
 	    .help = "Threads that carry traffic, each on its core; auto: one a usable core."),
-	ROW(io, "io", ENUM, .choices = io_choices, .preset = "kernel", .apply = SL_APPLY_RESTART,
-	    .help = "Where bytes come from."),
-	ROW(poll, "poll", OBJECT, .object = &poll_settings, .help = "How shards wait."),
-	ROW(admin, "admin", ADDRESS, .preset = "127.0.0.1:8080", .apply = SL_APPLY_RESTART,
-	    .help = "Address of the admin HTTP server; \"\" for none."),
-	ROW(log, "log", OBJECT, .object = &log_settings, .help = "Log lines."),
-	ROW(memory_budget_bytes, "memory_budget", BYTES, .min = 1 << 20, .max = 0x1p40,
-	    .choices = auto_word, .preset = "64MiB", .apply = SL_APPLY_RESTART,
+	ROW(sl_process_config, io, "io", ENUM, .choices = io_choices, .preset = "kernel",
+	    .apply = SL_APPLY_RESTART, .help = "Where bytes come from."),
+	ROW(sl_process_config, poll, "poll", OBJECT, .object = &poll_settings,
+	    .help = "How shards wait."),
+	ROW(sl_process_config, admin, "admin", ADDRESS, .preset = "127.0.0.1:8080",
+	    .apply = SL_APPLY_RESTART, .help = "Address of the admin HTTP server; \"\" for none."),
+	ROW(sl_process_config, log, "log", OBJECT, .object = &log_settings, .help = "Log lines."),
+	ROW(sl_process_config, memory_budget_bytes, "memory_budget", BYTES, .min = 1 << 20,
+	    .max = 0x1p40, .choices = auto_word, .preset = "64MiB", .apply = SL_APPLY_RESTART,
 	    .help = "Memory of one shard for bodies; auto: a quarter of the cgroup's limit, "
 		    "over all shards."),
-	ROW(drain_delay_ns, "drain_delay", DURATION, .max = 3.6e12, .preset = "0s",
-	    .help = "/readyz fails this long before connections are asked to go."),
-	ROW(drain_timeout_ns, "drain_timeout", DURATION, .max = 3.6e12, .preset = "30s",
+	ROW(sl_process_config, drain_delay_ns, "drain_delay", DURATION, .max = 3.6e12,
+	    .preset = "0s", .help = "/readyz fails this long before connections are asked to go."),
+	ROW(sl_process_config, drain_timeout_ns, "drain_timeout", DURATION, .max = 3.6e12,
+	    .preset = "30s",
 	    .help = "What is still open this long after drain_delay is abandoned."),
 };
 static const struct sl_settings process_settings = {

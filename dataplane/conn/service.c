@@ -2,29 +2,14 @@
 
 #include <strings.h>
 
-// Paths of the Export calls (reference items 12 and 34). Case matters in both.
-static const struct {
-	struct sl_bytes path;
-	enum sl_service service;
-	enum sl_signal signal;
-} services[] = {
-	{SL_LITERAL("/opentelemetry.proto.collector.trace.v1.TraceService/Export"),
-	 SL_SERVICE_EXPORT_GRPC, SL_TRACES},
-	{SL_LITERAL("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"),
-	 SL_SERVICE_EXPORT_GRPC, SL_METRICS},
-	{SL_LITERAL("/opentelemetry.proto.collector.logs.v1.LogsService/Export"),
-	 SL_SERVICE_EXPORT_GRPC, SL_LOGS},
-	{SL_LITERAL("/v1/traces"), SL_SERVICE_EXPORT_HTTP, SL_TRACES},
-	{SL_LITERAL("/v1/metrics"), SL_SERVICE_EXPORT_HTTP, SL_METRICS},
-	{SL_LITERAL("/v1/logs"), SL_SERVICE_EXPORT_HTTP, SL_LOGS},
-};
-
 enum sl_service sl_service_of(struct sl_bytes path, enum sl_signal *signal)
 {
-	for (unsigned i = 0; i < SL_COUNT_OF(services); i++) {
-		if (sl_bytes_equal(path, services[i].path)) {
-			*signal = services[i].signal;
-			return services[i].service;
+	for (unsigned i = 0; i < SL_SIGNALS; i++) {
+		const bool grpc = sl_bytes_equal(path, sl_signal_grpc_paths[i]);
+
+		if (grpc || sl_bytes_equal(path, sl_signal_http_paths[i])) {
+			*signal = (enum sl_signal)i;
+			return grpc ? SL_SERVICE_EXPORT_GRPC : SL_SERVICE_EXPORT_HTTP;
 		}
 	}
 	return SL_SERVICE_UNKNOWN;

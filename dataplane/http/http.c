@@ -78,11 +78,6 @@ bool sl_http_server_in_head(const struct sl_http_server *server)
 	return server->ops->in_head(server);
 }
 
-uint32_t sl_http_server_open_streams(const struct sl_http_server *server)
-{
-	return server->open_streams;
-}
-
 size_t sl_http_server_outstanding(const struct sl_http_server *server)
 {
 	return server->ops->outstanding(server);

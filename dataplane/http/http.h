@@ -96,7 +96,6 @@ bool sl_http_server_wants_pull(const struct sl_http_server *server);
 bool sl_http_server_is_done(const struct sl_http_server *server);
 // Part of a head has come and its rest is owed.
 bool sl_http_server_in_head(const struct sl_http_server *server);
-uint32_t sl_http_server_open_streams(const struct sl_http_server *server);
 // Bytes that the peer may still send on open bodies before the next event matters: for SO_RCVLOWAT.
 // 0 when unknown. Bounded by the windows granted, less the part of a frame already held.
 size_t sl_http_server_outstanding(const struct sl_http_server *server);

@@ -372,8 +372,3 @@ uint64_t sl_shard_full_since_ns(const struct sl_shard *shard)
 {
 	return __atomic_load_n(&shard->full_since_ns, __ATOMIC_RELAXED);
 }
-
-uint32_t sl_shard_sessions(const struct sl_shard *shard)
-{
-	return __atomic_load_n(&shard->session_count, __ATOMIC_RELAXED);
-}

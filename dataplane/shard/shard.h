@@ -47,4 +47,3 @@ void sl_shard_stop(struct sl_shard *shard);
 bool sl_shard_is_idle(const struct sl_shard *shard);
 // Since when the budget has been nearly full, in ns of the monotonic clock; 0: it is not.
 uint64_t sl_shard_full_since_ns(const struct sl_shard *shard);
-uint32_t sl_shard_sessions(const struct sl_shard *shard);
