@@ -5,13 +5,14 @@ BUILD = build/$(PRESET)
 JOBS ?= $(shell nproc)
 CONFIG ?= config/examples/embedded.yaml
 
-.PHONY: help run build test quick tidy fuzz bench reference format clean install-build install-test install-bench
+.PHONY: simulate help run build test quick tidy fuzz bench reference format clean install-build install-test install-bench
 
 help:
 	@echo "make run        build and start sluice on $(CONFIG)"
 	@echo "make test       every suite, as CI runs it (root, about 20 minutes)"
 	@echo "make quick      unit tests of the dev build only"
 	@echo "make bench      CPU per million spans beside the bare sink (about 10 minutes); writes perf/RESULTS.md"
+	@echo "make simulate   delivery in virtual time, 10,000 seeds (SEEDS)"
 	@echo "make fuzz       fuzz every target for SECONDS (default 600) each"
 	@echo "make reference  write config/REFERENCE.md from the tables in the code"
 	@echo "make format     clang-format all sources"
@@ -42,6 +43,10 @@ quick: install-test
 
 tidy: install-test
 	@tests/run.py tidy
+
+simulate: install-test $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet -j $(JOBS) sim_delivery
+	@$(BUILD)/bin/sim_delivery --seeds $(or $(SEEDS),10000)
 
 fuzz: install-test
 	@tests/run.py fuzz --seconds $(or $(SECONDS),600)

@@ -29,6 +29,7 @@ struct rig {
 	struct sl_routing_shard *shard;
 	struct sl_batch batch;
 	const struct sl_driver *driver; // in place of the first destination's; NULL: its own
+	void (*adjust)(struct sl_routing *routing); // before a shard sees it; may be NULL
 	bool check_only;
 	uint64_t left;   // bytes of the budget that the stage may take; 0: all
 	uint64_t now_ns; // 0: the real clock
@@ -68,7 +69,10 @@ static inline struct sl_routing *build(struct rig *rig, unsigned index, const ch
 	if (sl_settings_load_text(&sl_routing_settings, "test.yaml", yaml, strlen(yaml),
 				  &rig->loaded[index], rig->errors) < 0)
 		return NULL;
-	return rig->routing[index] = sl_routing_module.build(rig->loaded[index].object, &with);
+	rig->routing[index] = sl_routing_module.build(rig->loaded[index].object, &with);
+	if (rig->routing[index] && rig->adjust)
+		rig->adjust(rig->routing[index]);
+	return rig->routing[index];
 }
 
 static inline void set_up(struct rig *rig, const char *yaml)
