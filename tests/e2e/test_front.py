@@ -560,6 +560,31 @@ def test_drain_under_load_loses_nothing(start):
     assert len(sluice.files("traces")) == sum(taken) > 0
 
 
+@pytest.mark.parametrize("end", ["age", "drain"])
+def test_open_calls_outlive_the_end_of_their_connection(start, upstream, end):
+    """Age and drain wait for what is open, on either protocol; then the connections close."""
+    connection = {"age_max": "1s", "age_grace": "30s"} if end == "age" else {}
+    sluice = start(config=upstream.config(answer_within="60s", connection=connection))
+    http1, http2 = wire.Http1(sluice.http_port), wire.Http2(sluice.grpc_port)
+    http1.send(WHOLE)
+    number = http2.start(TRACES)
+    http2.data(number, wire.frame(BODY), end_stream=True)
+    for _ in range(2):
+        assert upstream.arrived.acquire(timeout=30)
+    if end == "drain":
+        sluice.process.send_signal(signal.SIGTERM)
+    # Well behind the final GOAWAY, which comes a second after the first.
+    assert http2.pump(lambda: len(http2.goaways) == 2)
+    time.sleep(1.2)
+    upstream.gate.set()
+    assert http2.finish(number).grpc_status == 0
+    status, headers, _ = http1.read_response()
+    assert status == 200 and headers["connection"] == "close"
+    assert http1.closed() and http2.pump(lambda: http2.closed)
+    http1.close()
+    http2.close()
+
+
 def test_drain_ends_by_its_timeout(start, upstream):
     """A call that never ends is given up at drain_timeout, and the exit code says so."""
     # What a destination still holds is not given back: the process is about to end.
