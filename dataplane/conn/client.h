@@ -8,7 +8,7 @@
 // connections over all resolved addresses and gives a call to the one with the fewest in flight.
 //
 // Threading: one shard (or the control thread) with its own io. Names are resolved off the shard,
-// by a resolver thread of the process (sl_resolver); a shard never blocks in getaddrinfo.
+// by one thread of the process (conn/resolver.h); a shard never blocks in getaddrinfo.
 // Memory: a call is embedded in its owner and must stay until ended().
 struct sl_tls_context;
 struct sl_client_pool;

@@ -8,7 +8,7 @@
 #include "dataplane/request/reason.h"
 
 // The currency of stages: a request, its parts (one tenant's share of it), a part's deliveries, the
-// records that deliveries become, and batches of parts. contracts: who waits for what.
+// records that deliveries become, and batches of parts: who waits for what.
 //
 //   request --parts--> part --deliveries--> delivery <--> record --driver--> broker, upstream, disk
 //
@@ -34,7 +34,7 @@ struct sl_call;
 
 // Who asked and how to answer. `call` is NULL once the client has gone.
 struct sl_origin {
-	struct sl_call *call; // conn/server.h; NULL: nobody waits for the answer
+	struct sl_call *call; // conn/session.h; NULL: nobody waits for the answer
 	uint8_t protocol;     // enum sl_protocol
 	uint8_t coding;       // enum sl_coding of the body as received
 };
@@ -68,7 +68,7 @@ struct sl_part {
 
 enum sl_outcome { // worse is larger; a delivery's outcome is the worst of its records'
 	SL_OUTCOME_DELIVERED,
-	SL_OUTCOME_DROPPED,   // best-effort, or refused for good by the destination
+	SL_OUTCOME_DROPPED,   // given up where nobody waits: best-effort, or acknowledged early
 	SL_OUTCOME_REJECTED,  // the destination refused it for good
 	SL_OUTCOME_RETRYABLE, // not delivered; the client shall try again
 };
