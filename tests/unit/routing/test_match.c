@@ -105,11 +105,89 @@ static void test_attributes(void **state)
 			 0); // all must match
 }
 
+// A destination that keeps what it was given.
+static struct {
+	uint8_t bytes[1024 + SL_BODY_SLACK];
+	size_t size;
+} kept;
+
+static void *open_keeper(void *self, const struct sl_driver_env *env)
+{
+	(void)self, (void)env;
+	return &kept;
+}
+
+static void close_keeper(void *side)
+{
+	(void)side;
+}
+
+static enum sl_reason submit_to_keeper(void *side, struct sl_record *record)
+{
+	(void)side;
+	for (uint32_t i = 0; i < record->piece_count; i++) {
+		assert_true(kept.size + record->pieces[i].iov_len < 1024);
+		memcpy(kept.bytes + kept.size, record->pieces[i].iov_base,
+		       record->pieces[i].iov_len);
+		kept.size += record->pieces[i].iov_len;
+	}
+	sl_egress_end(record, SL_OUTCOME_DELIVERED, 0);
+	return SL_REASON_NONE;
+}
+
+static void poll_keeper(void *side, uint64_t now_ns)
+{
+	(void)side, (void)now_ns;
+}
+
+static const struct sl_driver keeper = {
+	.name = "keeper",
+	.destroy = close_keeper,
+	.open = open_keeper,
+	.close = close_keeper,
+	.submit = submit_to_keeper,
+	.poll = poll_keeper,
+};
+
+// Where resources go apart, each destination gets its own and nothing of the others'.
+static void test_each_gets_its_own(void **state)
+{
+	const struct sl_view_limits limits = {.items_max = 100, .depth_max = 10};
+	struct rig rig = {.driver = &keeper};
+	struct sl_view view;
+	struct call call;
+
+	(void)state;
+	kept.size = 0;
+	set_up(&rig, "destinations: {a: {blackhole: {}}, b: {blackhole: {}}}\n"
+		     "routes: [{match: {service: 'check*'}, to: [a]}, {to: [b]}]\n");
+	offer(&rig, &call, "t", SL_TRACES,
+	      TRACES(RESOURCE("x", SPAN(ID1)) "," RESOURCE("checkout", SPAN(ID2)) "," RESOURCE(
+		      "y", SPAN(ID1) "," SPAN(ID2))));
+	pump(&rig, &call);
+	assert_int_equal(count(&rig, "sluice_delivered_items", "a"), 1);
+	assert_int_equal(count(&rig, "sluice_delivered_items", "b"), 3);
+
+	struct sl_arena arena;
+	struct sl_any any;
+
+	sl_arena_init(&arena, &rig.memory);
+	assert_int_equal(sl_view_scan(&view, SL_TRACES, sl_bytes(kept.bytes, kept.size), &limits,
+				      &arena, NULL),
+			 SL_VIEW_OK);
+	assert_int_equal(view.item_count, 1);
+	assert_true(sl_view_resource_any(&view, 0, SL_LITERAL("service.name"), &any));
+	assert_true(sl_bytes_equal(any.text, SL_LITERAL("checkout")));
+	sl_arena_fini(&arena);
+	tear_down(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_patterns),
 		cmocka_unit_test(test_attributes),
+		cmocka_unit_test(test_each_gets_its_own),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
