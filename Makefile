@@ -5,7 +5,7 @@ BUILD = build/$(PRESET)
 JOBS ?= $(shell nproc)
 CONFIG ?= config/examples/embedded.yaml
 
-.PHONY: simulate help run build test quick tidy fuzz bench reference format clean install-build install-test install-bench
+.PHONY: simulate help run build test quick tidy fuzz bench flood reference format clean install-build install-test install-bench
 
 help:
 	@echo "make run        build and start sluice on $(CONFIG)"
@@ -13,6 +13,7 @@ help:
 	@echo "make quick      unit tests of the dev build only"
 	@echo "make bench      CPU per million spans beside the bare sink (about 10 minutes); writes perf/RESULTS.md"
 	@echo "make simulate   delivery in virtual time, 10,000 seeds (SEEDS)"
+	@echo "make flood      a tenant's latency with and without another's flood (about 2 minutes)"
 	@echo "make fuzz       fuzz every target for SECONDS (default 600) each"
 	@echo "make reference  write config/REFERENCE.md from the tables in the code"
 	@echo "make format     clang-format all sources"
@@ -53,6 +54,9 @@ fuzz: install-test
 
 bench: install-bench
 	@perf/bench.py
+
+flood: install-bench
+	@perf/flood.py
 
 reference: build
 	@$(BUILD)/sluice --reference > config/REFERENCE.md

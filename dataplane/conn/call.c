@@ -190,12 +190,15 @@ static void note_hint(struct sl_call *call, const struct sl_request *request, en
 
 	if (!request || request->tenant == SL_TENANT_NONE)
 		return;
-	if (reason == SL_REASON_NONE)
+	if (reason == SL_REASON_NONE) {
 		sl_hint_served(&session->hint, request->tenant);
+		session->conn.later = session->hint.until_ns != 0;
+	}
 	if (reason != SL_REASON_QUOTA_EXCEEDED && reason != SL_REASON_IN_FLIGHT_EXCEEDED)
 		return;
 	sl_hint_told(&session->hint, request->tenant, request->signal, call->early, retry_after_ns,
 		     session->server->now_ns);
+	session->conn.later = true; // behind the connections of those within their quota
 	if (call->early && !session->http2)
 		sl_session_pause(session, retry_after_ns);
 }

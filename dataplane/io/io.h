@@ -55,6 +55,7 @@ struct sl_conn {
 	uint32_t lowat_bytes; // as set on the socket; 1 when never set
 	bool writing;         // a write is pending: write() must not be called before sent()
 	bool read_paused;
+	bool later;            // the owner's: served after all others, a few a turn
 	struct iovec *pending; // what the socket did not take; from the shard's memory
 	uint32_t pending_count, pending_index;
 	size_t pending_capacity;

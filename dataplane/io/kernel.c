@@ -16,7 +16,11 @@
 // A connection goes CONNECTING -> OPEN -> (LINGERING ->) CLOSING. Whatever ends it puts it on
 // `closing`; closed() is called from the next poll only, before new events are taken. So no event
 // can meet a connection whose memory has gone.
-#define EVENTS_MAX       256
+#define EVENTS_MAX 256
+// Of connections that are served later: so many a turn, and so much of each. Whoever is not one of
+// them waits for no more than that.
+#define LATER_MAX        2
+#define LATER_READ_BYTES (64 * SL_KIB)
 #define ACCEPTS_MAX      16   // a listener and turn: the others wait for their bytes
 #define PIECES_MAX       1024 // IOV_MAX
 #define RECENT_NS        (240 * SL_US)
@@ -54,6 +58,8 @@ struct sl_io {
 	struct sl_io_stats stats;
 	uint8_t *buffer;
 	struct epoll_event events[EVENTS_MAX];
+	uint32_t later_at; // whose turn it is among those served later
+	bool deferred;     // some of them wait
 };
 
 static void link_in(struct sl_conn **list, struct sl_conn *conn)
@@ -441,7 +447,10 @@ static void readable(struct sl_conn *conn, uint64_t now_ns)
 	ssize_t got;
 
 	do {
-		got = recv(conn->fd, io->buffer, io->options.read_bytes, MSG_DONTWAIT);
+		got = recv(conn->fd, io->buffer,
+			   conn->later ? SL_MIN(io->options.read_bytes, LATER_READ_BYTES)
+				       : io->options.read_bytes,
+			   MSG_DONTWAIT);
 	} while (got < 0 && errno == EINTR);
 	sl_count(&io->stats.reads, 1);
 	if (got > 0) {
@@ -652,6 +661,44 @@ static int wait_events(struct sl_io *io, uint64_t wait_ns)
 	return count;
 }
 
+// The first `count` events are of connections that are served later. What is left comes again with
+// the next wait, in the same order: so the place to begin moves on.
+static void serve_later(struct sl_io *io, uint32_t count)
+{
+	const uint32_t some = SL_MIN(count, LATER_MAX);
+
+	for (uint32_t i = 0; i < some; i++) {
+		const struct epoll_event *event = &io->events[(io->later_at + i) % count];
+
+		conn_event((struct sl_conn *)event->data.ptr, event->events, io->now_ns);
+	}
+	io->later_at += some;
+	io->deferred = some < count;
+}
+
+static void serve(struct sl_io *io, int count)
+{
+	uint32_t later = 0;
+
+	for (int i = 0; i < count; i++) {
+		const uintptr_t pointer = (uintptr_t)io->events[i].data.ptr;
+
+		if ((pointer & TAG_MASK) == TAG_CONN) {
+			if (SL_UNLIKELY(((struct sl_conn *)pointer)->later))
+				io->events[later++] = io->events[i];
+			else
+				conn_event((struct sl_conn *)pointer, io->events[i].events,
+					   io->now_ns);
+		} else if ((pointer & TAG_MASK) == TAG_LISTENER) {
+			accept_event(io, (uint32_t)(pointer >> 2), io->now_ns);
+		}
+		// The waker's owner clears it, before it looks at what was announced.
+	}
+	io->deferred = false;
+	if (SL_UNLIKELY(later))
+		serve_later(io, later);
+}
+
 int sl_io_poll(struct sl_io *io, uint64_t wait_ns, uint64_t *now_ns)
 {
 	uint64_t before_ns;
@@ -659,7 +706,8 @@ int sl_io_poll(struct sl_io *io, uint64_t wait_ns, uint64_t *now_ns)
 
 	finish_closing(io);
 	before_ns = sl_clock_now_ns();
-	if (io->options.busy || io->closing || before_ns - io->event_ns < io->options.spin_ns)
+	if (io->options.busy || io->closing || io->deferred ||
+	    before_ns - io->event_ns < io->options.spin_ns)
 		wait_ns = 0;
 	if (wait_ns) {
 		wait_ns = sl_timers_wait_ns(io->timers, before_ns, wait_ns);
@@ -678,15 +726,7 @@ int sl_io_poll(struct sl_io *io, uint64_t wait_ns, uint64_t *now_ns)
 		io->event_ns = io->now_ns;
 	sl_count(&io->stats.polls, 1);
 	sl_timers_run(io->timers, io->now_ns);
-	for (int i = 0; i < count; i++) {
-		const uintptr_t pointer = (uintptr_t)io->events[i].data.ptr;
-
-		if ((pointer & TAG_MASK) == TAG_CONN)
-			conn_event((struct sl_conn *)pointer, io->events[i].events, io->now_ns);
-		else if ((pointer & TAG_MASK) == TAG_LISTENER)
-			accept_event(io, (uint32_t)(pointer >> 2), io->now_ns);
-		// The waker's owner clears it, before it looks at what was announced.
-	}
+	serve(io, count);
 	return count;
 }
 

@@ -131,3 +131,25 @@ def test_http2_that_ignores_its_hint_goes(start):
     stream = again.call(otlp.SERVICES["traces"], wire.frame(BODY), bearer)
     assert stream.grpc_status == 8 and stream.retry_delay > 1
     again.close()
+
+
+def test_those_over_quota_are_served_behind_the_others_but_served(start):
+    """Thirty connections at a multiple of their quota, all at once: each call is answered, and so are
+    those of another tenant, between them."""
+    sluice = start()
+    free, gold = ({"authorization": f"Bearer {name}-token"} for name in ("free", "gold"))
+    flood = [wire.Http2(sluice.grpc_port) for _ in range(30)]
+    victim = wire.Http2(sluice.grpc_port)
+    statuses = []
+    for _ in range(6):
+        numbers = []
+        for client in flood:
+            numbers.append(client.start(otlp.SERVICES["traces"], free))
+            client.data(numbers[-1], wire.frame(BODY), end_stream=True)
+        for _ in range(3):
+            assert victim.call(otlp.SERVICES["traces"], wire.frame(BODY), gold).grpc_status == 0
+        statuses += [client.finish(number).grpc_status
+                     for client, number in zip(flood, numbers)]
+    assert set(statuses) == {0, 8} and statuses.count(8) > 100
+    for client in [victim, *flood]:
+        client.close()
