@@ -129,7 +129,10 @@ def main():
             f"{a[figure]:.3f}/{b[figure]:.3f}" for a, b in zip(alone, beside)))
     sent = sum(flood["requests_sent"] for flood in floods)
     taken = sum(flood["requests_ok"] for flood in floods)
-    print(f"flood: {sent:,} requests sent, {taken:,} taken ({taken / sent:.2%}); generators busy "
+    lost = sum(flood["connections_lost"] for flood in floods)
+    each = statistics.median(flood["requests_sent"] / flood["seconds"] for flood in floods)
+    print(f"flood: {sent:,} requests sent ({each:,.0f}/s), {taken:,} taken ({taken / sent:.2%}), "
+          f"{lost} connections lost; generators busy "
           f"{statistics.median(f['generator_busy'] for f in floods):.0%} and "
           f"{statistics.median(b['generator_busy'] for b in beside):.0%} of core 1")
     refused = sum(run["requests_failed"] for run in alone + beside)

@@ -19,14 +19,12 @@ bool sl_hint_is_early(struct sl_hint *hint, sl_tenant_id tenant, enum sl_signal 
 void sl_hint_told(struct sl_hint *hint, sl_tenant_id tenant, enum sl_signal signal, bool early,
 		  uint64_t retry_after_ns, uint64_t now_ns)
 {
-	const uint64_t until_ns = now_ns + retry_after_ns;
-
+	// The first time told stands until it is over: what is told again meanwhile is no news.
 	if (!is_about(hint, tenant, signal) || now_ns >= hint->until_ns)
 		*hint = (struct sl_hint){.tenant = tenant,
 					 .signal = (uint8_t)signal,
 					 .told_ns = now_ns,
-					 .strikes = 0};
-	hint->until_ns = SL_MAX(hint->until_ns, until_ns);
+					 .until_ns = now_ns + retry_after_ns};
 	hint->strikes += early;
 }
 
