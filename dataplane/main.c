@@ -56,6 +56,7 @@ static void check_whole(void *self, const struct sl_snapshot *snapshot, struct s
 	const uint64_t budget = sl_process_memory_budget(config, sl_process_shards(config));
 
 	(void)self;
+	sl_control_check_quotas(snapshot, errors);
 	for (uint32_t i = 0; i < server->listen_count; i++) {
 		if (sl_address_clashes(&server->listens[i].address, &config->admin))
 			sl_errors_add(errors, &config->where, "admin: listen has that address");
@@ -352,7 +353,7 @@ static int run(const char *file)
 	sl_log_set_format(process.config.log.format);
 	process.metrics = sl_metrics_create();
 	process.shards = calloc(process.shard_count, sizeof(struct sl_shard *));
-	process.snapshots = sl_snapshots_create(process.shard_count, snapshot);
+	process.snapshots = sl_snapshots_create(process.shard_count + 1, snapshot);
 	if (!process.metrics || !process.shards || !process.snapshots)
 		return SL_EXIT_FAILURE;
 	code = open_listeners(&process, snapshot->parts[SL_MODULE_SERVER]) < 0

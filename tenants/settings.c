@@ -166,9 +166,81 @@ static const struct sl_settings tenants_settings = SETTINGS(
 	.help = "Who calls belong to. With no tenants at all, every call belongs to one "
 		"tenant named default.");
 
+static const struct sl_setting redis_tls_rows[] = {
+	ROW(sl_quota_tls_config, ca_file, "ca_file", PATH,
+	    .help = "Whom to trust, as PEM. Unset: the system's certificates."),
+	ROW(sl_quota_tls_config, certificate_file, "certificate_file", PATH,
+	    .help = "Our certificate chain, for mutual TLS."),
+	ROW(sl_quota_tls_config, key_file, "key_file", PATH, .help = "Its private key."),
+	ROW(sl_quota_tls_config, verify, "verify", BOOL, .preset = "true",
+	    .help = "Whether the certificate and its name are checked."),
+};
+static const struct sl_settings redis_tls_settings = SETTINGS(
+	"quotas.redis.tls", sl_quota_tls_config, redis_tls_rows, .help = "TLS to this Redis.");
+
+static void check_redis(const void *object, struct sl_errors *errors)
+{
+	const struct sl_quota_redis_config *redis = object;
+	char host[256];
+	uint16_t port;
+
+	if (redis->address && (sl_address_split(redis->address, host, &port) || !port || !*host))
+		sl_errors_add(errors, &redis->where, "%s: expected host:port", redis->address);
+	if (redis->user && !redis->password)
+		sl_errors_add(errors, &redis->where, "user: needs a password");
+	if (redis->prefix && (!*redis->prefix || strlen(redis->prefix) > SL_QUOTA_PREFIX_MAX ||
+			      strpbrk(redis->prefix, "{}")))
+		sl_errors_add(errors, &redis->where, "prefix: expected 1-%d bytes without braces",
+			      SL_QUOTA_PREFIX_MAX);
+	if (redis->tls && !redis->tls->certificate_file != !redis->tls->key_file)
+		sl_errors_add(errors, &redis->where,
+			      "tls: certificate_file and key_file go together");
+}
+
+static const struct sl_setting redis_rows[] = {
+	ROW(sl_quota_redis_config, where, NULL, WHERE),
+	ROW(sl_quota_redis_config, address, "address", STRING, .required = true,
+	    .help = "host:port. A name is resolved anew at each connection."),
+	ROW(sl_quota_redis_config, tls, "tls", OPTIONAL, .object = &redis_tls_settings,
+	    .help = "Set, even to {}: TLS."),
+	ROW(sl_quota_redis_config, user, "user", STRING, .help = "Unset: Redis' default user."),
+	ROW(sl_quota_redis_config, password, "password", STRING, .secret = true,
+	    .help = "As ${env:REDIS_PASSWORD}."),
+	ROW(sl_quota_redis_config, database, "database", COUNT, .max = 1e6, .preset = "0",
+	    .help = "Its number."),
+	ROW(sl_quota_redis_config, prefix, "prefix", STRING, .preset = "sluice",
+	    .help = "What our two keys begin with, the same on all instances."),
+};
+static const struct sl_settings redis_settings = SETTINGS(
+	"quotas.redis", sl_quota_redis_config, redis_rows, .check = check_redis,
+	.help = "One Redis that keeps the quotas of its share of the tenants.");
+
+static void check_quotas(const void *object, struct sl_errors *errors)
+{
+	const struct sl_quotas_config *quotas = object;
+
+	if (quotas->redis.count > SL_QUOTA_REDIS_MAX)
+		sl_errors_add(errors, &quotas->where, "redis: at most %d", SL_QUOTA_REDIS_MAX);
+}
+
+static const char *const without_choices[] = {"last_share", "open", "closed", "equal_share", NULL};
 static const char *const mixed_choices[] = {"refuse_all", "partial", NULL};
 
 static const struct sl_setting quotas_rows[] = {
+	ROW(sl_quotas_config, where, NULL, WHERE),
+	ROW(sl_quotas_config, redis, "redis", LIST, .element = SL_TYPE_CHOICE,
+	    .object = &redis_settings, .shorthand = "address", .apply = SL_APPLY_RESTART,
+	    .help = "Redis that hold one quota for all instances that name the same ones in the "
+		    "same order; tenants are spread over them. No request waits for them. Unset: "
+		    "quotas hold for each instance by itself."),
+	ROW(sl_quotas_config, without_redis, "without_redis", ENUM, .choices = without_choices,
+	    .preset = "last_share", .apply = SL_APPLY_RESTART,
+	    .help = "While a tenant's Redis does not answer: last_share goes on at this "
+		    "instance's last share of the quota, open admits everything, closed only "
+		    "what was granted before, equal_share the N-th part of the quota."),
+	ROW(sl_quotas_config, instances, "instances", COUNT, .max = 1000, .preset = "0",
+	    .apply = SL_APPLY_RESTART,
+	    .help = "How many instances there are, until Redis has counted them. 0: one."),
 	ROW(sl_quotas_config, mixed, "mixed", ENUM, .choices = mixed_choices,
 	    .preset = "refuse_all",
 	    .help = "A request of several tenants, one of which is over its quota. refuse_all: "
@@ -179,7 +251,8 @@ static const struct sl_setting quotas_rows[] = {
 		    "refused and refuse nothing."),
 };
 static const struct sl_settings quotas_settings = SETTINGS(
-	"quotas", sl_quotas_config, quotas_rows, .help = "How quotas work, for all tenants.");
+	"quotas", sl_quotas_config, quotas_rows, .check = check_quotas,
+	.help = "How quotas work, for all tenants.");
 
 static const struct sl_setting module_rows[] = {
 	ROW(sl_tenants_module_config, tenants, "tenants", OBJECT, .object = &tenants_settings,

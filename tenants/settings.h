@@ -7,7 +7,9 @@
 // and `quotas`.
 //
 // Threading: control thread.
-#define SL_PRIORITY_MAX 1000
+#define SL_PRIORITY_MAX     1000
+#define SL_QUOTA_REDIS_MAX  16
+#define SL_QUOTA_PREFIX_MAX 40
 
 enum sl_quota_mode { SL_QUOTA_ENFORCE, SL_QUOTA_OBSERVE };
 
@@ -94,10 +96,26 @@ struct sl_tenants_config {
 	struct sl_tenants_file inline_;
 };
 
+struct sl_quota_tls_config {
+	const char *ca_file, *certificate_file, *key_file;
+	bool verify;
+};
+
+// One Redis that keeps a part of the tenants' quotas.
+struct sl_quota_redis_config {
+	struct sl_where where;
+	const char *address; // host:port
+	const char *user, *password;
+	const char *prefix;
+	uint64_t database;
+	struct sl_quota_tls_config *tls; // NULL: plain
+};
+
 struct sl_quotas_config {
+	struct sl_where where;
 	uint32_t mode;
 	uint32_t mixed;         // enum sl_mixed
-	struct sl_list redis;   // const char *: URLs; empty: each instance by itself
+	struct sl_list redis;   // struct sl_quota_redis_config; empty: each instance by itself
 	uint32_t without_redis; // enum sl_fleet_without
 	uint64_t instances;     // that there are, until Redis has told; 0: not known
 };

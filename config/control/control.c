@@ -11,11 +11,12 @@
 #include <unistd.h>
 
 #include "config/control/internal.h"
+#include "config/control/quota.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/hash.h"
-#include "tenants/tenants.h"
 
 #define WATCH_NS (1 * SL_S)
+#define WAIT_NS  (10 * SL_MS) // a drain ends, retired snapshots go
 
 static const char *const result_values[] = {"success", "failure"};
 const struct sl_label sl_label_reload_result = {"result", result_values,
@@ -274,16 +275,10 @@ int sl_control_run(struct sl_control *control)
 	const struct sl_control_options *options = &control->options;
 	const struct sl_control_hooks *hooks = &options->hooks;
 	uint64_t now_ns = sl_clock_now_ns();
-	uint64_t tick_ns = now_ns, watch_ns = now_ns + WATCH_NS, watchdog_ns = now_ns;
+	uint64_t watch_ns = now_ns + WATCH_NS, watchdog_ns = now_ns;
 
 	sl_notify("READY=1");
 	while (!drained(control, now_ns)) {
-		struct sl_tenants *tenants = current(control)->parts[SL_MODULE_TENANTS];
-
-		if (tenants && now_ns >= tick_ns) {
-			sl_tenants_tick(tenants, now_ns);
-			tick_ns = SL_MAX(tick_ns + SL_QUOTA_TICK_NS, now_ns);
-		}
 		if (now_ns >= watch_ns) {
 			watch_changes(control);
 			watch_ns = now_ns + WATCH_NS;
@@ -295,7 +290,7 @@ int sl_control_run(struct sl_control *control)
 		sl_gauge(control->counters.retired,
 			 sl_snapshots_reclaim(options->snapshots, options->modules,
 					      options->module_count));
-		wait(control, SL_QUOTA_TICK_NS);
+		wait(control, WAIT_NS);
 		take_signals(control);
 		if (control->admin)
 			sl_admin_run(control->admin);
@@ -354,6 +349,10 @@ struct sl_control *sl_control_create(const struct sl_control_options *options)
 	    sl_metrics_add(options->metrics, build_rows, 1, &control->build, -1,
 			   "version=\"" SL_VERSION "\""))
 		goto fail;
+	control->quota = sl_quota_thread_create(options->snapshots, options->hooks.shards,
+						options->metrics);
+	if (!control->quota)
+		goto fail;
 	took_over(control);
 	watch_files(control);
 	control->watched_stamp = stamp(control);
@@ -375,6 +374,7 @@ void sl_control_destroy(struct sl_control *control)
 	if (!control)
 		return;
 	sl_admin_destroy(control->admin);
+	sl_quota_thread_destroy(control->quota);
 	sl_metrics_remove(control->options.metrics, &control->counters);
 	sl_metrics_remove(control->options.metrics, &control->build);
 	forget_watched(control);

@@ -4,7 +4,7 @@
 #include "dataplane/base/metrics.h"
 
 // The control thread: signals, reload (SIGHUP, POST /reload, and when the file or a file it names
-// changes), the quota authority's tick, reclamation of snapshots, the admin HTTP server, systemd's
+// changes), reclamation of snapshots, the admin HTTP server, systemd's
 // notifications, and an orderly end. Admin calls are served by the same loop between its other
 // duties, so nothing here needs a lock.
 //
@@ -31,7 +31,7 @@ struct sl_control_hooks {
 struct sl_control_options {
 	const struct sl_module *modules;
 	uint32_t module_count;
-	struct sl_snapshots *snapshots;
+	struct sl_snapshots *snapshots; // with hooks.shards + 1 readers
 	struct sl_metrics *metrics;
 	const char *file; // the configuration's
 	struct sl_control_hooks hooks;
@@ -42,6 +42,9 @@ struct sl_control;
 // Blocks the signals that the loop takes (SIGHUP, SIGTERM, SIGINT) and ignores SIGPIPE: call it
 // before the first thread starts.
 void sl_control_block_signals(void);
+
+// Reports what quotas.redis names and cannot be used (TLS files), as start would.
+void sl_control_check_quotas(const struct sl_snapshot *snapshot, struct sl_errors *errors);
 
 // Opens the admin server. NULL with errno set (EADDRINUSE ...), after a log line.
 struct sl_control *sl_control_create(const struct sl_control_options *options);

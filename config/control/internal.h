@@ -28,12 +28,14 @@ struct sl_control_build_counters {
 };
 
 struct sl_admin;
+struct sl_quota_thread;
 
 struct sl_control {
 	struct sl_control_options options;
 	struct sl_control_counters counters;
 	struct sl_control_build_counters build;
 	struct sl_admin *admin;
+	struct sl_quota_thread *quota;
 	char **watched;
 	uint32_t watched_count;
 	uint64_t watched_stamp;

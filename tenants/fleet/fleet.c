@@ -108,13 +108,16 @@ static const struct sl_limits *limits_of(const struct sl_tenants *tenants,
 	return limits ? limits : &sl_limits_none;
 }
 
-// Returns false when memory is short: the pool waits for the next tick.
+// Returns false when memory is short or its tenant is newer than the snapshot: the pool waits for
+// the next tick.
 static bool wake(struct sl_fleet *fleet, const struct sl_tenants *tenants,
 		 struct sl_quota_pool *pool)
 {
 	struct sl_fleet_tenant *tenant;
 
 	assert(pool->leases);
+	if (pool->tenant >= tenants->entry_count)
+		return false;
 	if (fleet->awake_count == fleet->awake_max) {
 		const uint32_t more = fleet->awake_max ? 2 * fleet->awake_max : 64;
 		struct sl_fleet_tenant **awake = realloc(fleet->awake, more * sizeof(*awake));
@@ -128,7 +131,9 @@ static bool wake(struct sl_fleet *fleet, const struct sl_tenants *tenants,
 	if (!tenant)
 		return false;
 	tenant->pool = pool;
-	tenant->name = tenants->registry->names[pool->tenant];
+	// As long as the registry lives, whichever snapshot says it.
+	tenant->name = sl_bytes(tenants->entries[pool->tenant].name,
+				tenants->entries[pool->tenant].name_bytes);
 	tenant->home = sl_fleet_home(tenant->name, fleet->link_count);
 	fleet->awake[fleet->awake_count++] = tenant;
 	return true;
@@ -231,9 +236,15 @@ static void count(struct sl_fleet *fleet)
 
 		mended += link->mended;
 		failures += link->failures;
-		down += link->state != SL_FLEET_LINK_UP;
+		if (link->state != SL_FLEET_LINK_UP) {
+			down++;
+			if (fleet->counted_ns)
+				fleet->outage_ns += fleet->now_ns - fleet->counted_ns;
+		}
 		alive = SL_MAX(alive, link->alive);
 	}
+	fleet->counted_ns = fleet->now_ns;
+	sl_gauge(&fleet->counters.outage[0], fleet->outage_ns / SL_S);
 	sl_gauge(&fleet->counters.mended[0], mended);
 	sl_gauge(&fleet->counters.failures[0], failures);
 	sl_gauge(&fleet->counters.down[0], down);

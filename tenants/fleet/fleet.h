@@ -9,8 +9,9 @@
 //
 //   pools, leases --tick--> accounts --packed, 256 a call--> link --bytes--> owner's socket
 //
-// Threading: the control thread. Memory: 2 KiB a tenant that is awake. Time: passed in.
-#define SL_FLEET_LINKS_MAX 16
+// Threading: the quota thread (config/control/quota.h). Memory: 2 KiB a tenant that is awake. Time:
+// passed in.
+#define SL_FLEET_LINKS_MAX SL_QUOTA_REDIS_MAX
 
 //      field       kind     name                                 labels  help
 #define SL_FLEET_COUNTERS(X)                                                                       \
@@ -27,6 +28,8 @@
 	  "Connections to Redis that failed or fell silent.")                                      \
 	X(down, GAUGE, "sluice_fleet_links_down", none,                                            \
 	  "Redis that do not answer: their tenants go on as without_redis says.")                  \
+	X(outage, COUNTER, "sluice_fleet_outage_seconds", none,                                    \
+	  "Seconds without an answering Redis, added up over all of them.")                        \
 	X(instances, GAUGE, "sluice_fleet_instances", none, "Instances alive, as Redis counts.")   \
 	X(awake, GAUGE, "sluice_fleet_awake_tenants", none, "Tenants that are being settled.")
 SL_COUNTERS(fleet, SL_FLEET_COUNTERS)
@@ -53,7 +56,7 @@ struct sl_fleet {
 	uint32_t without, instances;
 	struct sl_fleet_tenant **awake;
 	uint32_t awake_count, awake_max, first; // first: where the next tick begins
-	uint64_t now_ns;
+	uint64_t now_ns, counted_ns, outage_ns;
 	struct sl_fleet_ask *asks; // of the call that is being made
 	struct sl_bytes *fields;
 	uint8_t *names;

@@ -92,7 +92,7 @@ static void begin(struct fixture *fixture, const char *text)
 	first = sl_snapshot_load(fixture->modules, 1, fixture->file, NULL, false, fixture->errors);
 	if (!first)
 		fail_msg("%s", sl_errors_line(fixture->errors, 0));
-	fixture->snapshots = sl_snapshots_create(1, first);
+	fixture->snapshots = sl_snapshots_create(2, first);
 	fixture->control = sl_control_create(&(struct sl_control_options){
 		.modules = fixture->modules,
 		.module_count = 1,
