@@ -28,6 +28,11 @@
 	X(stalled, GAUGE, "sluice_destination_stalled_shards", none,                               \
 	  "Shards on which records wait and none has been confirmed or refused for 10 s.")         \
 	X(retried_records, COUNTER, "sluice_retried_records", none, "Records tried once more.")    \
+	X(held_retries, COUNTER, "sluice_held_retries", none,                                      \
+	  "Times that the retry budget made a record wait.")                                       \
+	X(breaker_open, GAUGE, "sluice_breaker_open_shards", none,                                 \
+	  "Shards whose breaker is open or half open.")                                            \
+	X(breaker_opened, COUNTER, "sluice_breaker_opened", none, "Times that a breaker opened.")  \
 	X(merged_records, COUNTER, "sluice_merged_records", none,                                  \
 	  "Records or calls that carry several requests.")                                         \
 	X(taken_apart, COUNTER, "sluice_merged_taken_apart", none,                                 \

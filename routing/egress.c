@@ -21,6 +21,7 @@ static const struct sl_metric_row duration_rows[] = {{
 
 #define STALLED_NS         (10 * SL_S)
 #define QUEUE_FULL_WAIT_NS (5 * SL_MS) // a driver that had no room is asked again after it
+#define BUDGET_WAIT_NS     (100 * SL_MS)
 #define REFUSALS_MAX       4    // a turn: more than one, as the cause may be the record's own
 #define OPEN_AGAIN_NS      SL_S // a side that could not be opened is tried again after it
 
@@ -67,6 +68,8 @@ static struct sl_meter *meter_of(struct sl_routing_shard *self, const char *name
 static void close_egress(struct sl_egress *egress)
 {
 	assert(egress->records == 0 && egress->pinned_bytes == 0);
+	if (egress->broken)
+		sl_count(&egress->meter->counters.breaker_open[0], UINT64_MAX);
 	if (egress->side)
 		egress->destination->driver->close(egress->side);
 	__atomic_sub_fetch(&egress->destination->sides, 1, __ATOMIC_ACQ_REL);
@@ -119,6 +122,8 @@ static struct sl_egress *make_egress(struct sl_routing_shard *self,
 	egress->waiting_last = &egress->waiting;
 	egress->waiting_due_ns = UINT64_MAX;
 	egress->heard_ns = self->now_ns;
+	sl_breaker_init(&egress->breaker, &destination->breaker);
+	sl_retry_budget_init(&egress->budget, self->now_ns);
 	open_side(egress);
 	__atomic_add_fetch(&destination->sides, 1, __ATOMIC_ACQ_REL);
 	egress->next = self->egresses;
@@ -299,8 +304,11 @@ static void settle(struct sl_record *record, enum sl_outcome outcome, uint64_t r
 		sl_count(&counters->delivered_bytes[0], record->bytes);
 		sl_histogram_add(&egress->meter->duration, egress->shard->now_ns - flow->began_ns);
 	}
-	if (outcome == SL_OUTCOME_DELIVERED || outcome == SL_OUTCOME_REJECTED)
+	if (outcome == SL_OUTCOME_DELIVERED || outcome == SL_OUTCOME_REJECTED) {
 		egress->heard_ns = egress->shard->now_ns;
+		if (record->paid)
+			sl_retry_budget_add(&egress->budget, SL_RETRY_TOKEN);
+	}
 	sl_count(&row[record->signal], record->items);
 	sl_gauge(&counters->in_flight[record->signal],
 		 counters->in_flight[record->signal] - record->items);
@@ -357,6 +365,7 @@ static void retry(struct sl_egress *egress, struct sl_record *record, uint64_t w
 		return;
 	}
 	record->attempts++;
+	record->paid = false;
 	sl_count(&egress->meter->counters.retried_records[0], 1);
 	queue(egress, record, wait_ns);
 }
@@ -386,10 +395,26 @@ static void end_merged(struct sl_record *merged, enum sl_outcome outcome, uint64
 	}
 }
 
+static void hear(struct sl_egress *egress, bool failed)
+{
+	struct sl_destination_counters *counters = &egress->meter->counters;
+
+	if (SL_LIKELY(!sl_breaker_heard(&egress->breaker, failed, egress->shard->now_ns)))
+		return;
+	sl_count(&counters->breaker_opened[0], failed);
+	if (egress->broken != failed)
+		sl_count(&counters->breaker_open[0], failed ? 1 : UINT64_MAX);
+	egress->broken = failed;
+	sl_log(SL_LOG_WARN, failed ? "breaker_open" : "breaker_closed", "destination=%s shard=%u",
+	       egress->destination->name, egress->shard->env.shard);
+}
+
 void sl_egress_end(struct sl_record *record, enum sl_outcome outcome, uint64_t retry_after_ns)
 {
 	struct sl_egress *egress = record->destination;
 
+	// Who says when to come again is there.
+	hear(egress, outcome == SL_OUTCOME_RETRYABLE && !retry_after_ns);
 	if (record->members)
 		end_merged(record, outcome, retry_after_ns);
 	else if (outcome == SL_OUTCOME_RETRYABLE)
@@ -433,17 +458,49 @@ void sl_egress_partial(const struct sl_record *record, uint64_t rejected_items)
 		warn_members(record, items);
 }
 
-bool sl_egress_offer(struct sl_egress *egress, struct sl_record *record)
+// A record, or a merged one's members, that cannot go now. Who waits longer than its sender will
+// is given back at once.
+static void put_off(struct sl_egress *egress, struct sl_record *record, uint64_t wait_ns)
 {
 	struct sl_record *next;
 
-	if (egress->destination->driver->submit(egress->side, record) == SL_REASON_NONE)
-		return true;
 	for (record = record->members ? sl_merged_open(record) : record; record; record = next) {
 		next = record->next;
-		queue(egress, record, QUEUE_FULL_WAIT_NS);
+		if (egress->shard->now_ns + wait_ns >=
+		    give_up_ns((struct sl_flow *)record->delivery))
+			give_up(record, wait_ns);
+		else
+			queue(egress, record, wait_ns);
 	}
+}
+
+bool sl_egress_offer(struct sl_egress *egress, struct sl_record *record)
+{
+	struct sl_breaker *breaker = &egress->breaker;
+	const uint64_t now_ns = egress->shard->now_ns;
+
+	if (SL_UNLIKELY(!sl_breaker_lets(breaker, now_ns))) {
+		put_off(egress, record,
+			breaker->state == SL_BREAKER_OPEN ? breaker->until_ns - now_ns
+							  : QUEUE_FULL_WAIT_NS);
+		return false;
+	}
+	sl_breaker_sent(breaker);
+	if (egress->destination->driver->submit(egress->side, record) == SL_REASON_NONE)
+		return true;
+	sl_breaker_unsent(breaker);
+	put_off(egress, record, QUEUE_FULL_WAIT_NS);
 	return false;
+}
+
+// Whether a record may be tried again as the budget has it.
+static bool pay(struct sl_egress *egress, struct sl_record *record)
+{
+	if (!record->attempts || record->paid)
+		return true;
+	record->paid = sl_retry_budget_spend(&egress->budget, egress->shard->now_ns);
+	sl_count(&egress->meter->counters.held_retries[0], !record->paid);
+	return record->paid;
 }
 
 // Whether the driver had room, as far as it was asked.
@@ -463,6 +520,9 @@ void sl_egress_submit(struct sl_flow *flow)
 
 	sl_request_hold(flow->delivery.part->request, flow->waits);
 	egress->records += flow->delivery.open_records;
+	sl_retry_budget_add(&egress->budget,
+			    (uint64_t)(egress->destination->retry.budget * SL_RETRY_TOKEN) *
+				    flow->delivery.open_records);
 	egress->shard->in_flight += flow->delivery.open_records;
 	sl_gauge(&counters->records[0], egress->records);
 	sl_gauge(&counters->in_flight[record->signal],
@@ -489,6 +549,8 @@ static void run_waiting(struct sl_egress *egress, uint64_t now_ns)
 			give_up(record, 0);
 		else if (now_ns < record->due_ns)
 			queue(egress, record, record->due_ns - now_ns);
+		else if (!pay(egress, record))
+			queue(egress, record, BUDGET_WAIT_NS);
 		else if (refused < REFUSALS_MAX)
 			refused += !offer(egress, record);
 		else

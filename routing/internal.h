@@ -1,6 +1,7 @@
 #pragma once
 
 #include "dataplane/base/random.h"
+#include "routing/breaker.h"
 #include "routing/counters.h"
 #include "routing/driver.h"
 #include "routing/routing.h"
@@ -18,7 +19,8 @@ struct sl_destination {
 	uint64_t pinned_bytes_max;
 	double tenant_share;
 	uint64_t record_bytes_max;
-	struct sl_merge_config merge; // requests 0: none
+	struct sl_merge_config merge;     // requests 0: none
+	struct sl_breaker_config breaker; // failures 0: none
 	bool by_trace;
 	uint64_t files;      // stamp of the files that its settings name
 	uint32_t references; // snapshots; the control thread's
@@ -81,6 +83,9 @@ struct sl_egress {
 	uint32_t tenant_count;
 	uint64_t records;         // taken and not ended
 	struct sl_merger *merger; // NULL: each record by itself
+	struct sl_breaker breaker;
+	bool broken; // counted as open in the meter
+	struct sl_retry_budget budget;
 	struct sl_record *waiting, **waiting_last;
 	uint64_t waiting_due_ns; // the first's of all
 	uint64_t heard_ns;       // when it last gave a verdict, or had nothing to do

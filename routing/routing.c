@@ -120,6 +120,8 @@ static struct sl_destination *make_destination(const struct sl_destination_confi
 	destination->tenant_share = config->tenant_share;
 	if (config->merge)
 		destination->merge = *config->merge;
+	if (config->breaker)
+		destination->breaker = *config->breaker;
 	destination->references = 1;
 	destination->files = files_of(config);
 	destination->self = destination->driver->create(config, build->check_only, build->errors);

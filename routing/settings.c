@@ -213,9 +213,31 @@ static const struct sl_setting retry_rows[] = {
 	ROW(sl_retry_config, max_elapsed_ns, "max_elapsed", DURATION, .preset = "1m",
 	    .help = "When what nobody waits for any more (best-effort, or acknowledged early) is "
 		    "given up. Others end with their request's answer: the client sends again."),
+	ROW(sl_retry_config, budget, "budget", RATIO, .max = 1, .preset = "20%",
+	    .help = "Retries that fail on, as a share of records (and 10/s a shard); those that "
+		    "succeed cost nothing. The rest wait."),
 };
 static const struct sl_settings retry_settings = SETTINGS(
 	"destination.retry", sl_retry_config, retry_rows, .help = "Trying again, backing off.");
+
+static const struct sl_setting breaker_rows[] = {
+	ROW(sl_breaker_config, failures, "failures", COUNT, .min = 1, .max = 1e6, .preset = "5",
+	    .help = "Opens after so many failed records or calls in a row."),
+	ROW(sl_breaker_config, error_rate, "error_rate", RATIO, .min = 0.01, .max = 1,
+	    .preset = "50%", .help = "Or when so many of those that ended within 10 s failed."),
+	ROW(sl_breaker_config, calls_min, "min_calls", COUNT, .min = 1, .max = 1e6, .preset = "20",
+	    .help = "The rate counts from so many on."),
+	ROW(sl_breaker_config, wait_ns, "wait", DURATION, .min = 1e6, .max = 3.6e12, .preset = "1s",
+	    .help = "Open for so long, then probes go; twice as long each time they fail."),
+	ROW(sl_breaker_config, wait_max_ns, "wait_max", DURATION, .min = 1e6, .max = 3.6e12,
+	    .preset = "30s", .help = "The longest of these waits."),
+	ROW(sl_breaker_config, probes, "probes", COUNT, .min = 1, .max = 1000, .preset = "1",
+	    .help = "Probes at a time; the first that succeeds closes."),
+};
+static const struct sl_settings breaker_settings = SETTINGS(
+	"destination.breaker", sl_breaker_config, breaker_rows,
+	.help = "Each shard's: while open, records wait, and those whose sender would wait "
+		"in vain are given back at once.");
 
 static const struct sl_setting merge_rows[] = {
 	ROW(sl_merge_config, bytes, "bytes", BYTES, .min = 1024, .max = 1e9, .preset = "1MiB",
@@ -243,6 +265,8 @@ static const struct sl_setting destination_rows[] = {
 	    .help = "Nowhere."),
 	ROW(sl_destination_config, retry, "retry", OBJECT, .object = &retry_settings,
 	    .help = "Trying again."),
+	ROW(sl_destination_config, breaker, "breaker", OPTIONAL, .object = &breaker_settings,
+	    .help = "Spares a destination that fails; without it all is tried."),
 	ROW(sl_destination_config, merge, "merge", OPTIONAL, .object = &merge_settings,
 	    .help = "Kafka and OTLP: small requests go together. Without it each goes by itself."),
 	ROW(sl_destination_config, pinned_bytes_max, "pinned_bytes", BYTES, .max = 1e12,

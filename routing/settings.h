@@ -73,7 +73,12 @@ struct sl_otlp_config {
 
 struct sl_retry_config {
 	uint64_t initial_ns, max_ns, max_elapsed_ns;
-	double multiplier;
+	double multiplier, budget;
+};
+
+struct sl_breaker_config {
+	uint64_t failures, calls_min, probes, wait_ns, wait_max_ns;
+	double error_rate;
 };
 
 struct sl_merge_config {
@@ -86,7 +91,8 @@ struct sl_destination_config {
 	struct sl_retry_config retry;
 	uint64_t pinned_bytes_max; // 0: half of each shard's budget
 	double tenant_share;
-	struct sl_merge_config *merge; // NULL: each request by itself
+	struct sl_breaker_config *breaker; // NULL: none
+	struct sl_merge_config *merge;     // NULL: each request by itself
 	struct sl_blackhole_config *blackhole;
 	struct sl_file_config *file;
 	struct sl_kafka_config *kafka;

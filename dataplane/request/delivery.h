@@ -29,6 +29,7 @@ struct sl_record {
 	struct sl_delivery *delivery; // NULL: merged of `members`
 	struct sl_record *members;    // by `next`
 	struct sl_arena *arena;       // lives as long as the record, for its driver
+	bool paid;                    // its retry, from the budget
 	bool alone;                   // not to be merged: refused once together with others
 	struct sl_bytes key;          // data NULL: none; size 0 with data: an empty key
 	struct iovec *pieces;

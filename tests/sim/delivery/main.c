@@ -48,7 +48,7 @@ static struct {
 	struct place places[DESTINATIONS];
 	struct one ones[CALLS];
 	struct rig rig;
-	uint64_t merged, apart, retried, ends[4];
+	uint64_t opened, merged, apart, retried, ends[4];
 } world;
 
 __attribute__((format(printf, 1, 2), noreturn)) static void broken(const char *format, ...)
@@ -182,6 +182,8 @@ static enum sl_reason place_submit(void *state, struct sl_record *record)
 	struct place *place = side->place;
 	uint64_t wait_ns;
 
+	if (((struct sl_egress *)record->destination)->breaker.state == SL_BREAKER_OPEN)
+		broken("sent while the breaker is open");
 	if (side->count == HELD || (place->mood == FULL && !one_in(4)))
 		return SL_REASON_EGRESS_FULL;
 	if (place->mood == GOOD && one_in(3)) {
@@ -230,6 +232,16 @@ static void adjust(struct sl_routing *routing)
 		destination->self = &world.places[destination->name[0] - 'a'];
 		destination->by_trace = one_in(3);
 		destination->record_bytes_max = one_in(3) ? 60 + below(300) : 0;
+		if (one_in(2))
+			destination->breaker = (struct sl_breaker_config){
+				.failures = 1 + below(6),
+				.calls_min = 1 + below(20),
+				.probes = 1 + below(3),
+				.wait_ns = SL_MS + below(SL_S),
+				.wait_max_ns = 2 * SL_S,
+				.error_rate = 0.3,
+			};
+		destination->retry.budget = one_in(2) ? 0.2 : 0;
 		if (one_in(3))
 			continue;
 		destination->merge = (struct sl_merge_config){
@@ -283,15 +295,23 @@ static void check_one(struct one *one)
 
 static void check(void)
 {
-	uint64_t records = 0;
+	uint64_t records = 0, open = 0;
 
-	for (const struct sl_meter *meter = world.rig.shard->meters; meter; meter = meter->next)
+	for (const struct sl_meter *meter = world.rig.shard->meters; meter; meter = meter->next) {
 		check_meter(meter);
+		open += meter->counters.breaker_open[0];
+	}
 	for (const struct sl_egress *egress = world.rig.shard->egresses; egress;
-	     egress = egress->next)
+	     egress = egress->next) {
 		records += egress->records;
+		open -= egress->broken;
+		if (egress->broken != (egress->breaker.state != SL_BREAKER_CLOSED))
+			broken("the breaker is not as its metric says");
+	}
 	if (records != sl_routing_in_flight(world.rig.shard))
 		broken("records in flight");
+	if (open)
+		broken("breakers that are counted and not there");
 	for (unsigned i = 0; i < CALLS; i++) {
 		if (world.ones[i].offered)
 			check_one(&world.ones[i]);
@@ -415,6 +435,7 @@ static void run(uint64_t seed)
 			       call->released);
 	}
 	for (const struct sl_meter *meter = rig->shard->meters; meter; meter = meter->next) {
+		world.opened += meter->counters.breaker_opened[0];
 		world.merged += meter->counters.merged_records[0];
 		world.apart += meter->counters.taken_apart[0];
 		world.retried += meter->counters.retried_records[0];
@@ -441,11 +462,11 @@ int main(int argc, char **argv)
 		run(seed);
 	printf("%llu seeds: ends delivered %llu, refused %llu, retryable %llu; retried %llu, "
 	       "merged "
-	       "%llu, taken apart %llu\n",
+	       "%llu, taken apart %llu; breakers opened %llu\n",
 	       (unsigned long long)(last - first + 1), (unsigned long long)world.ends[0],
 	       (unsigned long long)world.ends[SL_OUTCOME_REJECTED],
 	       (unsigned long long)world.ends[SL_OUTCOME_RETRYABLE],
 	       (unsigned long long)world.retried, (unsigned long long)world.merged,
-	       (unsigned long long)world.apart);
-	return !(world.tells || (world.merged && world.apart && world.retried));
+	       (unsigned long long)world.apart, (unsigned long long)world.opened);
+	return !(world.tells || (world.merged && world.apart && world.retried && world.opened));
 }
