@@ -14,6 +14,7 @@
 #include "config/control/process.h"
 #include "dataplane/base/hash.h"
 #include "dataplane/base/log.h"
+#include "dataplane/io/dpdk/dpdk.h"
 #include "dataplane/io/listener.h"
 #include "dataplane/options.h"
 #include "dataplane/shard/settings.h"
@@ -29,6 +30,8 @@ struct process {
 	struct sl_snapshots *snapshots;
 	struct sl_process_config config; // of the first snapshot: what needs a restart
 	int *listen_fds;
+	struct sl_address *listen_addresses;
+	struct sl_dpdk *dpdk; // or NULL
 	uint32_t listen_count;
 	bool *listen_inherited; // another process may serve them when we drain
 	struct sl_shard **shards;
@@ -70,14 +73,42 @@ static void check_whole(void *self, const struct sl_snapshot *snapshot, struct s
 			      (double)budget / (double)SL_MIB);
 }
 
+static struct sl_dpdk_config dpdk_config(const struct sl_process_config *config)
+{
+	return (struct sl_dpdk_config){
+		.eal = config->dpdk.eal.items,
+		.eal_count = config->dpdk.eal.count,
+		.device = config->dpdk.device,
+		.addresses = config->dpdk.addresses.items,
+		.address_count = config->dpdk.addresses.count,
+		.gateway4 = config->dpdk.gateway4,
+		.gateway6 = config->dpdk.gateway6,
+		.mtu = (uint32_t)config->dpdk.mtu,
+		.packets = (uint32_t)config->dpdk.packets,
+		.idle_ns = config->dpdk.idle_ns,
+	};
+}
+
+static void check_dpdk(const struct sl_snapshot *snapshot, struct sl_errors *errors)
+{
+	const struct sl_process_config *config = snapshot->parts[SL_MODULE_PROCESS];
+	const struct sl_dpdk_config dpdk = dpdk_config(config);
+	char error[256];
+
+	if (config->io == SL_PROCESS_IO_DPDK && sl_dpdk_check(&dpdk, error, sizeof(error)) < 0)
+		sl_errors_add(errors, &config->where, "%s", error);
+}
+
 static struct sl_snapshot *load(const char *file, bool check_only)
 {
 	struct sl_errors *errors = sl_errors_create();
 	struct sl_snapshot *snapshot;
 
 	snapshot = sl_snapshot_load(modules, SL_MODULES, file, NULL, check_only, errors);
-	if (snapshot)
+	if (snapshot) {
 		check_whole(NULL, snapshot, errors);
+		check_dpdk(snapshot, errors);
+	}
 	if (snapshot && sl_errors_count(errors)) {
 		sl_snapshot_destroy(modules, SL_MODULES, snapshot);
 		snapshot = NULL;
@@ -142,6 +173,21 @@ static int print_reference(void)
 	return 0;
 }
 
+static int open_port(struct process *process)
+{
+	const struct sl_dpdk_config config = dpdk_config(&process->config);
+	char error[512];
+
+	if (process->config.io != SL_PROCESS_IO_DPDK)
+		return 0;
+	process->dpdk = sl_dpdk_open(&config, process->shard_count, process->metrics, error,
+				     sizeof(error));
+	if (process->dpdk)
+		return 0;
+	fprintf(stderr, "sluice: %s\n", error);
+	return -ENODEV;
+}
+
 static int open_listeners(struct process *process, const struct sl_server_part *server)
 {
 	const struct sl_listen_options options = {.backlog = BACKLOG};
@@ -150,24 +196,28 @@ static int open_listeners(struct process *process, const struct sl_server_part *
 
 	process->listen_fds = calloc(server->listen_count, sizeof(int));
 	process->listen_inherited = calloc(server->listen_count, sizeof(bool));
-	if (!process->listen_fds || !process->listen_inherited)
+	process->listen_addresses = calloc(server->listen_count, sizeof(struct sl_address));
+	if (!process->listen_addresses || !process->listen_fds || !process->listen_inherited)
 		return -ENOMEM;
 	sl_inherited_init(&inherited);
 	for (uint32_t i = 0; i < server->listen_count; i++) {
 		const struct sl_address *address = &server->listens[i].address;
-		int fd = sl_inherited_take(&inherited, address);
+		const bool on_port = process->dpdk && sl_dpdk_serves(process->dpdk, address);
+		int fd = on_port ? SL_IO_FD_BACKEND : sl_inherited_take(&inherited, address);
 
+		process->listen_addresses[i] = *address;
 		process->listen_inherited[i] = fd >= 0;
-		if (fd < 0)
+		if (fd < 0 && !on_port)
 			fd = sl_io_open_listener(address, &options, error, sizeof(error));
-		if (fd < 0) {
+		if (fd < 0 && !on_port) {
 			fprintf(stderr, "sluice: %s\n", error);
 			sl_inherited_fini(&inherited);
 			return fd;
 		}
 		process->listen_fds[process->listen_count++] = fd;
-		sl_log(SL_LOG_INFO, "listening", "address=%s tls=%s",
-		       sl_address_text(address, text), server->listens[i].tls ? "yes" : "no");
+		sl_log(SL_LOG_INFO, "listening", "address=%s tls=%s io=%s",
+		       sl_address_text(address, text), server->listens[i].tls ? "yes" : "no",
+		       on_port ? "dpdk" : "kernel");
 	}
 	sl_inherited_fini(&inherited);
 	return 0;
@@ -200,6 +250,7 @@ static int start_shards(struct process *process)
 		.snapshots = process->snapshots,
 		.metrics = process->metrics,
 		.listen_fds = process->listen_fds,
+		.listen_addresses = process->listen_addresses,
 		.listen_count = process->listen_count,
 		.peers = process->shards,
 	};
@@ -207,6 +258,7 @@ static int start_shards(struct process *process)
 	for (uint32_t i = 0; i < process->shard_count; i++) {
 		options.index = i;
 		options.cpu = nth_cpu(i);
+		options.backend = process->dpdk ? sl_dpdk_backend(process->dpdk, i) : NULL;
 		process->shards[i] = sl_shard_create(&options);
 		if (!process->shards[i])
 			return -errno;
@@ -236,7 +288,7 @@ static void on_drain(void *self)
 	struct process *process = self;
 
 	for (uint32_t i = 0; i < process->listen_count; i++) {
-		if (!process->listen_inherited[i])
+		if (!process->listen_inherited[i] && process->listen_fds[i] >= 0)
 			shutdown(process->listen_fds[i], SHUT_RDWR);
 	}
 	for (uint32_t i = 0; i < process->shard_count; i++)
@@ -356,15 +408,20 @@ static int run(const char *file)
 	process.snapshots = sl_snapshots_create(process.shard_count + 1, snapshot);
 	if (!process.metrics || !process.shards || !process.snapshots)
 		return SL_EXIT_FAILURE;
-	code = open_listeners(&process, snapshot->parts[SL_MODULE_SERVER]) < 0
+	code = open_port(&process) < 0 ||
+			       open_listeners(&process, snapshot->parts[SL_MODULE_SERVER]) < 0
 		       ? SL_EXIT_LISTEN
 		       : serve(&process, file);
-	for (uint32_t i = 0; i < process.listen_count; i++)
-		close(process.listen_fds[i]);
+	for (uint32_t i = 0; i < process.listen_count; i++) {
+		if (process.listen_fds[i] >= 0)
+			close(process.listen_fds[i]);
+	}
+	sl_dpdk_close(process.dpdk);
 	sl_snapshots_destroy(process.snapshots, modules, SL_MODULES);
 	sl_metrics_destroy(process.metrics);
 	free(process.listen_fds);
 	free(process.listen_inherited);
+	free(process.listen_addresses);
 	free(process.shards);
 	return code;
 }

@@ -22,7 +22,7 @@
 	}
 
 static const char *const auto_word[] = {"auto", NULL};
-static const char *const io_choices[] = {"kernel", NULL};
+static const char *const io_choices[] = {"kernel", "dpdk", NULL};
 static const char *const level_choices[] = {"debug", "info", "warn", "error", NULL};
 static const char *const format_choices[] = {"logfmt", "json", NULL};
 
@@ -40,6 +40,34 @@ static const struct sl_settings poll_settings = {
 	.bytes = sizeof(((struct sl_process_config *)0)->poll),
 	.rows = poll_rows,
 	.row_count = SL_COUNT_OF(poll_rows),
+};
+
+static const struct sl_setting dpdk_rows[] = {
+	IN(dpdk, eal, "eal", LIST, .element = SL_TYPE_STRING, .apply = SL_APPLY_RESTART,
+	   .help = "Arguments of DPDK's environment: devices, memory, cores."),
+	IN(dpdk, device, "device", STRING, .apply = SL_APPLY_RESTART,
+	   .help = "The port by name (\"net_af_xdp0\", \"0000:03:00.0\"); without it the first."),
+	IN(dpdk, addresses, "addresses", LIST, .element = SL_TYPE_STRING, .apply = SL_APPLY_RESTART,
+	   .help = "Addresses with prefixes: \"10.0.0.2/24\", \"fd00::2/64\". The first of IPv4 is "
+		   "the port's, more of them (a VIP: /32) are as on a loopback."),
+	IN(dpdk, gateway4, "gateway4", STRING, .apply = SL_APPLY_RESTART,
+	   .help = "Next hop of IPv4 beyond the prefixes."),
+	IN(dpdk, gateway6, "gateway6", STRING, .apply = SL_APPLY_RESTART,
+	   .help = "Next hop of IPv6 beyond the prefixes; without it by router advertisement."),
+	IN(dpdk, mtu, "mtu", BYTES, .min = 1280, .max = 9000, .preset = "1500",
+	   .apply = SL_APPLY_RESTART, .help = "Largest IP packet."),
+	IN(dpdk, packets, "packets", COUNT, .max = 16e6, .preset = "0", .apply = SL_APPLY_RESTART,
+	   .help = "Packet buffers of all shards; 0: 16384 a shard."),
+	IN(dpdk, idle_ns, "idle", DURATION, .max = 1e7, .preset = "50us", .apply = SL_APPLY_RESTART,
+	   .help = "A shard without traffic sleeps this long between looks; 0: never, a whole "
+		   "core each."),
+};
+static const struct sl_settings dpdk_settings = {
+	.name = "dpdk",
+	.help = "The DPDK port of `io: dpdk`.",
+	.bytes = sizeof(((struct sl_process_config *)0)->dpdk),
+	.rows = dpdk_rows,
+	.row_count = SL_COUNT_OF(dpdk_rows),
 };
 
 static const struct sl_setting log_rows[] = {
@@ -62,7 +90,10 @@ static const struct sl_setting process_rows[] = {
 	    .choices = auto_word, .preset = "auto", .apply = SL_APPLY_RESTART,
 	    .help = "Threads that carry traffic, each on its core; auto: one a usable core."),
 	ROW(sl_process_config, io, "io", ENUM, .choices = io_choices, .preset = "kernel",
-	    .apply = SL_APPLY_RESTART, .help = "Where bytes come from."),
+	    .apply = SL_APPLY_RESTART,
+	    .help = "Where bytes come from: kernel sockets, or a port of DPDK beside them."),
+	ROW(sl_process_config, dpdk, "dpdk", OBJECT, .object = &dpdk_settings,
+	    .help = "The port of `io: dpdk`."),
 	ROW(sl_process_config, poll, "poll", OBJECT, .object = &poll_settings,
 	    .help = "How shards wait."),
 	ROW(sl_process_config, admin, "admin", ADDRESS, .preset = "127.0.0.1:8080",

@@ -4,14 +4,19 @@
 #include "dataplane/base/log.h"
 
 // The PROCESS module: what belongs to the whole process. Threading: read-only once built. Keys
-// `shards`, `io`, `poll`, `admin`, `log`, `memory_budget`, `drain_delay`, `drain_timeout`. Its part
-// is the struct itself.
-enum sl_process_io { SL_PROCESS_IO_KERNEL };
+// `shards`, `io`, `dpdk`, `poll`, `admin`, `log`, `memory_budget`, `drain_delay`, `drain_timeout`.
+// Its part is the struct itself.
+enum sl_process_io { SL_PROCESS_IO_KERNEL, SL_PROCESS_IO_DPDK };
 
 struct sl_process_config {
 	struct sl_where where;
 	uint64_t shards; // 0: auto, one a usable core
 	uint32_t io;
+	struct {
+		struct sl_list eal, addresses; // const char *
+		const char *device, *gateway4, *gateway6;
+		uint64_t mtu, packets, idle_ns;
+	} dpdk;
 	struct {
 		uint64_t spin_ns, nap_ns;
 		bool busy;

@@ -16,6 +16,7 @@
 // Time:      upcalls carry the turn's time; nothing above reads a clock.
 // Errors:    negative errno.
 struct sl_io;
+struct sl_io_backend;
 struct sl_conn;
 
 enum sl_close {
@@ -48,6 +49,8 @@ struct sl_conn {
 	const struct sl_io_upcalls *upcalls;
 	struct sl_address peer;
 	// The backend's.
+	const struct sl_io_backend *backend; // NULL: a kernel socket
+	void *stream;                        // of the other backend
 	int fd;
 	uint16_t state;
 	uint8_t interest, why; // what epoll watches for; the closed() that is due
@@ -66,8 +69,12 @@ struct sl_conn {
 
 // A listening socket that this shard accepts from (shared with other shards: EPOLLEXCLUSIVE).
 // `accepted` owns `fd` and passes it on: to sl_io_adopt here, or to another shard by ring.
+// With `fd` SL_IO_FD_BACKEND the attached backend listens, on `address`; its accepted() passes that
+// same value on, only to sl_io_adopt here and before it returns: a connection not adopted is reset.
+#define SL_IO_FD_BACKEND (-2)
 struct sl_listener {
 	int fd;
+	struct sl_address address; // for the backend only
 	void (*accepted)(struct sl_listener *listener, int fd, const struct sl_address *peer,
 			 uint64_t now_ns);
 };

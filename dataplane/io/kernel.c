@@ -1,5 +1,4 @@
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -8,7 +7,8 @@
 
 #include "dataplane/base/clock.h"
 #include "dataplane/base/log.h"
-#include "dataplane/io/io.h"
+#include "dataplane/io/backend.h"
+#include "dataplane/io/socket.h"
 
 // The kernel's sockets by epoll, level-triggered: one read a connection and turn leaves the rest to
 // the next turn without a list of our own, and SO_RCVLOWAT decides what counts as readable.
@@ -56,30 +56,13 @@ struct sl_io {
 	uint32_t listener_count;
 	struct sl_timer accept_timer;
 	struct sl_io_stats stats;
+	struct sl_io_backend *backend; // or NULL
+	unsigned backend_events;       // of its last poll
 	uint8_t *buffer;
 	struct epoll_event events[EVENTS_MAX];
 	uint32_t later_at; // whose turn it is among those served later
 	bool deferred;     // some of them wait
 };
-
-static void link_in(struct sl_conn **list, struct sl_conn *conn)
-{
-	conn->prev = NULL;
-	conn->next = *list;
-	if (conn->next)
-		conn->next->prev = conn;
-	*list = conn;
-}
-
-static void link_out(struct sl_conn **list, struct sl_conn *conn)
-{
-	if (conn->prev)
-		conn->prev->next = conn->next;
-	else
-		*list = conn->next;
-	if (conn->next)
-		conn->next->prev = conn->prev;
-}
 
 // --- set-up -------------------------------------------------------------------------------------
 
@@ -131,12 +114,25 @@ void sl_io_destroy(struct sl_io *io)
 	if (!io)
 		return;
 	assert(!io->open && !io->closing);
+	if (io->backend)
+		io->backend->ops->destroy(io->backend);
 	sl_timer_cancel(io->timers, &io->accept_timer);
 	if (io->epoll >= 0)
 		close(io->epoll);
 	free(io->buffer);
 	free(io->listeners);
 	free(io);
+}
+
+void sl_io_attach(struct sl_io *io, struct sl_io_backend *backend)
+{
+	assert(!io->backend);
+	io->backend = backend;
+	backend->io = io;
+	backend->stats = &io->stats;
+	backend->connections_max = io->options.connections_max;
+	backend->memory = io->memory;
+	backend->timers = io->timers;
 }
 
 const struct sl_io_stats *sl_io_stats(const struct sl_io *io)
@@ -197,8 +193,8 @@ static void end(struct sl_conn *conn, enum sl_close why, int error)
 	conn->state = CLOSING;
 	conn->why = (uint8_t)why;
 	conn->error = error;
-	link_out(&io->open, conn);
-	link_in(&io->closing, conn);
+	sl_conn_unlink(&io->open, conn);
+	sl_conn_link(&io->closing, conn);
 }
 
 static void finish_closing(struct sl_io *io)
@@ -248,6 +244,7 @@ static int begin(struct sl_io *io, struct sl_conn *conn, int fd, const struct sl
 	if (failed)
 		return failed;
 	conn->io = io;
+	conn->backend = NULL;
 	conn->peer = *peer;
 	conn->fd = fd;
 	conn->state = state;
@@ -257,33 +254,23 @@ static int begin(struct sl_io *io, struct sl_conn *conn, int fd, const struct sl
 	conn->pending = NULL;
 	conn->pending_count = conn->pending_index = conn->discarded_bytes = 0;
 	conn->timer = (struct sl_timer){.fire = conn_timer};
-	link_in(&io->open, conn);
+	sl_conn_link(&io->open, conn);
 	sl_gauge(&io->stats.connections, io->stats.connections + 1);
 	return 0;
 }
 
-// A dead peer behind a cable that says nothing is found after about two minutes. Failures do not
-// matter: a socket pair of a test knows none of these.
-static void set_options(int fd)
-{
-	static const int one = 1, idle_s = 60, interval_s = 15, count = 4;
-
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
-}
-
 int sl_io_adopt(struct sl_io *io, struct sl_conn *conn, int fd, const struct sl_address *peer)
 {
-	const int failed = begin(io, conn, fd, peer, OPEN);
+	int failed;
 
+	if (fd == SL_IO_FD_BACKEND)
+		return io->backend->ops->adopt(io->backend, conn);
+	failed = begin(io, conn, fd, peer, OPEN);
 	if (failed) {
 		close(fd);
 		return failed;
 	}
-	set_options(fd);
+	sl_socket_set_options(fd);
 	return 0;
 }
 
@@ -295,7 +282,7 @@ int sl_io_connect(struct sl_io *io, struct sl_conn *conn, const struct sl_addres
 
 	if (fd < 0)
 		return -errno;
-	set_options(fd);
+	sl_socket_set_options(fd);
 	if (connect(fd, &to->u.any, to->size) < 0 && errno != EINPROGRESS)
 		failed = -errno;
 	if (!failed)
@@ -328,19 +315,6 @@ static ssize_t send_pieces(struct sl_conn *conn, const struct iovec *pieces, siz
 	return sent;
 }
 
-// Moves `index` past `sent` bytes and shortens the piece it stops in.
-static uint32_t advance(struct iovec *pieces, uint32_t index, uint32_t count, size_t sent)
-{
-	while (index < count && sent >= pieces[index].iov_len)
-		sent -= pieces[index++].iov_len;
-	if (sent) {
-		assert(index < count);
-		pieces[index].iov_base = (uint8_t *)pieces[index].iov_base + sent;
-		pieces[index].iov_len -= sent;
-	}
-	return index;
-}
-
 static int keep_rest(struct sl_conn *conn, const struct iovec *pieces, size_t count, size_t sent)
 {
 	size_t first = 0;
@@ -355,7 +329,7 @@ static int keep_rest(struct sl_conn *conn, const struct iovec *pieces, size_t co
 		return -ENOMEM;
 	memcpy(conn->pending, pieces + first, (count - first) * sizeof(*pieces));
 	conn->pending_count = (uint32_t)(count - first);
-	conn->pending_index = advance(conn->pending, 0, conn->pending_count, sent);
+	conn->pending_index = sl_pieces_advance(conn->pending, 0, conn->pending_count, sent);
 	conn->writing = true;
 	update_interest(conn);
 	return 1;
@@ -367,6 +341,8 @@ int sl_io_write(struct sl_conn *conn, const struct iovec *pieces, size_t count)
 	int rest;
 
 	assert(!conn->writing);
+	if (conn->backend)
+		return conn->backend->ops->write(conn, pieces, count);
 	if (!(conn->state & OPEN))
 		return conn->state & CONNECTING ? -ENOTCONN : -EPIPE;
 	sent = send_pieces(conn, pieces, count);
@@ -393,8 +369,8 @@ static void writable(struct sl_conn *conn, uint64_t now_ns)
 		end(conn, conn->state & LINGERING ? SL_CLOSE_LOCAL : SL_CLOSE_RESET, (int)-sent);
 		return;
 	}
-	conn->pending_index = advance(conn->pending, conn->pending_index, conn->pending_count,
-				      (size_t)sent);
+	conn->pending_index = sl_pieces_advance(conn->pending, conn->pending_index,
+						conn->pending_count, (size_t)sent);
 	if (conn->pending_index < conn->pending_count)
 		return;
 	if (conn->state & LINGERING) {
@@ -471,19 +447,9 @@ static void readable(struct sl_conn *conn, uint64_t now_ns)
 	}
 }
 
-static int socket_error(const struct sl_conn *conn)
-{
-	socklen_t size = sizeof(int);
-	int error = 0;
-
-	if (getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
-		error = errno;
-	return error;
-}
-
 static void connect_ended(struct sl_conn *conn, uint64_t now_ns)
 {
-	const int error = socket_error(conn);
+	const int error = sl_socket_error(conn->fd);
 
 	if (error) {
 		end(conn, error == ETIMEDOUT ? SL_CLOSE_TIMEOUT : SL_CLOSE_REFUSED, error);
@@ -514,7 +480,7 @@ static void conn_event(struct sl_conn *conn, uint32_t events, uint64_t now_ns)
 		readable(conn, now_ns);
 	} else if (broken) {
 		// Epoll reports these always: a paused connection would spin on them.
-		const int error = socket_error(conn);
+		const int error = sl_socket_error(conn->fd);
 
 		end(conn, conn->state & LINGERING ? SL_CLOSE_LOCAL : SL_CLOSE_RESET,
 		    error ? error : EPIPE);
@@ -536,6 +502,8 @@ int sl_io_listen(struct sl_io *io, struct sl_listener *listener)
 {
 	struct io_listener *entry = NULL;
 
+	if (listener->fd == SL_IO_FD_BACKEND)
+		return io->backend->ops->listen(io->backend, listener);
 	for (uint32_t i = 0; i < io->listener_count && !entry; i++) {
 		if (!io->listeners[i].listener)
 			entry = &io->listeners[i];
@@ -558,6 +526,8 @@ int sl_io_listen(struct sl_io *io, struct sl_listener *listener)
 
 void sl_io_unlisten(struct sl_io *io, struct sl_listener *listener)
 {
+	if (listener->fd == SL_IO_FD_BACKEND)
+		io->backend->ops->unlisten(io->backend, listener);
 	for (uint32_t i = 0; i < io->listener_count; i++) {
 		if (io->listeners[i].listener != listener)
 			continue;
@@ -706,6 +676,10 @@ int sl_io_poll(struct sl_io *io, uint64_t wait_ns, uint64_t *now_ns)
 
 	finish_closing(io);
 	before_ns = sl_clock_now_ns();
+	if (io->backend) {
+		io->backend->ops->flush(io->backend);
+		wait_ns = io->backend_events ? 0 : SL_MIN(wait_ns, io->backend->idle_ns);
+	}
 	if (io->options.busy || io->closing || io->deferred ||
 	    before_ns - io->event_ns < io->options.spin_ns)
 		wait_ns = 0;
@@ -727,6 +701,15 @@ int sl_io_poll(struct sl_io *io, uint64_t wait_ns, uint64_t *now_ns)
 	sl_count(&io->stats.polls, 1);
 	sl_timers_run(io->timers, io->now_ns);
 	serve(io, count);
+	if (io->backend) {
+		io->backend_events = io->backend->ops->poll(io->backend, io->now_ns);
+		if (io->backend_events) {
+			io->event_ns = io->now_ns;
+			io->idle = false;
+		}
+		if (count >= 0)
+			count += (int)io->backend_events;
+	}
 	return count;
 }
 
@@ -736,7 +719,8 @@ void sl_io_want(struct sl_conn *conn, size_t bytes)
 {
 	struct sl_io *io = conn->io;
 
-	if (!(conn->state & OPEN))
+	// The other backend reads in place: it has nothing to gather, and no system call to save.
+	if (conn->backend || !(conn->state & OPEN))
 		return;
 	if (bytes < LOWAT_MIN) {
 		if (SL_UNLIKELY(conn->lowat_bytes > 1)) {
@@ -752,6 +736,10 @@ void sl_io_want(struct sl_conn *conn, size_t bytes)
 
 void sl_io_pause(struct sl_conn *conn, bool paused)
 {
+	if (conn->backend) {
+		conn->backend->ops->pause(conn, paused);
+		return;
+	}
 	if (!(conn->state & OPEN))
 		return;
 	conn->read_paused = paused;
@@ -766,6 +754,10 @@ static bool is_over(const struct sl_conn *conn)
 
 void sl_io_close(struct sl_conn *conn, uint64_t linger_ns)
 {
+	if (conn->backend) {
+		conn->backend->ops->close(conn, linger_ns);
+		return;
+	}
 	if (is_over(conn))
 		return;
 	if (linger_ns && (conn->state & LINGERING))
@@ -786,6 +778,10 @@ void sl_io_abort(struct sl_conn *conn)
 {
 	const struct linger reset = {.l_onoff = 1};
 
+	if (conn->backend) {
+		conn->backend->ops->abort(conn);
+		return;
+	}
 	if (is_over(conn))
 		return;
 	(void)setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));

@@ -49,7 +49,8 @@ void sl_shard_accepted(struct sl_listener *listener, int fd, const struct sl_add
 {
 	struct sl_shard_listener *self = (struct sl_shard_listener *)listener;
 	struct sl_shard *shard = self->shard;
-	struct sl_shard *owner = least_loaded(shard);
+	// A flow of the backend has come to the shard it belongs to.
+	struct sl_shard *owner = fd == SL_IO_FD_BACKEND ? shard : least_loaded(shard);
 	struct handed_socket *socket;
 
 	shard->now_ns = now_ns;

@@ -7,6 +7,7 @@
 
 #include "dataplane/base/clock.h"
 #include "dataplane/base/log.h"
+#include "dataplane/io/backend.h"
 #include "dataplane/shard/internal.h"
 
 #define WAIT_MOST_NS (100 * SL_MS) // a turn at least so often: gauges, timeouts, drain
@@ -107,6 +108,8 @@ static int set_up(struct sl_shard *shard)
 					&shard->waker);
 	if (!shard->io)
 		return -errno;
+	if (options->backend)
+		sl_io_attach(shard->io, options->backend);
 
 	const struct sl_server_env server = {
 		.io = shard->io,
@@ -149,6 +152,7 @@ static int listen_all(struct sl_shard *shard)
 
 		*listener = (struct sl_shard_listener){
 			.listener = {.fd = shard->options.listen_fds[i],
+				     .address = shard->options.listen_addresses[i],
 				     .accepted = sl_shard_accepted},
 			.shard = shard,
 			.index = i,

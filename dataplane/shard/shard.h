@@ -21,9 +21,11 @@ struct sl_shard_options {
 	int cpu; // to pin to; -1: not pinned
 	uint64_t memory_budget_bytes;
 	struct sl_io_options io;
+	struct sl_io_backend *backend; // beside the kernel's sockets, or NULL; goes with the shard
 	struct sl_snapshots *snapshots;
 	struct sl_metrics *metrics;
 	const int *listen_fds; // in the order of the server module's listeners
+	const struct sl_address *listen_addresses;
 	uint32_t listen_count;
 	struct sl_shard **peers; // all shards, for handing over sockets; filled before any starts
 };

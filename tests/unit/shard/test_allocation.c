@@ -179,6 +179,7 @@ static int begin(void)
 		.snapshots = snapshots,
 		.metrics = metrics,
 		.listen_fds = &listen_fd,
+		.listen_addresses = &(struct sl_address){.size = 0},
 		.listen_count = 1,
 		.peers = shards,
 	};

@@ -1,0 +1,84 @@
+#pragma once
+
+#include <rte_mbuf.h>
+
+#include "dataplane/base/ring.h"
+#include "dataplane/io/dpdk/dpdk.h"
+#include "dataplane/io/dpdk/stack.h"
+
+// What the files of this folder share. Threading: a lane belongs to its shard; rings are between
+// two shards; the rest of struct sl_dpdk does not change once opened.
+#define SL_BURST 64
+
+//        field      kind     name                          label  help
+#define SL_DPDK_COUNTERS(X)                                                                        \
+	X(rx, COUNTER, "sluice_dpdk_received_packets", none, "Frames taken from the port.")        \
+	X(tx, COUNTER, "sluice_dpdk_sent_packets", none, "Frames given to the port.")              \
+	X(tx_full, COUNTER, "sluice_dpdk_unsent_packets", none,                                    \
+	  "Frames that the port's queue had no room for; TCP sends them again.")                   \
+	X(foreign, COUNTER, "sluice_dpdk_foreign_packets", none,                                   \
+	  "Frames of another shard's flow, handed over.")                                          \
+	X(unhanded, COUNTER, "sluice_dpdk_unhanded_packets", none,                                 \
+	  "Frames of another shard's flow, dropped as its ring was full.")                         \
+	X(copied, GAUGE, "sluice_dpdk_copied_packets", none,                                       \
+	  "Frames copied out since the pool was low.")                                             \
+	X(dropped, GAUGE, "sluice_dpdk_dropped_packets", none,                                     \
+	  "Frames dropped: malformed, fragments, or no memory.")                                   \
+	X(missed, GAUGE, "sluice_dpdk_missed_packets", none,                                       \
+	  "Frames that the port dropped as nobody took them in time.")                             \
+	X(pool_free, GAUGE, "sluice_dpdk_free_buffers", none, "Packet buffers nobody holds.")      \
+	X(link_up, GAUGE, "sluice_dpdk_link_up", none, "1 while the port's link is up.")
+SL_COUNTERS(dpdk, SL_DPDK_COUNTERS)
+
+struct sl_lane {
+	struct sl_io_backend backend;
+	struct sl_dpdk *dpdk;
+	uint32_t index;
+	uint16_t queue;
+	bool has_queue;   // else its frames come and go by the lane of `queue`
+	bool registered;  // its thread with the EAL
+	bool low;         // the pool, in this turn
+	uint64_t look_ns; // at link and pool again
+	const struct sl_stack_ops *ops;
+	struct sl_stack *stack;
+	struct sl_conn *open, *closing;
+	struct sl_stream *accepting; // accepted() is being called for
+	struct {
+		struct sl_listener *listener; // NULL: free
+		void *handle;
+	} listening[SL_STACK_LISTENERS_MAX];
+	uint64_t now_ns;
+	struct rte_mbuf *out[SL_BURST];
+	uint16_t out_count;
+	struct sl_ring *in;      // [shards]: foreign frames, by whom they come from
+	struct sl_ring *through; // [shards]: to be sent for lanes without a queue
+	struct sl_dpdk_counters counters;
+};
+
+struct sl_dpdk {
+	struct sl_dpdk_config config;
+	struct sl_stack_config stack;
+	struct rte_mempool *pool;
+	struct sl_metrics *metrics;
+	uint16_t port, queues;
+	bool hashed; // the port itself spreads flows over queues
+	bool started;
+	uint32_t shards, packets;
+	struct sl_lane **lanes;
+};
+
+extern const struct sl_io_backend_ops sl_dpdk_backend_ops;
+
+// In the room of an mbuf (rte_mbuf_to_priv): the stack's words.
+SL_INLINE void *sl_dpdk_room(struct rte_mbuf *packet)
+{
+	return (char *)packet + sizeof(struct rte_mbuf);
+}
+
+// lane.c: frames. Returns how many were taken.
+unsigned sl_lane_receive(struct sl_lane *lane, uint64_t now_ns);
+void sl_lane_send(struct sl_lane *lane);
+bool sl_lane_transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes);
+void sl_lane_release(void *packet);
+struct sl_lane *sl_lane_create(struct sl_dpdk *dpdk, uint32_t index);
+void sl_lane_destroy(struct sl_lane *lane);

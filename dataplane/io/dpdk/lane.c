@@ -1,0 +1,333 @@
+#include <errno.h>
+#include <rte_ethdev.h>
+#include <rte_lcore.h>
+#include <stdlib.h>
+
+#include "dataplane/base/hash.h"
+#include "dataplane/base/log.h"
+#include "dataplane/io/dpdk/internal.h"
+
+// A lane: one shard's way to the port. With as many queues as shards, and a port that spreads flows
+// over them, each lane polls its own and the port decides which shard a flow belongs to. With
+// fewer, a keyed hash over the flow decides: the lane that polls hands frames over by ring, and
+// sends for those that have no queue.
+#define RING_COUNT 4096
+#define LOOK_NS    (100 * SL_MS)
+#define LOW_SHARE  4 // less than a quarter of the buffers free: copy out
+
+static struct sl_ring *rings(uint32_t count)
+{
+	struct sl_ring *made = NULL;
+
+	if (posix_memalign((void **)&made, SL_CACHE_LINE, count * sizeof(*made)) != 0)
+		return NULL;
+	memset(made, 0, count * sizeof(*made));
+	for (uint32_t i = 0; i < count; i++) {
+		if (sl_ring_init(&made[i], RING_COUNT) < 0)
+			return made; // what is missing shows as a NULL of slots
+	}
+	return made;
+}
+
+static void free_rings(struct sl_ring *all, uint32_t count)
+{
+	for (uint32_t i = 0; all && i < count; i++) {
+		struct rte_mbuf *packet;
+
+		while (all[i].slots && (packet = sl_ring_pop(&all[i])))
+			rte_pktmbuf_free(packet);
+		sl_ring_fini(&all[i]);
+	}
+	free(all);
+}
+
+static bool rings_whole(const struct sl_ring *all, uint32_t count)
+{
+	return all && all[count - 1].slots;
+}
+
+static uint64_t hash(const void *key, size_t size)
+{
+	return sl_hash(sl_bytes(key, size));
+}
+
+static uint32_t draw(void)
+{
+	static __thread uint64_t drawn;
+	const uint64_t key[2] = {++drawn, (uintptr_t)&drawn};
+
+	return (uint32_t)sl_hash(sl_bytes(key, sizeof(key)));
+}
+
+struct sl_lane *sl_lane_create(struct sl_dpdk *dpdk, uint32_t index)
+{
+	struct sl_lane *lane = calloc(1, sizeof(*lane));
+	const struct sl_stack_host host = {
+		.self = lane,
+		.hash = hash,
+		.random = draw,
+		.transmit = sl_lane_transmit,
+		.release = sl_lane_release,
+	};
+	char error[256];
+
+	if (!lane)
+		return NULL;
+	lane->dpdk = dpdk;
+	lane->index = index;
+	lane->backend.ops = &sl_dpdk_backend_ops;
+	lane->backend.idle_ns = dpdk->config.idle_ns;
+	lane->has_queue = index < dpdk->queues;
+	lane->queue = (uint16_t)(index % dpdk->queues);
+	lane->in = rings(dpdk->shards);
+	lane->through = rings(dpdk->shards);
+	lane->ops = sl_stack_load(error, sizeof(error));
+	if (!lane->ops)
+		sl_log(SL_LOG_ERROR, "dpdk_stack", "error=\"%s\"", error);
+	if (rings_whole(lane->in, dpdk->shards) && rings_whole(lane->through, dpdk->shards) &&
+	    lane->ops)
+		lane->stack = lane->ops->create(&host, &dpdk->stack);
+	if (!lane->stack ||
+	    sl_metrics_add(dpdk->metrics, sl_dpdk_counter_rows, sl_dpdk_counter_row_count,
+			   &lane->counters, (int)index, NULL) < 0) {
+		sl_lane_destroy(lane);
+		errno = ENOMEM;
+		return NULL;
+	}
+	return lane;
+}
+
+// Others may still hand frames to a lane whose shard has ended: the rings stay until the port goes.
+void sl_lane_destroy(struct sl_lane *lane)
+{
+	if (!lane)
+		return;
+	sl_lane_send(lane);
+	if (lane->stack)
+		lane->ops->destroy(lane->stack);
+	lane->stack = NULL;
+	sl_metrics_remove(lane->dpdk->metrics, &lane->counters);
+	for (uint32_t i = 0; i < lane->out_count; i++)
+		rte_pktmbuf_free(lane->out[i]);
+	free_rings(lane->in, lane->dpdk->shards);
+	free_rings(lane->through, lane->dpdk->shards);
+	if (lane->dpdk->lanes[lane->index] == lane)
+		lane->dpdk->lanes[lane->index] = NULL;
+	free(lane);
+}
+
+void sl_lane_release(void *packet)
+{
+	rte_pktmbuf_free(packet);
+}
+
+// --- out ----------------------------------------------------------------------------------------
+
+// To the port, or to the lane that has a queue.
+static void put_out(struct sl_lane *lane)
+{
+	uint16_t sent = 0;
+
+	if (lane->has_queue) {
+		sent = rte_eth_tx_burst(lane->dpdk->port, lane->queue, lane->out, lane->out_count);
+	} else {
+		struct sl_ring *ring = &lane->dpdk->lanes[lane->queue]->through[lane->index];
+
+		while (sent < lane->out_count && sl_ring_push(ring, lane->out[sent]))
+			sent++;
+	}
+	sl_count(&lane->counters.tx[0], sent);
+	sl_count(&lane->counters.tx_full[0], lane->out_count - sent);
+	for (uint16_t i = sent; i < lane->out_count; i++)
+		rte_pktmbuf_free(lane->out[i]);
+	lane->out_count = 0;
+}
+
+static void queue_out(struct sl_lane *lane, struct rte_mbuf *packet)
+{
+	lane->out[lane->out_count++] = packet;
+	if (lane->out_count == SL_BURST)
+		put_out(lane);
+}
+
+void sl_lane_send(struct sl_lane *lane)
+{
+	if (lane->out_count)
+		put_out(lane);
+}
+
+bool sl_lane_transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes)
+{
+	struct sl_lane *lane = self;
+	struct rte_mbuf *packet = rte_pktmbuf_alloc(lane->dpdk->pool);
+	char *to = packet ? rte_pktmbuf_append(packet, (uint16_t)bytes) : NULL;
+
+	if (!to) {
+		rte_pktmbuf_free(packet);
+		return false;
+	}
+	for (unsigned i = 0; i < count; i++) {
+		memcpy(to, pieces[i].iov_base, pieces[i].iov_len);
+		to += pieces[i].iov_len;
+	}
+	queue_out(lane, packet);
+	return true;
+}
+
+// --- in -----------------------------------------------------------------------------------------
+
+// The shard of a frame's flow; `shards` when all need it: what resolves addresses.
+static uint32_t owner_of(const struct sl_dpdk *dpdk, const uint8_t *frame, size_t bytes)
+{
+	struct {
+		uint8_t peer[16];
+		uint8_t ports[4];
+	} key = {0};
+	const uint8_t *ip = frame + 14;
+	size_t header = 0;
+	uint8_t protocol = 0;
+
+	if (bytes < 14 + 20)
+		return 0;
+	if (frame[12] == 0x08 && frame[13] == 0x06)
+		return dpdk->shards;
+	if (frame[12] == 0x08 && frame[13] == 0x00) {
+		memcpy(key.peer, ip + 12, 4);
+		header = (size_t)(ip[0] & 15) * 4;
+		protocol = ip[9];
+	} else if (frame[12] == 0x86 && frame[13] == 0xdd && bytes >= 14 + 48) {
+		memcpy(key.peer, ip + 8, 16);
+		header = 40;
+		protocol = ip[6];
+		// Neighbour discovery (RFC 4861): types 133 to 137.
+		if (protocol == 58 && ip[40] >= 133 && ip[40] <= 137)
+			return dpdk->shards;
+	}
+	if ((protocol == 6 || protocol == 17) && 14 + header + 4 <= bytes)
+		memcpy(key.ports, ip + header, 4);
+	return (uint32_t)(((sl_hash(sl_bytes(&key, sizeof(key))) >> 32) * dpdk->shards) >> 32);
+}
+
+static void take_in(struct sl_lane *lane, struct rte_mbuf *packet)
+{
+	sl_prefetch(rte_pktmbuf_mtod(packet, void *));
+	lane->ops->input(lane->stack, packet, sl_dpdk_room(packet),
+			 rte_pktmbuf_mtod(packet, void *), rte_pktmbuf_data_len(packet), lane->low);
+}
+
+static void hand_over(struct sl_lane *lane, uint32_t to, struct rte_mbuf *packet)
+{
+	struct sl_lane *other = lane->dpdk->lanes[to];
+
+	if (other && sl_ring_push(&other->in[lane->index], packet)) {
+		sl_count(&lane->counters.foreign[0], 1);
+		return;
+	}
+	sl_count(&lane->counters.unhanded[0], 1);
+	rte_pktmbuf_free(packet);
+}
+
+static void copy_to_others(struct sl_lane *lane, struct rte_mbuf *packet)
+{
+	for (uint32_t i = 0; i < lane->dpdk->shards; i++) {
+		struct rte_mbuf *copy = i == lane->index
+						? NULL
+						: rte_pktmbuf_copy(packet, lane->dpdk->pool, 0,
+								   UINT32_MAX);
+
+		if (copy)
+			hand_over(lane, i, copy);
+	}
+}
+
+static void sort_in(struct sl_lane *lane, struct rte_mbuf *packet)
+{
+	const struct sl_dpdk *dpdk = lane->dpdk;
+	uint32_t owner = lane->index;
+
+	if (dpdk->shards > 1)
+		owner = owner_of(dpdk, rte_pktmbuf_mtod(packet, uint8_t *),
+				 rte_pktmbuf_data_len(packet));
+	if (owner == dpdk->shards) {
+		copy_to_others(lane, packet);
+		owner = lane->index;
+	} else if (dpdk->hashed) {
+		owner = lane->index; // the port has steered it
+	}
+	if (owner == lane->index)
+		take_in(lane, packet);
+	else
+		hand_over(lane, owner, packet);
+}
+
+// Link and pool, ten times a second.
+static void look(struct sl_lane *lane, uint64_t now_ns)
+{
+	const struct sl_stack_stats *stats = lane->ops->stats(lane->stack);
+	struct sl_dpdk_counters *counters = &lane->counters;
+	struct rte_eth_stats port;
+	struct rte_eth_link link;
+
+	lane->look_ns = now_ns + LOOK_NS;
+	sl_gauge(&counters->copied[0], stats->copied_packets);
+	sl_gauge(&counters->dropped[0], stats->dropped_packets);
+	if (lane->index != 0) // the port's own are counted once
+		return;
+	sl_gauge(&counters->pool_free[0], rte_mempool_avail_count(lane->dpdk->pool));
+	if (rte_eth_link_get_nowait(lane->dpdk->port, &link) == 0)
+		sl_gauge(&counters->link_up[0], link.link_status);
+	if (rte_eth_stats_get(lane->dpdk->port, &port) == 0)
+		sl_gauge(&counters->missed[0], port.imissed + port.rx_nombuf);
+}
+
+static unsigned receive_handed(struct sl_lane *lane)
+{
+	struct rte_mbuf *packet;
+	unsigned count = 0;
+
+	if (lane->dpdk->shards == 1)
+		return 0;
+	for (uint32_t i = 0; i < lane->dpdk->shards; i++) {
+		for (unsigned n = 0; n < SL_BURST && (packet = sl_ring_pop(&lane->in[i])); n++) {
+			take_in(lane, packet);
+			count++;
+		}
+		for (unsigned n = 0; n < SL_BURST && (packet = sl_ring_pop(&lane->through[i]));
+		     n++) {
+			queue_out(lane, packet);
+			count++;
+		}
+	}
+	return count;
+}
+
+unsigned sl_lane_receive(struct sl_lane *lane, uint64_t now_ns)
+{
+	const struct sl_dpdk *dpdk = lane->dpdk;
+	struct rte_mbuf *packets[SL_BURST];
+	unsigned count = 0;
+
+	lane->now_ns = now_ns;
+	if (SL_UNLIKELY(!lane->registered)) {
+		// With a lcore id the thread has a cache of buffers; without one it works too.
+		(void)rte_thread_register();
+		lane->registered = true;
+	}
+	if (SL_UNLIKELY(now_ns >= lane->look_ns))
+		look(lane, now_ns);
+	lane->low = rte_mempool_avail_count(dpdk->pool) < dpdk->packets / LOW_SHARE;
+	if (lane->has_queue) {
+		const uint16_t got = rte_eth_rx_burst(dpdk->port, lane->queue, packets, SL_BURST);
+
+		sl_count(&lane->counters.rx[0], got);
+		for (uint16_t i = 0; i < got; i++) {
+			if (SL_UNLIKELY(packets[i]->nb_segs > 1) &&
+			    rte_pktmbuf_linearize(packets[i]) < 0)
+				rte_pktmbuf_free(packets[i]);
+			else
+				sort_in(lane, packets[i]);
+		}
+		count = got;
+	}
+	return count + receive_handed(lane);
+}

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+// What lwIP asks of a compiler and a machine. A broken invariant ends the program, as everywhere.
+// Threading: the shard's thread.
+#define LWIP_NO_INTTYPES_H 0
+#define LWIP_PLATFORM_DIAG(x)
+#define LWIP_PLATFORM_ASSERT(x)                                                                    \
+	do {                                                                                       \
+		fprintf(stderr, "lwip: %s (%s:%d)\n", x, __FILE__, __LINE__);                      \
+		abort();                                                                           \
+	} while (0)
+#define LWIP_RAND()           sl_lwip_random()
+#define LWIP_CHKSUM_ALGORITHM 3
+#define SYS_ARCH_DECL_PROTECT(x)
+#define SYS_ARCH_PROTECT(x)
+#define SYS_ARCH_UNPROTECT(x)
+
+uint32_t sl_lwip_random(void);

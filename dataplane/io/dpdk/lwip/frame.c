@@ -1,0 +1,116 @@
+#include "dataplane/io/dpdk/lwip/internal.h"
+
+#include <lwip/prot/ethernet.h>
+#include <lwip/prot/ip.h>
+
+// Frames on their way in and out.
+#define PIECES_MAX 64
+
+struct room {
+	struct pbuf_custom custom;
+	void *packet;
+};
+static_assert(sizeof(struct room) <= SL_STACK_ROOM_BYTES, "fits the packet's room");
+
+static void packet_freed(struct pbuf *p)
+{
+	struct room *room = (struct room *)p;
+
+	sl_lwip_stack->host.release(room->packet);
+}
+
+// Finds the connection that a frame belongs to. False: lwIP must not see it, as it would look for
+// it in the wrong bucket and answer with a reset. True without TCP leaves `*tcp` false.
+static bool flow_of(const uint8_t *frame, size_t bytes, struct flow *flow, bool *tcp)
+{
+	const uint8_t *ip = frame + SIZEOF_ETH_HDR, *ports;
+	const size_t left = bytes - SIZEOF_ETH_HDR;
+	uint8_t protocol;
+	size_t header;
+
+	*tcp = false;
+	if (frame[12] == 0x08 && frame[13] == 0x00) {
+		if (left < 20 || ip[0] >> 4 != 4)
+			return false;
+		header = (size_t)(ip[0] & 15) * 4;
+		protocol = ip[9];
+		if (protocol == IP_PROTO_TCP && ((ip[6] & 0x3f) || ip[7]))
+			return false; // a fragment
+		map_v4(flow->remote, ip + 12);
+		map_v4(flow->local, ip + 16);
+	} else if (frame[12] == 0x86 && frame[13] == 0xdd) {
+		if (left < 40)
+			return false;
+		protocol = ip[6];
+		header = 40;
+		memcpy(flow->remote, ip + 8, 16);
+		memcpy(flow->local, ip + 24, 16);
+		// Hop-by-hop and destination options, routing headers (RFC 8200, 4).
+		while (protocol == 0 || protocol == 60 || protocol == 43) {
+			if (header + 8 > left)
+				return false;
+			protocol = ip[header];
+			header += 8 + (size_t)ip[header + 1] * 8;
+		}
+		if (protocol == 44)
+			return false; // fragments
+	} else {
+		return true;
+	}
+	if (protocol != IP_PROTO_TCP)
+		return true;
+	if (header < 20 || header + 20 > left)
+		return false;
+	ports = ip + header;
+	flow->remote_port = (uint16_t)(ports[0] << 8 | ports[1]);
+	flow->local_port = (uint16_t)(ports[2] << 8 | ports[3]);
+	*tcp = true;
+	return true;
+}
+
+void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
+		   bool copy)
+{
+	struct room *own = room;
+	struct pbuf *p = NULL;
+	struct flow flow;
+	bool tcp;
+
+	if (bytes < SIZEOF_ETH_HDR || !flow_of(data, bytes, &flow, &tcp))
+		goto drop;
+	if (copy) {
+		p = pbuf_alloc(PBUF_RAW, bytes, PBUF_POOL);
+		if (!p || pbuf_take(p, data, bytes) != ERR_OK)
+			goto drop;
+		sl_count(&stack->stats.copied_packets, 1);
+		stack->host.release(packet);
+	} else {
+		own->packet = packet;
+		own->custom.custom_free_function = packet_freed;
+		p = pbuf_alloced_custom(PBUF_RAW, bytes, PBUF_REF, &own->custom, data, bytes);
+	}
+	if (tcp)
+		sl_lwip_select(stack, sl_lwip_bucket(stack, &flow));
+	if (stack->netifs[0].input(p, &stack->netifs[0]) != ERR_OK)
+		pbuf_free(p);
+	return;
+drop:
+	if (p)
+		pbuf_free(p);
+	sl_count(&stack->stats.dropped_packets, 1);
+	stack->host.release(packet);
+}
+
+err_t sl_lwip_output(struct netif *netif, struct pbuf *p)
+{
+	struct sl_stack *stack = netif->state;
+	struct iovec pieces[PIECES_MAX];
+	unsigned count = 0;
+
+	for (const struct pbuf *part = p; part; part = part->next) {
+		if (count == PIECES_MAX)
+			return ERR_BUF;
+		pieces[count++] = (struct iovec){part->payload, part->len};
+	}
+	return stack->host.transmit(stack->host.self, pieces, count, p->tot_len) ? ERR_OK : ERR_MEM;
+}

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <lwip/netif.h>
+#include <lwip/pbuf.h>
+#include <lwip/priv/tcp_priv.h>
+
+#include "dataplane/io/dpdk/lwip/hooks.h"
+#include "dataplane/io/dpdk/stack.h"
+
+// What the files of this private copy share. Threading: the shard's thread.
+#define BUCKETS         4096
+#define NETIFS_MAX      SL_STACK_ADDRESSES_MAX
+#define STREAMS_A_BLOCK 256
+
+static_assert((BUCKETS & (BUCKETS - 1)) == 0, "a mask");
+
+struct stream_block {
+	struct stream_block *next;
+	struct sl_stream streams[STREAMS_A_BLOCK];
+};
+
+struct sl_stack {
+	struct sl_stack_host host;
+	struct sl_stack_config config;
+	struct netif netifs[NETIFS_MAX];
+	uint32_t netif_count;
+	struct tcp_pcb *active[BUCKETS], *waiting[BUCKETS];
+	uint32_t bucket; // whose lists lwIP has now
+	uint64_t tick_ns;
+	uint32_t ticks;
+	uint64_t granted; // bytes of windows
+	struct sl_stream *ready, **ready_last, *free;
+	struct stream_block *blocks;
+	struct sl_stack_stats stats;
+};
+
+// The four words of a connection, as the machine that holds it sees them.
+struct flow {
+	uint8_t local[16], remote[16];
+	uint16_t local_port, remote_port;
+};
+
+extern struct sl_stack *sl_lwip_stack; // the one of this copy
+
+SL_INLINE void map_v4(uint8_t to[16], const void *v4)
+{
+	memset(to, 0, 10);
+	to[10] = to[11] = 0xff;
+	memcpy(to + 12, v4, 4);
+}
+
+uint32_t sl_lwip_bucket(const struct sl_stack *stack, const struct flow *flow);
+void sl_lwip_select(struct sl_stack *stack, uint32_t bucket);
+
+// frame.c
+void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
+		   bool copy);
+err_t sl_lwip_output(struct netif *netif, struct pbuf *p);

@@ -1,0 +1,727 @@
+#include "dataplane/io/dpdk/lwip/internal.h"
+
+#include <errno.h>
+#include <lwip/etharp.h>
+#include <lwip/ethip6.h>
+#include <lwip/init.h>
+#include <lwip/mld6.h>
+#include <lwip/nd6.h>
+#include <lwip/priv/tcp_priv.h>
+#include <lwip/prot/ethernet.h>
+#include <lwip/prot/ip.h>
+#include <lwip/sys.h>
+#include <netif/ethernet.h>
+
+// lwIP looks a connection up in linear lists. Here there is one pair of lists (active, TIME_WAIT)
+// for each bucket of a keyed hash over the connection's four words, and lwIP's two globals are set
+// to one bucket's pair before anything may look at them: `sl_lwip_select` is the one door. Timers
+// walk all connections, so they run over the joined lists, ten times a second.
+#define WINDOW_FIRST (64 * 1024 - 1) // what a SYN-ACK can say without scaling
+#define WINDOW_STEP  (128 * 1024)
+#define TIMER_NS     (TCP_TMR_INTERVAL * SL_MS)
+
+struct sl_stack *sl_lwip_stack;
+
+uint32_t sl_lwip_random(void)
+{
+	return sl_lwip_stack->host.random();
+}
+
+u32_t sys_now(void)
+{
+	return (u32_t)(sl_lwip_stack->tick_ns / SL_MS);
+}
+
+static void from_lwip(uint8_t to[16], const ip_addr_t *address)
+{
+	if (IP_IS_V4(address))
+		map_v4(to, &ip_2_ip4(address)->addr);
+	else
+		memcpy(to, ip_2_ip6(address)->addr, 16);
+}
+
+static void to_lwip(ip_addr_t *to, const uint8_t address[16])
+{
+	memset(to, 0, sizeof(*to));
+	if (sl_endpoint_is_v4(address)) {
+		IP_SET_TYPE(to, IPADDR_TYPE_V4);
+		memcpy(&ip_2_ip4(to)->addr, address + 12, 4);
+	} else {
+		IP_SET_TYPE(to, IPADDR_TYPE_V6);
+		memcpy(ip_2_ip6(to)->addr, address, 16);
+	}
+}
+
+// RFC 6528: a clock of 4 us, and a keyed hash that keeps connections apart.
+u32_t sl_lwip_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote,
+		  u16_t remote_port)
+{
+	struct {
+		struct flow flow;
+		uint32_t what; // another function than that of the buckets
+	} key = {.what = 0x49534e};
+
+	from_lwip(key.flow.local, local);
+	from_lwip(key.flow.remote, remote);
+	key.flow.local_port = local_port;
+	key.flow.remote_port = remote_port;
+	return (u32_t)sl_lwip_stack->host.hash(&key, sizeof(key)) +
+	       (u32_t)(sl_lwip_stack->tick_ns / (4 * SL_US));
+}
+
+// lwIP learns routers from advertisements; one that was set is told here.
+const ip6_addr_t *sl_lwip_gateway6(void)
+{
+	static ip6_addr_t gateway;
+
+	memcpy(gateway.addr, sl_lwip_stack->config.gateway6, 16);
+	return ip6_addr_isany(&gateway) ? NULL : &gateway;
+}
+
+uint32_t sl_lwip_bucket(const struct sl_stack *stack, const struct flow *flow)
+{
+	return (uint32_t)stack->host.hash(flow, sizeof(*flow)) & (BUCKETS - 1);
+}
+
+static uint32_t bucket_of_pcb(const struct sl_stack *stack, const struct tcp_pcb *pcb)
+{
+	struct flow flow;
+
+	from_lwip(flow.local, &pcb->local_ip);
+	from_lwip(flow.remote, &pcb->remote_ip);
+	flow.local_port = pcb->local_port;
+	flow.remote_port = pcb->remote_port;
+	return sl_lwip_bucket(stack, &flow);
+}
+
+void sl_lwip_select(struct sl_stack *stack, uint32_t bucket)
+{
+	stack->active[stack->bucket] = tcp_active_pcbs;
+	stack->waiting[stack->bucket] = tcp_tw_pcbs;
+	tcp_active_pcbs = stack->active[bucket];
+	tcp_tw_pcbs = stack->waiting[bucket];
+	stack->bucket = bucket;
+}
+
+// The door: the stream's connection, with its own lists in place. NULL: it is gone.
+static struct tcp_pcb *with(struct sl_stream *stream)
+{
+	if (stream->pcb && stream->stack->bucket != stream->bucket)
+		sl_lwip_select(stream->stack, stream->bucket);
+	return stream->pcb;
+}
+
+// --- streams ------------------------------------------------------------------------------------
+
+static struct sl_stream *take_stream(struct sl_stack *stack)
+{
+	struct sl_stream *stream = stack->free;
+
+	if (!stream) {
+		struct stream_block *block = calloc(1, sizeof(*block));
+
+		if (!block)
+			return NULL;
+		block->next = stack->blocks;
+		stack->blocks = block;
+		for (unsigned i = 0; i < STREAMS_A_BLOCK; i++) {
+			block->streams[i].next_free = stack->free;
+			stack->free = &block->streams[i];
+		}
+		stream = stack->free;
+	}
+	stack->free = stream->next_free;
+	*stream = (struct sl_stream){.stack = stack};
+	sl_gauge(&stack->stats.streams, stack->stats.streams + 1);
+	return stream;
+}
+
+static void give_stream(struct sl_stream *stream)
+{
+	struct sl_stack *stack = stream->stack;
+
+	assert(!stream->pcb && !stream->rx && !stream->queued);
+	stream->next_free = stack->free;
+	stack->free = stream;
+	sl_gauge(&stack->stats.streams, stack->stats.streams - 1);
+}
+
+static void note(struct sl_stream *stream, uint8_t event)
+{
+	struct sl_stack *stack = stream->stack;
+
+	stream->events |= event;
+	if (stream->queued)
+		return;
+	stream->queued = true;
+	stream->next_ready = NULL;
+	*stack->ready_last = stream;
+	stack->ready_last = &stream->next_ready;
+}
+
+static struct sl_stream *next_ready(struct sl_stack *stack)
+{
+	while (stack->ready) {
+		struct sl_stream *stream = stack->ready;
+
+		stack->ready = stream->next_ready;
+		if (!stack->ready)
+			stack->ready_last = &stack->ready;
+		stream->queued = false;
+		if (!stream->closing)
+			return stream;
+		give_stream(stream); // dropped while it was queued
+	}
+	return NULL;
+}
+
+static void free_rx(struct sl_stream *stream)
+{
+	while (stream->rx) {
+		struct pbuf *first = stream->rx;
+
+		stream->rx = first->next;
+		first->next = NULL;
+		pbuf_free(first);
+	}
+}
+
+static void release_window(struct sl_stream *stream)
+{
+	stream->stack->granted -= stream->window;
+	stream->window = 0;
+}
+
+static err_t on_received(void *argument, struct tcp_pcb *pcb, struct pbuf *p, err_t failed)
+{
+	struct sl_stream *stream = argument;
+	struct pbuf *last = p;
+
+	(void)pcb;
+	(void)failed;
+	if (!p) {
+		note(stream, SL_STREAM_ENDED);
+		return ERR_OK;
+	}
+	// A list of single buffers from here on: each is freed by itself.
+	while (last->next)
+		last = last->next;
+	if (stream->rx)
+		((struct pbuf *)stream->rx_last)->next = p;
+	else
+		stream->rx = p;
+	stream->rx_last = last;
+	note(stream, SL_STREAM_READABLE);
+	return ERR_OK;
+}
+
+static err_t on_sent(void *argument, struct tcp_pcb *pcb, u16_t bytes)
+{
+	struct sl_stream *stream = argument;
+
+	(void)pcb;
+	(void)bytes;
+	if (stream->want_write)
+		note(stream, SL_STREAM_WRITABLE);
+	return ERR_OK;
+}
+
+static int errno_of(err_t failed)
+{
+	switch (failed) {
+	case ERR_RST:
+		return ECONNRESET;
+	case ERR_ABRT:
+	case ERR_TIMEOUT:
+		return ETIMEDOUT;
+	case ERR_MEM:
+	case ERR_BUF:
+		return ENOMEM;
+	case ERR_RTE:
+		return EHOSTUNREACH;
+	case ERR_USE:
+		return EADDRINUSE;
+	default:
+		return EPIPE;
+	}
+}
+
+// lwIP has freed the connection already.
+static void on_failed(void *argument, err_t failed)
+{
+	struct sl_stream *stream = argument;
+
+	stream->pcb = NULL;
+	stream->error = errno_of(failed);
+	release_window(stream);
+	note(stream, SL_STREAM_FAILED);
+}
+
+static err_t on_connected(void *argument, struct tcp_pcb *pcb, err_t failed)
+{
+	(void)pcb;
+	(void)failed;
+	note(argument, SL_STREAM_CONNECTED);
+	return ERR_OK;
+}
+
+// lwIP gives each connection the full window; nothing beyond 64 KiB has been said yet.
+static void attach(struct sl_stream *stream, struct tcp_pcb *pcb)
+{
+	struct sl_stack *stack = stream->stack;
+
+	stream->pcb = pcb;
+	stream->window = WINDOW_FIRST;
+	stack->granted += WINDOW_FIRST;
+	pcb->so_options |= SOF_KEEPALIVE;
+	pcb->keep_idle = 60000;
+	pcb->keep_intvl = 15000;
+	pcb->keep_cnt = 4;
+	tcp_nagle_disable(pcb);
+	tcp_arg(pcb, stream);
+	tcp_recv(pcb, on_received);
+	tcp_sent(pcb, on_sent);
+	tcp_err(pcb, on_failed);
+	from_lwip(stream->local.address, &pcb->local_ip);
+	from_lwip(stream->peer.address, &pcb->remote_ip);
+	stream->local.port = pcb->local_port;
+	stream->peer.port = pcb->remote_port;
+}
+
+static void narrow(struct tcp_pcb *pcb)
+{
+	if (pcb->rcv_wnd > WINDOW_FIRST)
+		pcb->rcv_wnd = WINDOW_FIRST;
+	pcb->rcv_ann_wnd = pcb->rcv_wnd;
+	pcb->rcv_ann_right_edge = pcb->rcv_nxt + pcb->rcv_wnd;
+}
+
+static err_t on_accepted(void *argument, struct tcp_pcb *pcb, err_t failed)
+{
+	struct sl_stream *stream;
+
+	if (failed != ERR_OK || !pcb)
+		return ERR_VAL;
+	stream = take_stream(sl_lwip_stack);
+	if (!stream) {
+		tcp_abort(pcb);
+		return ERR_ABRT;
+	}
+	stream->listener = argument;
+	stream->bucket = sl_lwip_stack->bucket;
+	attach(stream, pcb);
+	narrow(pcb);
+	note(stream, SL_STREAM_ACCEPTED);
+	return ERR_OK;
+}
+
+static void again(struct sl_stream *stream)
+{
+	note(stream, stream->rx ? SL_STREAM_READABLE : 0);
+}
+
+static bool peek(struct sl_stream *stream, struct sl_bytes *bytes)
+{
+	const struct pbuf *first = stream->rx;
+
+	if (!first)
+		return false;
+	*bytes = sl_bytes(first->payload, first->len);
+	return true;
+}
+
+static void eat(struct sl_stream *stream)
+{
+	struct pbuf *first = stream->rx;
+
+	stream->rx = first->next;
+	first->next = NULL;
+	stream->eaten += first->len;
+	pbuf_free(first);
+}
+
+static void ate(struct sl_stream *stream)
+{
+	struct sl_stack *stack = stream->stack;
+	uint32_t more = stream->eaten;
+	struct tcp_pcb *pcb = with(stream);
+
+	if (!pcb || !more)
+		return;
+	stream->eaten = 0;
+	// One that keeps sending gets a larger window, as long as the port's memory can hold what
+	// all may send at once.
+	if (stream->window < TCP_WND &&
+	    stack->granted + WINDOW_STEP <= stack->config.window_budget) {
+		const uint32_t step = SL_MIN(TCP_WND - stream->window, (uint32_t)WINDOW_STEP);
+
+		stream->window += step;
+		stack->granted += step;
+		more += step;
+	}
+	while (more) { // lwIP's count is 16 bits wide
+		const u16_t some = (u16_t)SL_MIN(more, 0xffffu);
+
+		tcp_recved(pcb, some);
+		more -= some;
+	}
+}
+
+static ssize_t write_pieces(struct sl_stream *stream, const struct iovec *pieces, size_t count)
+{
+	struct tcp_pcb *pcb = with(stream);
+	size_t taken = 0;
+	bool full = false;
+
+	if (!pcb)
+		return -EPIPE;
+	for (size_t i = 0; i < count && !full; i++) {
+		const uint8_t *from = pieces[i].iov_base;
+		size_t left = pieces[i].iov_len;
+
+		while (left && !full) {
+			const size_t room = SL_MIN((size_t)tcp_sndbuf(pcb), (size_t)0x8000);
+			const size_t some = SL_MIN(left, room);
+			const bool last = i + 1 == count && some == left;
+
+			full = !some ||
+			       tcp_write(pcb, from, (u16_t)some,
+					 TCP_WRITE_FLAG_COPY | (last ? 0 : TCP_WRITE_FLAG_MORE)) !=
+				       ERR_OK;
+			if (full)
+				break;
+			from += some;
+			left -= some;
+			taken += some;
+		}
+	}
+	stream->want_write = full;
+	tcp_output(pcb);
+	return (ssize_t)taken;
+}
+
+static int shut(struct sl_stream *stream)
+{
+	struct tcp_pcb *pcb = with(stream);
+
+	return !pcb || tcp_shutdown(pcb, 0, 1) == ERR_OK ? 0 : -ENOMEM;
+}
+
+static void drop(struct sl_stream *stream, bool reset)
+{
+	struct tcp_pcb *pcb = with(stream);
+
+	if (pcb) {
+		// Unread bytes mean a reset (RFC 2525, 2.17).
+		reset = reset || stream->rx;
+		tcp_arg(pcb, NULL);
+		tcp_recv(pcb, NULL);
+		tcp_sent(pcb, NULL);
+		tcp_err(pcb, NULL);
+		// To lwIP a window that is not the full one means the same; ours never was.
+		pcb->rcv_wnd = TCP_WND_MAX(pcb);
+		if (reset || tcp_close(pcb) != ERR_OK)
+			tcp_abort(pcb);
+		stream->pcb = NULL;
+		release_window(stream);
+	}
+	free_rx(stream);
+	stream->closing = true;
+	if (!stream->queued)
+		give_stream(stream);
+}
+
+static struct sl_stream *connect_to(struct sl_stack *stack, const struct sl_endpoint *from,
+				    const struct sl_endpoint *to)
+{
+	struct sl_stream *stream = take_stream(stack);
+	ip_addr_t local, remote;
+	struct tcp_pcb *pcb;
+	struct flow flow;
+
+	if (!stream)
+		return NULL;
+	memcpy(flow.local, from->address, 16);
+	memcpy(flow.remote, to->address, 16);
+	flow.local_port = from->port;
+	flow.remote_port = to->port;
+	stream->bucket = sl_lwip_bucket(stack, &flow);
+	sl_lwip_select(stack, stream->bucket);
+	to_lwip(&local, from->address);
+	to_lwip(&remote, to->address);
+	pcb = tcp_new_ip_type(IP_GET_TYPE(&remote));
+	if (!pcb)
+		goto fail;
+	if (tcp_bind(pcb, &local, from->port) != ERR_OK ||
+	    tcp_connect(pcb, &remote, to->port, on_connected) != ERR_OK) {
+		tcp_abort(pcb);
+		goto fail;
+	}
+	attach(stream, pcb);
+	narrow(pcb);
+	return stream;
+fail:
+	give_stream(stream);
+	return NULL;
+}
+
+static void *listen_at(struct sl_stack *stack, const struct sl_endpoint *at, void *listener)
+{
+	static const uint8_t none[16];
+	struct tcp_pcb *pcb = tcp_new_ip_type(IPADDR_TYPE_ANY), *listening;
+	ip_addr_t address = *IP_ANY_TYPE;
+
+	(void)stack;
+	if (!pcb)
+		return NULL;
+	if (memcmp(at->address, none, sizeof(none)) != 0)
+		to_lwip(&address, at->address);
+	if (tcp_bind(pcb, &address, at->port) != ERR_OK)
+		goto fail;
+	listening = tcp_listen_with_backlog(pcb, TCP_DEFAULT_LISTEN_BACKLOG);
+	if (!listening)
+		goto fail;
+	tcp_arg(listening, listener);
+	tcp_accept(listening, on_accepted);
+	return listening;
+fail:
+	tcp_abort(pcb);
+	return NULL;
+}
+
+// Half-open connections name their listener: each bucket has to forget it.
+static void unlisten(struct sl_stack *stack, void *listening)
+{
+	struct tcp_pcb_listen *listener = listening;
+
+	for (uint32_t i = 0; i < BUCKETS; i++) {
+		sl_lwip_select(stack, i);
+		for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb; pcb = pcb->next) {
+			if (pcb->listener == listener)
+				pcb->listener = NULL;
+		}
+	}
+	tcp_close((struct tcp_pcb *)listening);
+}
+
+// --- timers -------------------------------------------------------------------------------------
+
+static struct tcp_pcb **append(struct tcp_pcb **end, struct tcp_pcb *list)
+{
+	*end = list;
+	while (*end)
+		end = &(*end)->next;
+	return end;
+}
+
+static void deal_out(struct sl_stack *stack, struct tcp_pcb **lists, struct tcp_pcb *list)
+{
+	while (list) {
+		struct tcp_pcb *next = list->next;
+		struct sl_stream *stream = list->callback_arg;
+		const uint32_t bucket = stream && list->state != SYN_RCVD
+						? stream->bucket
+						: bucket_of_pcb(stack, list);
+
+		list->next = lists[bucket];
+		lists[bucket] = list;
+		list = next;
+	}
+}
+
+static void tcp_timers(struct sl_stack *stack)
+{
+	struct tcp_pcb *active = NULL, *waiting = NULL;
+	struct tcp_pcb **active_end = &active, **waiting_end = &waiting;
+
+	sl_lwip_select(stack, 0);
+	stack->active[0] = tcp_active_pcbs;
+	stack->waiting[0] = tcp_tw_pcbs;
+	for (uint32_t i = 0; i < BUCKETS; i++) {
+		active_end = append(active_end, stack->active[i]);
+		waiting_end = append(waiting_end, stack->waiting[i]);
+		stack->active[i] = stack->waiting[i] = NULL;
+	}
+	tcp_active_pcbs = active;
+	tcp_tw_pcbs = waiting;
+	tcp_tmr();
+	active = tcp_active_pcbs;
+	waiting = tcp_tw_pcbs;
+	deal_out(stack, stack->active, active);
+	deal_out(stack, stack->waiting, waiting);
+	tcp_active_pcbs = stack->active[0];
+	tcp_tw_pcbs = stack->waiting[0];
+	stack->bucket = 0;
+}
+
+static void tick(struct sl_stack *stack, uint64_t now_ns)
+{
+	if (now_ns - stack->tick_ns < TIMER_NS)
+		return;
+	stack->tick_ns = now_ns;
+	tcp_timers(stack);
+	mld6_tmr();
+	if (++stack->ticks % (ND6_TMR_INTERVAL / TCP_TMR_INTERVAL) != 0)
+		return;
+	etharp_tmr();
+	nd6_tmr();
+}
+
+// --- set-up -------------------------------------------------------------------------------------
+
+static err_t set_netif(struct netif *netif)
+{
+	const struct sl_stack *stack = netif->state;
+
+	netif->name[0] = 's';
+	netif->name[1] = 'l';
+	netif->output = etharp_output;
+	netif->output_ip6 = ethip6_output;
+	netif->linkoutput = sl_lwip_output;
+	netif->mtu = stack->config.mtu;
+	netif->mtu6 = stack->config.mtu;
+	netif->hwaddr_len = 6;
+	memcpy(netif->hwaddr, stack->config.mac, 6);
+	netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET |
+		       NETIF_FLAG_LINK_UP | NETIF_FLAG_MLD6;
+	return ERR_OK;
+}
+
+static bool add_netif(struct sl_stack *stack, const uint8_t *address, uint8_t prefix)
+{
+	struct netif *netif = &stack->netifs[stack->netif_count];
+	const bool first = stack->netif_count == 0;
+	ip4_addr_t own = {0}, mask = {0}, gateway = {0};
+
+	if (address)
+		memcpy(&own.addr, address + 12, 4);
+	mask.addr = prefix ? lwip_htonl(~0u << (32 - prefix)) : 0;
+	if (first)
+		memcpy(&gateway.addr, stack->config.gateway4, 4);
+	if (!netif_add(netif, &own, &mask, &gateway, stack, set_netif, ethernet_input))
+		return false;
+	stack->netif_count++;
+	if (first)
+		netif_set_default(netif);
+	netif_set_up(netif);
+	return true;
+}
+
+// The first IPv4 address is the port's. Others lie on interfaces of their own, as on a loopback: a
+// VIP is one with a prefix of 32.
+static bool set_addresses(struct sl_stack *stack)
+{
+	const struct sl_stack_config *config = &stack->config;
+	s8_t sixes = 0;
+
+	for (uint32_t i = 0; i < config->address_count; i++) {
+		if (sl_endpoint_is_v4(config->addresses[i].address) &&
+		    !add_netif(stack, config->addresses[i].address, config->addresses[i].prefix))
+			return false;
+	}
+	if (!stack->netif_count && !add_netif(stack, NULL, 0))
+		return false;
+	netif_create_ip6_linklocal_address(&stack->netifs[0], 1);
+	netif_ip6_addr_set_state(&stack->netifs[0], 0, IP6_ADDR_PREFERRED);
+	for (uint32_t i = 0; i < config->address_count; i++) {
+		ip6_addr_t address = {0};
+
+		if (sl_endpoint_is_v4(config->addresses[i].address))
+			continue;
+		if (++sixes == LWIP_IPV6_NUM_ADDRESSES)
+			return false;
+		memcpy(address.addr, config->addresses[i].address, 16);
+		netif_ip6_addr_set(&stack->netifs[0], sixes, &address);
+		netif_ip6_addr_set_state(&stack->netifs[0], sixes, IP6_ADDR_PREFERRED);
+	}
+	return true;
+}
+
+static struct sl_stack *create(const struct sl_stack_host *host,
+			       const struct sl_stack_config *config)
+{
+	struct sl_stack *stack = calloc(1, sizeof(*stack));
+
+	assert(!sl_lwip_stack);
+	if (!stack)
+		return NULL;
+	stack->host = *host;
+	stack->config = *config;
+	stack->ready_last = &stack->ready;
+	sl_lwip_stack = stack;
+	lwip_init();
+	if (!set_addresses(stack)) {
+		sl_lwip_stack = NULL;
+		free(stack);
+		return NULL;
+	}
+	return stack;
+}
+
+// Connections end by a reset: who wanted an orderly end has closed them before.
+static void destroy(struct sl_stack *stack)
+{
+	if (!stack)
+		return;
+	for (uint32_t i = 0; i < BUCKETS; i++) {
+		sl_lwip_select(stack, i);
+		while (tcp_active_pcbs)
+			tcp_abort(tcp_active_pcbs);
+		while (tcp_tw_pcbs)
+			tcp_abort(tcp_tw_pcbs);
+	}
+	while (stack->ready)
+		next_ready(stack);
+	for (uint32_t i = 0; i < stack->netif_count; i++)
+		netif_remove(&stack->netifs[i]);
+	while (stack->blocks) {
+		struct stream_block *block = stack->blocks;
+
+		stack->blocks = block->next;
+		free(block);
+	}
+	sl_lwip_stack = NULL;
+	free(stack);
+}
+
+static const struct sl_stack_stats *stats(const struct sl_stack *stack)
+{
+	return &stack->stats;
+}
+
+static uint32_t buckets(const struct sl_stack *stack, uint32_t *longest)
+{
+	uint32_t used = 0;
+
+	sl_lwip_select((struct sl_stack *)stack, stack->bucket);
+	*longest = 0;
+	for (uint32_t i = 0; i < BUCKETS; i++) {
+		uint32_t length = 0;
+
+		for (const struct tcp_pcb *pcb = stack->active[i]; pcb; pcb = pcb->next)
+			length++;
+		used += length > 0;
+		*longest = SL_MAX(*longest, length);
+	}
+	return used;
+}
+
+__attribute__((visibility("default"))) const struct sl_stack_ops sl_stack_ops = {
+	.create = create,
+	.destroy = destroy,
+	.input = sl_lwip_input,
+	.tick = tick,
+	.listen = listen_at,
+	.unlisten = unlisten,
+	.connect = connect_to,
+	.next_ready = next_ready,
+	.again = again,
+	.peek = peek,
+	.eat = eat,
+	.ate = ate,
+	.write = write_pieces,
+	.shut = shut,
+	.drop = drop,
+	.stats = stats,
+	.buckets = buckets,
+};

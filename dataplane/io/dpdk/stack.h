@@ -1,0 +1,132 @@
+#pragma once
+
+#include <sys/uio.h>
+
+#include "dataplane/base/base.h"
+
+// The TCP/IP stack of one shard as its host sees it: frames in, frames out, streams. It neither
+// knows lwIP's types nor DPDK's: their headers do not go together, and this one includes neither.
+//
+// lwIP keeps its state in globals, so a stack is a private copy of the shared object that lwIP is
+// linked into (instance.c). Nothing is called up from inside lwIP: what happens to a stream is
+// noted in `events`, and the stream is queued until the host takes it by next_ready(). So every
+// call below comes from outside of lwIP, where any connection may be touched.
+//
+// Threading: one shard each. Memory: a packet's memory belongs to the stack from input() until
+//            release(); streams until drop(). Time: passed to tick().
+struct sl_stack;
+
+// An IPv4 address is held as ::ffff:a.b.c.d.
+struct sl_endpoint {
+	uint8_t address[16];
+	uint16_t port; // host order
+};
+
+SL_INLINE bool sl_endpoint_is_v4(const uint8_t address[16])
+{
+	static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
+
+	return memcmp(address, prefix, sizeof(prefix)) == 0;
+}
+
+enum {
+	SL_STREAM_ACCEPTED = 1, // new, of `listener`
+	SL_STREAM_READABLE = 2,
+	SL_STREAM_WRITABLE = 4, // after a write that did not take everything
+	SL_STREAM_ENDED = 8,    // FIN
+	SL_STREAM_FAILED = 16,  // the stack has let go of it; `error` says why
+	SL_STREAM_CONNECTED = 32,
+};
+
+struct sl_stream {
+	struct sl_stack *stack;
+	void *owner;    // the host's
+	void *listener; // as given to listen()
+	struct sl_endpoint local, peer;
+	uint8_t events; // taken by the host
+	bool queued, closing, want_write;
+	int error;          // errno
+	uint32_t bucket;    // of the connection lists
+	uint32_t window;    // bytes granted to the peer
+	uint32_t eaten;     // consumed, not yet told to the peer
+	void *pcb;          // NULL once gone
+	void *rx, *rx_last; // received, in order
+	struct sl_stream *next_ready, *next_free;
+};
+
+struct sl_stack_host {
+	void *self;
+	uint64_t (*hash)(const void *key, size_t size); // keyed
+	uint32_t (*random)(void);
+	// Sends a frame of `bytes` made of `count` pieces. False: no room, TCP tries again.
+	bool (*transmit)(void *self, const struct iovec *pieces, unsigned count, size_t bytes);
+	void (*release)(void *packet);
+};
+
+#define SL_STACK_ADDRESSES_MAX 16
+#define SL_STACK_LISTENERS_MAX 64
+
+struct sl_stack_config {
+	uint8_t mac[6];
+	uint16_t mtu;
+	struct {
+		uint8_t address[16];
+		uint8_t prefix; // of its own family: 0..32 or 0..128
+	} addresses[SL_STACK_ADDRESSES_MAX];
+	uint32_t address_count;
+	uint8_t gateway4[4], gateway6[16]; // all zero: none
+	uint64_t window_budget;            // bytes that all peers together may be granted
+};
+
+// Bytes of a packet's headroom-like room for the stack's own words.
+#define SL_STACK_ROOM_BYTES 64
+
+struct sl_stack_stats {           // writer: the shard
+	uint64_t copied_packets;  // copied out of the port's memory because that was low
+	uint64_t dropped_packets; // malformed, fragments, or no memory
+	uint64_t half_open_full;  // SYNs met a full backlog
+	uint64_t streams;         // now
+};
+
+struct sl_stack_ops {
+	// NULL: no memory, or the configuration cannot be had (more than 4 IPv6 addresses).
+	struct sl_stack *(*create)(const struct sl_stack_host *host,
+				   const struct sl_stack_config *config);
+	void (*destroy)(struct sl_stack *stack);
+	// A frame from Ethernet up, in `room` (SL_STACK_ROOM_BYTES) and `data`; `packet` goes to
+	// release(). With `copy` it is copied, and released at once.
+	void (*input)(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
+		      bool copy);
+	void (*tick)(struct sl_stack *stack, uint64_t now_ns);
+	// An all-zero address is any, of both families. Returns NULL when out of memory or in use.
+	void *(*listen)(struct sl_stack *stack, const struct sl_endpoint *at, void *listener);
+	void (*unlisten)(struct sl_stack *stack, void *listening);
+	// `from->port` must be set. Ends in CONNECTED or FAILED. NULL: no memory, no route.
+	struct sl_stream *(*connect)(struct sl_stack *stack, const struct sl_endpoint *from,
+				     const struct sl_endpoint *to);
+	// Takes the next stream with events from the queue.
+	struct sl_stream *(*next_ready)(struct sl_stack *stack);
+	// Queues the stream again: to read on, or for events that were put back.
+	void (*again)(struct sl_stream *stream);
+	// The first run of received bytes; false: none.
+	bool (*peek)(struct sl_stream *stream, struct sl_bytes *bytes);
+	// Frees the run that peek showed.
+	void (*eat)(struct sl_stream *stream);
+	// Tells the peer about what was eaten, and lets its window grow.
+	void (*ate)(struct sl_stream *stream);
+	// Copies as much as has room. Returns the bytes, or -errno.
+	ssize_t (*write)(struct sl_stream *stream, const struct iovec *pieces, size_t count);
+	// FIN behind what was written. Returns 0, or -ENOMEM: try again after the next tick.
+	int (*shut)(struct sl_stream *stream);
+	// Lets go: an orderly end, or a reset. The stream is the stack's again.
+	void (*drop)(struct sl_stream *stream, bool reset);
+	const struct sl_stack_stats *(*stats)(const struct sl_stack *stack);
+	uint32_t (*buckets)(const struct sl_stack *stack, uint32_t *longest); // for tests
+};
+
+// The one symbol that a private copy gives.
+#define SL_STACK_SYMBOL "sl_stack_ops"
+extern const struct sl_stack_ops sl_stack_ops;
+
+// Loads a private copy. Returns NULL with a text for the operator. Never unloaded.
+const struct sl_stack_ops *sl_stack_load(char *error, size_t error_size);

@@ -1,0 +1,394 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "dataplane/base/hash.h"
+#include "dataplane/base/random.h"
+#include "dataplane/io/dpdk/stack.h"
+
+// Two stacks and a wire between them in memory. The wire can lose, repeat and reorder frames; time
+// is the test's own, so a retransmission takes no waiting.
+#define FRAMES_MAX  65536
+#define FRAME_BYTES 2048
+#define PORT        4317
+
+struct frame {
+	uint8_t room[SL_STACK_ROOM_BYTES];
+	uint16_t bytes;
+	uint8_t data[FRAME_BYTES];
+};
+
+struct end {
+	const struct sl_stack_ops *ops;
+	struct sl_stack *stack;
+	struct end *peer;
+	struct frame *in[FRAMES_MAX]; // a queue of frames to this end
+	uint32_t head, tail;
+};
+
+static struct end ends[2]; // server, client
+static struct sl_random chance;
+static unsigned lose, repeat, reorder; // percent
+static int frames_alive;
+static uint64_t now_ns;
+static char listener;
+
+static const struct sl_endpoint server_at = {{[10] = 0xff, 0xff, 10, 0, 0, 1}, PORT};
+static const struct sl_endpoint client_at = {{[10] = 0xff, 0xff, 10, 0, 0, 2}, 0};
+
+static uint64_t hash(const void *key, size_t size)
+{
+	return sl_hash(sl_bytes(key, size));
+}
+
+static uint32_t draw(void)
+{
+	return (uint32_t)sl_random_next(&chance);
+}
+
+static bool happens(unsigned percent)
+{
+	return sl_random_below(&chance, 100) < percent;
+}
+
+static void release(void *packet)
+{
+	frames_alive--;
+	free(packet);
+}
+
+static void push(struct end *to, const uint8_t *data, size_t bytes)
+{
+	struct frame *frame = malloc(sizeof(*frame));
+
+	assert_non_null(frame);
+	assert_true(to->tail - to->head < FRAMES_MAX);
+	frames_alive++;
+	frame->bytes = (uint16_t)bytes;
+	memcpy(frame->data, data, bytes);
+	to->in[to->tail++ % FRAMES_MAX] = frame;
+	if (to->tail - to->head > 1 && happens(reorder)) {
+		struct frame **last = &to->in[(to->tail - 1) % FRAMES_MAX];
+		struct frame **before = &to->in[(to->tail - 2) % FRAMES_MAX];
+
+		frame = *last;
+		*last = *before;
+		*before = frame;
+	}
+}
+
+static bool transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes)
+{
+	struct end *end = self;
+	uint8_t data[FRAME_BYTES];
+	size_t at = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		assert_true(at + pieces[i].iov_len <= sizeof(data));
+		memcpy(data + at, pieces[i].iov_base, pieces[i].iov_len);
+		at += pieces[i].iov_len;
+	}
+	assert_int_equal(at, bytes);
+	if (happens(lose))
+		return true;
+	push(end->peer, data, bytes);
+	if (happens(repeat))
+		push(end->peer, data, bytes);
+	return true;
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	memset(ends, 0, sizeof(ends));
+	lose = repeat = reorder = 0;
+	now_ns = 1000 * SL_S;
+	sl_random_init(&chance, 7);
+	for (unsigned i = 0; i < 2; i++) {
+		const struct sl_stack_host host = {&ends[i], hash, draw, transmit, release};
+		struct sl_stack_config config = {
+			.mac = {2, 0, 0, 0, 0, (uint8_t)(i + 1)},
+			.mtu = 1500,
+			.address_count = 1,
+			.window_budget = 8 * SL_MIB,
+		};
+		char error[256] = "";
+
+		memcpy(config.addresses[0].address, i ? client_at.address : server_at.address, 16);
+		config.addresses[0].prefix = 24;
+		ends[i].peer = &ends[1 - i];
+		ends[i].ops = sl_stack_load(error, sizeof(error));
+		assert_string_equal(error, "");
+		ends[i].stack = ends[i].ops->create(&host, &config);
+		assert_non_null(ends[i].stack);
+	}
+	assert_ptr_not_equal(ends[0].ops, ends[1].ops);
+	assert_non_null(
+		ends[0].ops->listen(ends[0].stack, &(struct sl_endpoint){.port = PORT}, &listener));
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 2; i++)
+		ends[i].ops->destroy(ends[i].stack);
+	for (unsigned i = 0; i < 2; i++) {
+		while (ends[i].head != ends[i].tail)
+			release(ends[i].in[ends[i].head++ % FRAMES_MAX]);
+	}
+	assert_int_equal(frames_alive, 0); // every frame went back
+	return 0;
+}
+
+static void deliver(struct end *end)
+{
+	const uint32_t until = end->tail;
+
+	end->ops->tick(end->stack, now_ns);
+	while (end->head != until) {
+		struct frame *frame = end->in[end->head++ % FRAMES_MAX];
+
+		end->ops->input(end->stack, frame, frame->room, frame->data, frame->bytes,
+				happens(10));
+	}
+}
+
+// Delivers what was on the wire, and lets `ns` pass.
+static void step(uint64_t ns)
+{
+	now_ns += ns;
+	deliver(&ends[0]);
+	deliver(&ends[1]);
+}
+
+// The echo's server: what was read is written back; what does not fit waits.
+struct echo {
+	uint8_t *data;
+	size_t size, sent, capacity;
+};
+
+static void echo_some(struct sl_stream *stream)
+{
+	struct echo *echo = stream->owner;
+	const struct iovec rest = {echo->data + echo->sent, echo->size - echo->sent};
+	ssize_t sent;
+
+	if (!rest.iov_len)
+		return;
+	sent = ends[0].ops->write(stream, &rest, 1);
+	assert_true(sent >= 0);
+	echo->sent += (size_t)sent;
+}
+
+static void serve_echo(struct echo *echo)
+{
+	const struct sl_stack_ops *ops = ends[0].ops;
+	struct sl_stream *stream;
+	struct sl_bytes bytes;
+
+	while ((stream = ops->next_ready(ends[0].stack))) {
+		stream->events = 0;
+		stream->owner = echo;
+		while (ops->peek(stream, &bytes)) {
+			assert_true(echo->size + bytes.size <= echo->capacity);
+			memcpy(echo->data + echo->size, bytes.data, bytes.size);
+			echo->size += bytes.size;
+			ops->eat(stream);
+		}
+		ops->ate(stream);
+		echo_some(stream);
+	}
+}
+
+static void exchange(size_t size)
+{
+	const struct sl_stack_ops *ops = ends[1].ops;
+	struct echo echo = {.data = malloc(size), .capacity = size};
+	uint8_t *sample = malloc(size), *back = malloc(size);
+	struct sl_endpoint from = client_at;
+	size_t sent = 0, got = 0;
+	struct sl_stream *stream;
+	bool connected = false;
+
+	assert_true(echo.data && sample && back);
+	for (size_t i = 0; i < size; i++)
+		sample[i] = (uint8_t)draw();
+	from.port = 30000;
+	assert_non_null(ops->connect(ends[1].stack, &from, &server_at));
+	for (unsigned turn = 0; got < size; turn++) {
+		struct sl_bytes bytes;
+
+		assert_true(turn < 100000);
+		step(10 * SL_MS);
+		serve_echo(&echo);
+		while ((stream = ops->next_ready(ends[1].stack))) {
+			assert_false(stream->events & SL_STREAM_FAILED);
+			connected |= (stream->events & SL_STREAM_CONNECTED) != 0;
+			stream->events = 0;
+			while (ops->peek(stream, &bytes)) {
+				assert_true(got + bytes.size <= size);
+				memcpy(back + got, bytes.data, bytes.size);
+				got += bytes.size;
+				ops->eat(stream);
+			}
+			ops->ate(stream);
+			if (connected && sent < size) {
+				const struct iovec rest = {sample + sent, size - sent};
+				const ssize_t some = ops->write(stream, &rest, 1);
+
+				assert_true(some >= 0);
+				sent += (size_t)some;
+			}
+		}
+	}
+	assert_memory_equal(back, sample, size);
+	free(echo.data);
+	free(sample);
+	free(back);
+}
+
+static void test_echo(void **state)
+{
+	(void)state;
+	exchange(4 * SL_MIB);
+}
+
+static void test_echo_over_a_bad_wire(void **state)
+{
+	(void)state;
+	lose = 2;
+	repeat = 2;
+	reorder = 5;
+	exchange(SL_MIB);
+}
+
+// Whatever end an event belongs to, some other connection is dropped from it: its lists are another
+// bucket's than those lwIP had last.
+#define MANY 10000
+static void test_many_with_cross_aborts(void **state)
+{
+	static struct sl_stream *open[2][2 * MANY];
+	uint32_t count[2] = {0, 0}, opened = 0, accepted = 0, longest = 0;
+
+	(void)state;
+	for (unsigned turn = 0; turn < 2000; turn++) {
+		for (unsigned i = 0; i < 40 && opened < MANY; i++, opened++) {
+			struct sl_endpoint from = client_at;
+
+			from.port = (uint16_t)(20000 + opened);
+			assert_non_null(ends[1].ops->connect(ends[1].stack, &from, &server_at));
+		}
+		step(10 * SL_MS);
+		for (unsigned i = 0; i < 2; i++) {
+			const struct sl_stack_ops *ops = ends[i].ops;
+			struct sl_stream *stream;
+
+			while ((stream = ops->next_ready(ends[i].stack))) {
+				const uint8_t events = stream->events;
+
+				stream->events = 0;
+				if (events & (SL_STREAM_ACCEPTED | SL_STREAM_CONNECTED)) {
+					accepted += i == 0;
+					stream->owner = (void *)(uintptr_t)(count[i] + 1);
+					open[i][count[i]++] = stream;
+				}
+				if ((events & (SL_STREAM_FAILED | SL_STREAM_ENDED)) &&
+				    stream->owner) {
+					const uint32_t at = (uint32_t)(uintptr_t)stream->owner - 1;
+
+					open[i][at] = open[i][--count[i]];
+					open[i][at]->owner = (void *)(uintptr_t)(at + 1);
+					ops->drop(stream, false);
+				}
+				// Once all are there: another one goes, by FIN or by RST.
+				if (count[i] && opened == MANY && happens(50)) {
+					const uint32_t at = (uint32_t)sl_random_below(&chance,
+										      count[i]);
+					struct sl_stream *other = open[i][at];
+
+					open[i][at] = open[i][--count[i]];
+					open[i][at]->owner = (void *)(uintptr_t)(at + 1);
+					ops->drop(other, happens(50));
+				}
+			}
+		}
+		if (opened == MANY && accepted == MANY && !longest) {
+			const uint32_t used = ends[0].ops->buckets(ends[0].stack, &longest);
+
+			assert_true(used > 3000); // of 4096: spread, not heaped
+			assert_true(longest < 20);
+		}
+		// The first to go: the others follow from its events and from what they drop.
+		for (unsigned n = 0; n < 16 && accepted == MANY && count[1]; n++) {
+			struct sl_stream *first = open[1][--count[1]];
+
+			ends[1].ops->drop(first, happens(50));
+		}
+		if (accepted == MANY && !count[0] && !count[1])
+			break;
+	}
+	assert_int_equal(accepted, MANY);
+	assert_int_equal(count[0] + count[1], 0);
+	assert_int_equal(ends[0].ops->stats(ends[0].stack)->streams, 0);
+	assert_int_equal(ends[1].ops->stats(ends[1].stack)->streams, 0);
+}
+
+// SYNs from addresses that never answer fill the backlog; they stay few.
+static void test_half_open_is_bounded(void **state)
+{
+	struct sl_endpoint from = client_at;
+	uint32_t longest;
+
+	(void)state;
+	exchange(SL_KIB);
+	for (unsigned i = 0; i < 3000; i++) {
+		from.port = (uint16_t)(40000 + i);
+		assert_non_null(ends[1].ops->connect(ends[1].stack, &from, &server_at));
+		// Nobody answers the server.
+		deliver(&ends[0]);
+		while (ends[1].head != ends[1].tail)
+			release(ends[1].in[ends[1].head++ % FRAMES_MAX]);
+	}
+	assert_in_range(ends[0].ops->buckets(ends[0].stack, &longest), 200, 256);
+}
+
+// Anything may come over a wire: it is dropped or answered, never more.
+static void test_noise(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 20000; i++) {
+		static const uint8_t types[][2] = {{8, 0}, {8, 6}, {0x86, 0xdd}, {0x81, 0}};
+		uint8_t data[128];
+		const size_t bytes = sl_random_below(&chance, sizeof(data));
+		const uint8_t *type = types[i % SL_COUNT_OF(types)];
+
+		for (size_t k = 0; k < sizeof(data); k++)
+			data[k] = (uint8_t)draw();
+		memcpy(data, (uint8_t[]){2, 0, 0, 0, 0, 1}, 6);
+		data[12] = type[0];
+		data[13] = type[1];
+		data[14] = type[0] == 8 ? 0x45 : 0x60;
+		if (happens(50))
+			data[23] = 6; // TCP, or for IPv6 a part of an address
+		push(&ends[0], data, bytes);
+		step(SL_MS);
+	}
+	exchange(SL_KIB); // and it still works
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_echo, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_echo_over_a_bad_wire, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_many_with_cross_aborts, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_half_open_is_bounded, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_noise, set_up, tear_down),
+	};
+
+	sl_hash_seed();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
