@@ -583,6 +583,8 @@ def test_open_calls_outlive_the_end_of_their_connection(start, upstream, end):
     assert http1.closed() and http2.pump(lambda: http2.closed)
     http1.close()
     http2.close()
+    if end == "drain":
+        assert sluice.process.wait(30) == 0
 
 
 def test_drain_ends_by_its_timeout(start, upstream):
