@@ -182,7 +182,7 @@ static void count_answer(const struct sl_session *session, enum sl_protocol prot
 		sl_count(&counters->refused[reason], 1);
 }
 
-// The client is told when to come again; on HTTP/1 who did not wait is not heard until then.
+// The client is told when to come again; on HTTP/1 who floods is not heard until then.
 static void note_hint(struct sl_call *call, const struct sl_request *request, enum sl_reason reason,
 		      uint64_t retry_after_ns)
 {
@@ -196,10 +196,11 @@ static void note_hint(struct sl_call *call, const struct sl_request *request, en
 	}
 	if (reason != SL_REASON_QUOTA_EXCEEDED && reason != SL_REASON_IN_FLIGHT_EXCEEDED)
 		return;
-	sl_hint_told(&session->hint, request->tenant, request->signal, call->early, retry_after_ns,
-		     session->server->now_ns);
 	session->conn.later = true; // behind the connections of those within their quota
-	if (call->early && !session->http2)
+	if (sl_hint_told(&session->hint, request->tenant, request->signal, call->early,
+			 session->server->limits.early_calls_max, retry_after_ns,
+			 session->server->now_ns) &&
+	    !session->http2)
 		sl_session_pause(session, retry_after_ns);
 }
 
@@ -257,7 +258,7 @@ static void refuse(struct sl_call *call, enum sl_reason reason, uint64_t retry_a
 		env->host->give(env->self, request);
 }
 
-// HTTP/2, and a client that comes and comes before its time: no answer any more, and then GOAWAY.
+// HTTP/2, and a client that floods before its time: no answer any more, and then GOAWAY.
 static bool turn_away(struct sl_call *call)
 {
 	struct sl_session *session = call->session;

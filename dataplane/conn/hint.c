@@ -16,16 +16,22 @@ bool sl_hint_is_early(struct sl_hint *hint, sl_tenant_id tenant, enum sl_signal 
 	return false;
 }
 
-void sl_hint_told(struct sl_hint *hint, sl_tenant_id tenant, enum sl_signal signal, bool early,
-		  uint64_t retry_after_ns, uint64_t now_ns)
+bool sl_hint_told(struct sl_hint *hint, sl_tenant_id tenant, enum sl_signal signal, bool early,
+		  uint64_t early_max, uint64_t retry_after_ns, uint64_t now_ns)
 {
+	bool struck;
+
 	// The first time told stands until it is over: what is told again meanwhile is no news.
 	if (!is_about(hint, tenant, signal) || now_ns >= hint->until_ns)
 		*hint = (struct sl_hint){.tenant = tenant,
 					 .signal = (uint8_t)signal,
 					 .told_ns = now_ns,
 					 .until_ns = now_ns + retry_after_ns};
-	hint->strikes += early;
+	hint->early_calls += early;
+	struck = early && early_max &&
+		 hint->early_calls > early_max * (1 + (now_ns - hint->told_ns) / SL_S);
+	hint->strikes += struck;
+	return struck;
 }
 
 void sl_hint_served(struct sl_hint *hint, sl_tenant_id tenant)

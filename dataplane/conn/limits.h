@@ -20,6 +20,7 @@ struct sl_server_limits {
 	uint64_t items_max;
 	uint64_t connection_reserved_share; // 1/n of the budget for unread bodies of a connection
 	uint64_t tenant_reserved_share;     // 1/n of it for bodies of a tenant that wait
+	uint64_t early_calls_max; // a second and connection, before their retry hint; 0: any number
 	bool json_enum_names;
 	const char *const *cors_origins; // allowed origins, or "*"
 	uint32_t cors_origin_count;

@@ -33,6 +33,7 @@ struct limits_config {
 
 struct connection_config {
 	uint64_t idle_timeout_ns, header_timeout_ns, body_timeout_ns, age_max_ns, age_grace_ns;
+	uint64_t early_calls;
 	double body_rate_min;
 };
 
@@ -153,6 +154,11 @@ static const struct sl_setting connection_rows[] = {
 		    "0: never."),
 	ROW(connection_config, age_grace_ns, "age_grace", DURATION, .preset = "30s",
 	    .help = "How long an aged connection may finish its calls."),
+	ROW(connection_config, early_calls, "early_calls", COUNT, .max = 1e9, .preset = "10k",
+	    .help = "A client over its quota that comes before the time it was told is told again, "
+		    "so many times a second on one connection; beyond that it is not read until "
+		    "then (HTTP/1), or its streams are refused, then GOAWAY (HTTP/2). 0: told "
+		    "always."),
 };
 static const struct sl_settings connection_settings = SETTINGS(
 	"connection", connection_config, connection_rows, .help = "Timeouts of connections.");
@@ -282,6 +288,7 @@ static void fill_limits(struct sl_server_limits *limits, const struct server_con
 		.age_max_ns = config->connection.age_max_ns,
 		.age_grace_ns = config->connection.age_grace_ns,
 		.answer_within_ns = config->answer_within_ns,
+		.early_calls_max = config->connection.early_calls,
 		.json_depth_max = config->limits.json_depth,
 		.value_depth_max = config->limits.value_depth,
 		.items_max = config->limits.items ? config->limits.items

@@ -4,7 +4,7 @@
 
 enum event { END, COMES, EARLY, TOLD, TOLD_EARLY, SERVED };
 
-// Times in ms; hints of 1 s, a grace of 100 ms.
+// Times in ms; hints of 1 s, a grace of 100 ms; one early call a second is taken.
 static const struct {
 	const char *why;
 	struct {
@@ -23,10 +23,16 @@ static const struct {
 	{"of another tenant", {{TOLD, 0, 1, 0}, {COMES, 500, 2, 0}}, 0},
 	{"told again, the first time stands",
 	 {{TOLD, 0, 1, 0}, {EARLY, 500, 1, 0}, {TOLD_EARLY, 500, 1, 0}, {EARLY, 999, 1, 0}},
-	 1},
+	 0},
 	{"and is over at its end",
 	 {{TOLD, 0, 1, 0}, {TOLD_EARLY, 500, 1, 0}, {COMES, 1000, 1, 0}},
 	 0},
+	{"more than one a second",
+	 {{TOLD, 0, 1, 0},
+	  {TOLD_EARLY, 500, 1, 0},
+	  {TOLD_EARLY, 600, 1, 0},
+	  {TOLD_EARLY, 700, 1, 0}},
+	 2},
 	{"whoever waits is forgiven",
 	 {{TOLD, 0, 1, 0}, {TOLD_EARLY, 500, 1, 0}, {COMES, 1500, 1, 0}, {TOLD, 1501, 1, 0}},
 	 0},
@@ -34,7 +40,11 @@ static const struct {
 	 {{TOLD, 0, 1, 0}, {TOLD_EARLY, 500, 1, 0}, {SERVED, 600, 2, 0}, {COMES, 700, 1, 0}},
 	 0},
 	{"it was served itself, and is early again",
-	 {{TOLD, 0, 1, 0}, {TOLD_EARLY, 500, 1, 0}, {SERVED, 600, 1, 0}, {EARLY, 700, 1, 0}},
+	 {{TOLD, 0, 1, 0},
+	  {TOLD_EARLY, 500, 1, 0},
+	  {TOLD_EARLY, 550, 1, 0},
+	  {SERVED, 600, 1, 0},
+	  {EARLY, 700, 1, 0}},
 	 1},
 	{"all calls at once are answered without a strike",
 	 {{TOLD, 0, 1, 0}, {COMES, 1, 1, 0}, {TOLD, 1, 1, 0}, {COMES, 2, 1, 0}, {TOLD, 2, 1, 0}},
@@ -63,7 +73,7 @@ static void hints(void **state)
 			case TOLD:
 			case TOLD_EARLY:
 				sl_hint_told(&hint, tenant, signal,
-					     rows[i].steps[j].event == TOLD_EARLY, SL_S, now_ns);
+					     rows[i].steps[j].event == TOLD_EARLY, 1, SL_S, now_ns);
 				break;
 			default:
 				sl_hint_served(&hint, tenant);
