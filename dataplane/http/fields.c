@@ -12,8 +12,6 @@ static const uint8_t token[256] = {
 	['`'] = 1, ['|'] = 1, ['~'] = 1, ['0' ... '9'] = 1, ['a' ... 'z'] = 1,
 };
 
-static const uint8_t value_byte[256] = {['\t'] = 1, [' ' ... '~'] = 1, [0x80 ... 0xff] = 1};
-
 bool sl_http_name_is_valid(struct sl_bytes name)
 {
 	uint8_t all = 1;
@@ -23,13 +21,41 @@ bool sl_http_name_is_valid(struct sl_bytes name)
 	return name.size && all;
 }
 
+#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+
+// The top bit of each byte that is a control and not HTAB. No sum carries into the next byte.
+static uint64_t controls(uint64_t word)
+{
+	const uint64_t low = word & EACH(0x7f);
+	const uint64_t below_space = ~(low + EACH(0x60)), not_tab = (low ^ EACH('\t')) + EACH(0x7f);
+	const uint64_t is_delete = low + EACH(1);
+
+	return ~word & ((below_space & not_tab) | is_delete) & EACH(0x80);
+}
+
+// Eight bytes at a time; the last may overlap those before, and so may the halves of a short value.
 bool sl_http_value_is_valid(struct sl_bytes value)
 {
-	uint8_t all = 1;
+	uint64_t word = EACH(' '), found = 0;
+	uint32_t half[2];
 
-	for (size_t i = 0; i < value.size; i++)
-		all &= value_byte[value.data[i]];
-	return all;
+	if (value.size >= sizeof(word)) {
+		const size_t last = value.size - sizeof(word);
+
+		for (size_t at = 0; at < last; at += sizeof(word)) {
+			memcpy(&word, value.data + at, sizeof(word));
+			found |= controls(word);
+		}
+		memcpy(&word, value.data + last, sizeof(word));
+	} else if (value.size >= sizeof(half[0])) {
+		memcpy(&half[0], value.data, sizeof(half[0]));
+		memcpy(&half[1], value.data + value.size - sizeof(half[1]), sizeof(half[1]));
+		memcpy(&word, half, sizeof(word));
+	} else {
+		for (size_t i = 0; i < value.size; i++)
+			word = word << 8 | value.data[i];
+	}
+	return !(found | controls(word));
 }
 
 static bool is_blank(uint8_t byte)
