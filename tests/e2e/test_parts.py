@@ -1,4 +1,7 @@
-"""Tenants that resources name: one body, a part for each. With the items of reference/tenancy."""
+"""Tenants that resources name: one body, a part for each.
+
+"Tenancy item" means the list in tests/conform/README.md.
+"""
 
 import json
 
@@ -96,7 +99,7 @@ def test_one_body_of_several_tenants(start, coding, as_json):
 
 
 def test_over_grpc_with_parts_refused_for_good(start):
-    """Item 6: neither an unknown nor a suspended tenant is retryable; the others' items are taken."""
+    """Tenancy item 6: unknown and suspended are not retryable; the rest is taken."""
     sluice = start(config=config(), tenants=TENANTS)
     client = wire.Http2(sluice.grpc_port)
     for signal in otlp.SIGNALS:
@@ -120,7 +123,7 @@ def test_over_grpc_with_parts_refused_for_good(start):
 
 @pytest.mark.parametrize("name", ["..", ".", "", "a:b", "a|b", "a\x01", "n" * 151, "n" * 10240])
 def test_names_that_are_none(start, name):
-    """Item 2: 1-150 bytes of letters, digits and a few marks."""
+    """Tenancy item 2: 1-150 bytes of letters, digits and a few marks."""
     sluice = start(config=config(unknown="demo"), tenants=TENANTS)
     for signal in otlp.SIGNALS:
         message = body(signal, ("a", 1))
@@ -199,7 +202,7 @@ def test_sixty_four_tenants_and_one_more(start):
               ("tenant.id", "c")])])
 @pytest.mark.parametrize("coding, as_json", [(None, False), ("gzip", False), (None, True)])
 def test_a_credential_beats_a_claim(start, claimed, wanted, coding, as_json):
-    """Item 3: every occurrence of the claim says the authenticated name, or nothing, or stays."""
+    """Tenancy item 3: every occurrence of the claim is overwritten, stripped or kept."""
     sluice = start(config=config(claimed=claimed), tenants=TENANTS)
     for signal in otlp.SIGNALS:
         message = body(signal, ("a", 3), ("b", 2))
@@ -213,7 +216,7 @@ def test_a_credential_beats_a_claim(start, claimed, wanted, coding, as_json):
 
 
 def test_a_claim_from_strangers_does_not_count(start):
-    """Item 3: only from trusted_from, or where it is open; elsewhere it is overwritten."""
+    """Tenancy item 3: only from trusted_from, or where it is open; elsewhere it is overwritten."""
     sluice = start(config=config(resource={"by": "resource", "trusted_from": ["10.0.0.0/8"]}),
                    tenants=TENANTS)
     assert send(sluice, "logs", body("logs", ("a", 3)))[0] == 200
@@ -226,14 +229,14 @@ def test_a_claim_from_strangers_does_not_count(start):
 
 
 def test_a_bad_credential_is_refused_whatever_is_claimed(start):
-    """Items 4-6."""
+    """Tenancy items 4-6."""
     sluice = start(config=config(), tenants=TENANTS)
     assert send(sluice, "traces", body("traces", ("a", 1)),
                 headers={"Authorization": "Bearer nope"})[0] == 401
 
 
 def test_the_list_is_ordered_and_configured(start):
-    """Item 3: there is no general attribute; which one counts, and which before which, is said."""
+    """Tenancy item 3: which attributes count, and in which order, is configured."""
     sluice = start(config=config(resource={"resource": ["org", "team"]}), tenants=TENANTS)
     message = body("logs", ("a", 2), key="team")
     message.MergeFrom(body("logs", ("b", 3), key="team"))
