@@ -14,6 +14,8 @@ help:
 	@echo "make bench      CPU per million spans beside the bare sink (about 10 minutes); writes perf/RESULTS.md"
 	@echo "make simulate   delivery in virtual time, 10,000 seeds (SEEDS)"
 	@echo "make flood      a tenant's latency with and without another's flood (about 2 minutes)"
+	@echo "make fleet      four instances and one Redis hold 20 tenants' quotas (about 3 minutes); prints a table"
+	@echo "make model      Spin over the model of the fleet's quota, with its number of states"
 	@echo "make fuzz       fuzz every target for SECONDS (default 600) each"
 	@echo "make reference  write config/REFERENCE.md from the tables in the code"
 	@echo "make format     clang-format all sources"
@@ -57,6 +59,13 @@ bench: install-bench
 
 flood: install-bench
 	@perf/flood.py
+
+fleet: install-test build
+	@tests/run.py --venv
+	@SLUICE=$(BUILD)/sluice build/venv/bin/python tests/fleet.py
+
+model: install-test
+	@tests/sim/fleet/model.py
 
 reference: build
 	@$(BUILD)/sluice --reference > config/REFERENCE.md

@@ -14,7 +14,7 @@
 // a tick may turn T before W into tokens; and the one request that finds the level positive but
 // below its cost goes into debt by at most q - B/2, which is nothing for requests of up to B/2.
 //
-// Threading: the control thread. Time: passed in.
+// Threading: the quota thread, but for introduce(), the control thread's. Time: passed in.
 struct sl_authority {
 	struct sl_quota_woken woken; // writer: shards
 	struct sl_quota_pool *awake; // those being refilled

@@ -11,7 +11,7 @@
 // request is admitted all the same, once, if it owes nothing and by the last answer the bucket must
 // have room for it by now: quiet tenants never wait, and cost the fleet nothing.
 //
-// Threading: shards borrow; the control thread sets. `credit`, `refused`, `largest` and `woken` are
+// Threading: shards borrow; the quota thread sets. `credit`, `refused`, `largest` and `woken` are
 // atomic; the others are single words that one thread writes.
 #define SL_QUOTA_LEASE_FRESH_NS SL_S
 

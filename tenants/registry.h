@@ -7,7 +7,8 @@
 // process runs, so that a reload changes limits but no number, no level and nothing in flight.
 // Numbers are never used again; there are at most SL_TENANTS_MAX.
 //
-// Threading: changed by the control thread; shards follow pointers that a published snapshot has.
+// Threading: changed by the control thread, but `authority` and `adopted` by the quota thread;
+// shards follow pointers that a published snapshot has.
 // Memory: counted references, one a snapshot. Names and pools never move.
 #define SL_TENANTS_MAX (UINT32_C(1) << 20)
 

@@ -461,7 +461,7 @@ void sl_tenants_give_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenan
 	spill(self, slot, SL_DIMENSION_IN_FLIGHT_REQUESTS);
 }
 
-// --- the control thread --------------------------------------------------------------------------
+// --- the quota thread ----------------------------------------------------------------------------
 
 // Pools of the new snapshot take over its limits; those whose level does not fit wake.
 void sl_tenants_adopt(const struct sl_tenants *tenants)

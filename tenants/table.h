@@ -85,7 +85,7 @@ const struct sl_certificate *sl_tenants_certificate(const struct sl_tenants *ten
 struct sl_limits sl_tenants_limits(const struct sl_quota_config *of_class,
 				   const struct sl_quota_config *own, bool observe);
 
-// The control thread's: the newest snapshot's limits are in force; at each tick, before all else.
+// The quota thread's: the newest snapshot's limits are in force; at each tick, before all else.
 void sl_tenants_adopt(const struct sl_tenants *tenants);
 
 // RFC 3339 -> ns since the epoch. Returns 0 or -EINVAL.

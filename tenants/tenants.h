@@ -95,7 +95,7 @@ void sl_tenants_quota_stage(void *self, struct sl_batch *batch);
 // Doing it twice, or for a part that was not charged, does nothing.
 void sl_tenants_refund(struct sl_tenants_shard *self, struct sl_part *part);
 
-// --- the control thread's side -------------------------------------------------------------------
+// --- the quota thread's side ---------------------------------------------------------------------
 // The authority's tick: refills the pools of tenants that spend. Call every SL_QUOTA_TICK_NS.
 #define SL_QUOTA_TICK_NS (10 * SL_MS)
 void sl_tenants_tick(struct sl_tenants *tenants, uint64_t now_ns);

@@ -178,7 +178,13 @@ def main():
     parser.add_argument("suites", nargs="*", choices=[*SUITES, []], help="which (default: all)")
     parser.add_argument("--seconds", type=int, default=60, help="for each fuzz target")
     parser.add_argument("--list", action="store_true", help="name the suites")
+    parser.add_argument("--venv", action="store_true", help="only make Python's packages")
     options = parser.parse_args()
+    if options.venv:
+        LOGS.mkdir(parents=True, exist_ok=True)
+        with open(LOGS / "venv.log", "w") as log:
+            venv(log)
+        return 0
     if options.list:
         print("\n".join(SUITES))
         return 0

@@ -10,7 +10,7 @@
 // In the names of tests/sim/fleet/README.md: R the rate, B the burst, N the instances that live,
 // D what all of them are offered, q the largest request, s this instance's share of D.
 //
-// Threading: the control thread; shards touch pool and lease only. Time: passed in, monotonic.
+// Threading: the quota thread; shards touch pool and lease only. Time: passed in, monotonic.
 
 // What to do while the authority does not answer.
 enum sl_fleet_without {
@@ -86,7 +86,7 @@ struct sl_fleet_account {
 void sl_fleet_account_init(struct sl_fleet_account *account, struct sl_quota_pool *pool,
 			   enum sl_dimension dimension, const struct sl_limit *limit,
 			   const struct sl_fleet_terms *terms);
-// The control thread's look, every SL_QUOTA_TICK_NS. Returns whether a call is due.
+// The quota thread's look, every SL_QUOTA_TICK_NS. Returns whether a call is due.
 bool sl_fleet_account_tick(struct sl_fleet_account *account, const struct sl_fleet_terms *terms);
 // Makes this account's part of a call and regards it as sent.
 void sl_fleet_account_ask(struct sl_fleet_account *account, const struct sl_fleet_terms *terms,

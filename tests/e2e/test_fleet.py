@@ -46,8 +46,11 @@ def down(one):
 
 def finish(offers):
     for one in offers:
+        one.ended.set()
+    for one in offers:
         one.finish()
-        assert one.broken is None and len(one.answers) == one.sent
+        assert one.broken is None and len(one.answers) + one.dropped == one.sent
+        assert len(one.answers) > one.dropped
 
 
 def near(offers, begin, end, least=0.85, most=1.15):

@@ -9,6 +9,7 @@ import time
 
 from lib import otlp
 
+WAITING_MAX = 200
 STATUS = re.compile(rb"HTTP/1\.1 (\d\d\d) ")
 
 
@@ -37,30 +38,46 @@ class Offer(threading.Thread):
                       % (i, len(body)) + body for i in range(count)]
         self.port, self.per_s, self.items = port, per_s, items
         self.answers, self.waiting, self.slowest = [], collections.deque(), 0.0
-        self.sent, self.broken, self.ended = 0, None, threading.Event()
+        self.turn = itertools.cycle(range(count))
+        self.sent, self.dropped = 0, 0
+        self.broken, self.ended = None, threading.Event()
 
     def run(self):
-        turn, owed, last, rest, out = itertools.cycle(range(len(self.calls))), 0.0, None, b"", b""
         try:
-            with socket.create_connection(("127.0.0.1", self.port)) as to:
-                to.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                to.setblocking(False)
-                while not self.ended.is_set() or self.waiting:
-                    now = time.monotonic()
-                    owed += (now - (last or now)) * self.per_s * len(self.calls)
-                    last = now
-                    if self.ended.is_set():
-                        owed = 0
-                    chosen = [next(turn) for _ in range(int(owed))]
-                    owed -= len(chosen)
-                    out += b"".join(self.calls[i] for i in chosen)
-                    self.waiting.extend((now, i) for i in chosen)
-                    self.sent += len(chosen)
+            while not self.ended.is_set():
+                self.connection()
+        except OSError as error:
+            self.broken = error
+
+    def connection(self):
+        """Until it ends, or the server ends it: it does so when it refuses a request by its head
+        whose body has not come yet, and what was sent after that is nobody's."""
+        turn, owed, last, rest, out = self.turn, 0.0, time.monotonic(), b"", b""
+        with socket.create_connection(("127.0.0.1", self.port)) as to:
+            to.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            to.setblocking(False)
+            while not self.ended.is_set() or self.waiting:
+                now = time.monotonic()
+                owed += (now - last) * self.per_s * len(self.calls)
+                last = now
+                # Never more on its way than a gateway reads at once: a request that comes in
+                # pieces and is refused by its head ends the connection.
+                owed = min(owed, WAITING_MAX - len(self.waiting))
+                if self.ended.is_set():
+                    owed = 0
+                chosen = [next(turn) for _ in range(int(owed))]
+                owed -= len(chosen)
+                out += b"".join(self.calls[i] for i in chosen)
+                self.waiting.extend((now, i) for i in chosen)
+                self.sent += len(chosen)
+                try:
                     out = self.push(to, out)
                     rest = self.pull(to, rest)
-                    time.sleep(0.005)
-        except (OSError, EOFError) as error:
-            self.broken = error
+                except (EOFError, ConnectionResetError, BrokenPipeError):
+                    self.dropped += len(self.waiting)
+                    self.waiting.clear()
+                    return
+                time.sleep(0.005)
 
     @staticmethod
     def push(to, out):
