@@ -122,6 +122,8 @@ static struct sl_egress *make_egress(struct sl_routing_shard *self,
 	egress->waiting_last = &egress->waiting;
 	egress->waiting_due_ns = UINT64_MAX;
 	egress->heard_ns = self->now_ns;
+	sl_lanes_init(&egress->lanes);
+	egress->ask_due_ns = egress->expire_due_ns = UINT64_MAX;
 	sl_breaker_init(&egress->breaker, &destination->breaker);
 	sl_retry_budget_init(&egress->budget, self->now_ns);
 	open_side(egress);
@@ -474,7 +476,20 @@ static void put_off(struct sl_egress *egress, struct sl_record *record, uint64_t
 	}
 }
 
-bool sl_egress_offer(struct sl_egress *egress, struct sl_record *record)
+// Into its tenant's lane, until the driver has room.
+static void line_up(struct sl_egress *egress, struct sl_record *record)
+{
+	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
+
+	sl_lanes_push(&egress->lanes, flow->tenant, record);
+	egress->ask_due_ns = SL_MIN(egress->ask_due_ns, egress->shard->now_ns + QUEUE_FULL_WAIT_NS);
+	egress->expire_due_ns = SL_MIN(egress->expire_due_ns, give_up_ns(flow));
+}
+
+enum verdict { TAKEN, HELD, REFUSED };
+
+// Offers to the driver; what the breaker holds back waits, what it has no room for is untouched.
+static enum verdict try_driver(struct sl_egress *egress, struct sl_record *record)
 {
 	struct sl_breaker *breaker = &egress->breaker;
 	const uint64_t now_ns = egress->shard->now_ns;
@@ -483,14 +498,26 @@ bool sl_egress_offer(struct sl_egress *egress, struct sl_record *record)
 		put_off(egress, record,
 			breaker->state == SL_BREAKER_OPEN ? breaker->until_ns - now_ns
 							  : QUEUE_FULL_WAIT_NS);
-		return false;
+		return HELD;
 	}
 	sl_breaker_sent(breaker);
 	if (egress->destination->driver->submit(egress->side, record) == SL_REASON_NONE)
-		return true;
+		return TAKEN;
 	sl_breaker_unsent(breaker);
-	put_off(egress, record, QUEUE_FULL_WAIT_NS);
-	return false;
+	return REFUSED;
+}
+
+void sl_egress_offer(struct sl_egress *egress, struct sl_record *record)
+{
+	struct sl_record *next;
+
+	if (try_driver(egress, record) != REFUSED)
+		return;
+	egress->refusals++;
+	for (record = record->members ? sl_merged_open(record) : record; record; record = next) {
+		next = record->next;
+		line_up(egress, record);
+	}
 }
 
 // Whether a record may be tried again as the budget has it.
@@ -503,13 +530,19 @@ static bool pay(struct sl_egress *egress, struct sl_record *record)
 	return record->paid;
 }
 
-// Whether the driver had room, as far as it was asked.
-static bool offer(struct sl_egress *egress, struct sl_record *record)
+static bool merges(struct sl_egress *egress, struct sl_record *record)
 {
 	record->next = NULL;
-	if (egress->merger && !record->alone && sl_merger_take(egress, record))
-		return true;
-	return sl_egress_offer(egress, record);
+	return egress->merger && !record->alone && sl_merger_take(egress, record);
+}
+
+// Behind what waits for room already, or nobody would ever get his turn.
+static void offer(struct sl_egress *egress, struct sl_record *record)
+{
+	if (egress->lanes.count)
+		line_up(egress, record);
+	else if (!merges(egress, record))
+		sl_egress_offer(egress, record);
 }
 
 void sl_egress_submit(struct sl_flow *flow)
@@ -538,7 +571,6 @@ void sl_egress_submit(struct sl_flow *flow)
 static void run_waiting(struct sl_egress *egress, uint64_t now_ns)
 {
 	struct sl_record *record = egress->waiting, *next;
-	unsigned refused = 0;
 
 	egress->waiting = NULL;
 	egress->waiting_last = &egress->waiting;
@@ -551,11 +583,53 @@ static void run_waiting(struct sl_egress *egress, uint64_t now_ns)
 			queue(egress, record, record->due_ns - now_ns);
 		else if (!pay(egress, record))
 			queue(egress, record, BUDGET_WAIT_NS);
-		else if (refused < REFUSALS_MAX)
-			refused += !offer(egress, record);
 		else
-			queue(egress, record, QUEUE_FULL_WAIT_NS);
+			offer(egress, record);
 	}
+}
+
+static void expire(struct sl_egress *egress, uint64_t now_ns)
+{
+	struct sl_record *record = sl_lanes_take_all(&egress->lanes), *next;
+
+	egress->expire_due_ns = UINT64_MAX;
+	for (; record; record = next) {
+		next = record->next;
+		if (now_ns >= give_up_ns((struct sl_flow *)record->delivery))
+			give_up(record, 0);
+		else
+			line_up(egress, record);
+	}
+}
+
+// Serves the lanes until the driver has said no a few times; to one record once.
+static void run_lanes(struct sl_egress *egress, uint64_t now_ns)
+{
+	const struct sl_record *returned[REFUSALS_MAX] = {0};
+	struct sl_record *record;
+
+	if (now_ns >= egress->expire_due_ns)
+		expire(egress, now_ns);
+	if (now_ns < egress->ask_due_ns)
+		return;
+	egress->refusals = 0;
+	while (egress->refusals < REFUSALS_MAX && (record = sl_lanes_pop(&egress->lanes))) {
+		bool again = false;
+
+		for (unsigned i = 0; i < egress->refusals; i++)
+			again |= returned[i] == record;
+		if (again) {
+			sl_lanes_return(&egress->lanes, record);
+			break;
+		}
+		if (merges(egress, record) || try_driver(egress, record) != REFUSED)
+			continue;
+		returned[egress->refusals++] = record;
+		sl_lanes_return(&egress->lanes, record);
+	}
+	egress->ask_due_ns = egress->lanes.count ? now_ns + QUEUE_FULL_WAIT_NS : UINT64_MAX;
+	if (!egress->lanes.count)
+		egress->expire_due_ns = UINT64_MAX;
 }
 
 // A destination that neither takes nor refuses shows before its senders' answers are due, and when
@@ -589,6 +663,7 @@ void sl_routing_poll(struct sl_routing_shard *self, uint64_t now_ns)
 	for (struct sl_egress **link = &self->egresses, *egress; (egress = *link);) {
 		if (now_ns >= egress->waiting_due_ns)
 			run_waiting(egress, now_ns);
+		run_lanes(egress, now_ns);
 		if (egress->merger && egress->side)
 			due_ns = SL_MIN(due_ns, sl_merger_run(egress));
 		if (SL_LIKELY(egress->side))
@@ -601,7 +676,7 @@ void sl_routing_poll(struct sl_routing_shard *self, uint64_t now_ns)
 			close_egress(egress);
 			continue;
 		}
-		due_ns = SL_MIN(due_ns, egress->waiting_due_ns);
+		due_ns = SL_MIN(due_ns, SL_MIN(egress->waiting_due_ns, egress->ask_due_ns));
 		link = &egress->next;
 	}
 	if (due_ns == UINT64_MAX)

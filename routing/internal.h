@@ -4,6 +4,7 @@
 #include "routing/breaker.h"
 #include "routing/counters.h"
 #include "routing/driver.h"
+#include "routing/lanes.h"
 #include "routing/routing.h"
 
 // What the files of routing/ share: the snapshot's part, a shard's side, and a delivery's own.
@@ -88,6 +89,10 @@ struct sl_egress {
 	struct sl_retry_budget budget;
 	struct sl_record *waiting, **waiting_last;
 	uint64_t waiting_due_ns; // the first's of all
+	struct sl_lanes lanes;   // refused by a driver that is full, and what came behind
+	uint32_t refusals;       // by the driver, since the lanes were last served
+	uint64_t ask_due_ns;     // when the driver is asked for them
+	uint64_t expire_due_ns;  // when one of them has to be given up, at the earliest
 	uint64_t heard_ns;       // when it last gave a verdict, or had nothing to do
 	bool stalled;            // counted in the meter
 };
@@ -140,7 +145,7 @@ uint64_t sl_merger_run(struct sl_egress *egress);
 // Frees a merged record and returns its members.
 struct sl_record *sl_merged_open(struct sl_record *merged);
 // Offers a record, alone or merged, to the driver; what it does not take waits.
-bool sl_egress_offer(struct sl_egress *egress, struct sl_record *record);
+void sl_egress_offer(struct sl_egress *egress, struct sl_record *record);
 
 // Pins a flow's bytes, or returns false at a cap.
 bool sl_egress_pin(struct sl_flow *flow);

@@ -184,7 +184,7 @@ static enum sl_reason place_submit(void *state, struct sl_record *record)
 
 	if (((struct sl_egress *)record->destination)->breaker.state == SL_BREAKER_OPEN)
 		broken("sent while the breaker is open");
-	if (side->count == HELD || (place->mood == FULL && !one_in(4)))
+	if (side->count == HELD || (place->mood == FULL && !one_in(20)))
 		return SL_REASON_EGRESS_FULL;
 	if (place->mood == GOOD && one_in(3)) {
 		end(place, record);

@@ -247,6 +247,36 @@ static void test_a_full_driver_is_asked_a_few_times_a_turn(void **state)
 	tear_down(&rig);
 }
 
+// A tenant that fills the queue waits for itself: another's record is among the next few.
+static void test_tenants_take_turns(void **state)
+{
+	struct rig rig;
+	struct call calls[50], quiet[3], late;
+
+	(void)state;
+	begin(&rig, REQUIRED);
+	fake.full = true;
+	for (size_t i = 0; i < SL_COUNT_OF(calls); i++)
+		offer(&rig, &calls[i], "t", SL_TRACES, ONE);
+	for (size_t i = 0; i < SL_COUNT_OF(quiet); i++)
+		offer(&rig, &quiet[i], "u", SL_TRACES, ONE);
+	fake.full = false;
+	offer(&rig, &late, "t", SL_TRACES, ONE); // nobody goes past those that wait
+	assert_int_equal(fake.count, 0);
+	at(&rig, rig.now_ns + 5 * SL_MS);
+	assert_int_equal(fake.count, SL_COUNT_OF(calls) + SL_COUNT_OF(quiet) + 1);
+	for (size_t i = 0; i < SL_COUNT_OF(quiet); i++) {
+		unsigned index = 0;
+
+		while (fake.held[index]->delivery->part->request->shard != &quiet[i])
+			index++;
+		assert_true(index < 8);
+	}
+	end_all(SL_OUTCOME_DELIVERED, 0);
+	check_books(&rig, "d", SL_COUNT_OF(calls) + SL_COUNT_OF(quiet) + 1);
+	tear_down(&rig);
+}
+
 static void test_a_driver_that_stays_full_is_given_up(void **state)
 {
 	struct rig rig;
@@ -464,6 +494,7 @@ int main(void)
 		cmocka_unit_test(test_ends),
 		cmocka_unit_test(test_a_full_driver_is_asked_again),
 		cmocka_unit_test(test_a_full_driver_is_asked_a_few_times_a_turn),
+		cmocka_unit_test(test_tenants_take_turns),
 		cmocka_unit_test(test_a_driver_that_stays_full_is_given_up),
 		cmocka_unit_test(test_a_destination_that_cannot_be_opened),
 		cmocka_unit_test(test_caps),
