@@ -74,17 +74,20 @@ static struct sl_record *merge(struct sl_egress *egress, struct sl_record *membe
 	struct sl_arena arena;
 	struct merged *merged;
 	struct sl_record *record;
+	struct iovec *list;
 	uint32_t pieces = 0;
 
 	for (struct sl_record *member = members; member; member = member->next)
 		pieces += member->piece_count;
 	sl_arena_init(&arena, egress->shard->env.memory);
 	merged = sl_arena_zalloc(&arena, sizeof(*merged));
-	record = &merged->record;
-	if (!merged || !(record->pieces = sl_arena_alloc(&arena, pieces * sizeof(struct iovec)))) {
+	list = sl_arena_alloc(&arena, pieces * sizeof(struct iovec));
+	if (!merged || !list) {
 		sl_arena_fini(&arena);
 		return NULL;
 	}
+	record = &merged->record;
+	record->pieces = list;
 	record->destination = egress;
 	record->members = members;
 	record->key = members->key;

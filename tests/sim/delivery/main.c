@@ -112,6 +112,7 @@ static void check_bytes(const struct sl_record *record)
 {
 	static uint8_t bytes[SL_MIB];
 	const struct sl_view_limits limits = {.items_max = 10000, .depth_max = 64};
+	const uint64_t budget_bytes = world.rig.memory.budget_bytes;
 	struct sl_arena arena;
 	struct sl_view view;
 	size_t at = 0;
@@ -122,12 +123,14 @@ static void check_bytes(const struct sl_record *record)
 	}
 	if (at != record->bytes)
 		broken("%zu bytes, not %llu", at, (unsigned long long)record->bytes);
+	world.rig.memory.budget_bytes = 64 * SL_MIB; // looking is not what memory ends for
 	sl_arena_init(&arena, &world.rig.memory);
 	if (sl_view_scan(&view, record->signal, sl_bytes(bytes, at), &limits, &arena, NULL) !=
 		    SL_VIEW_OK ||
 	    view.item_count != record->items)
 		broken("a record of %u items is not", record->items);
 	sl_arena_fini(&arena);
+	world.rig.memory.budget_bytes = budget_bytes;
 }
 
 static void end(struct place *place, struct sl_record *record)
@@ -338,6 +341,7 @@ static void send_one(struct one *one)
 	for (uint32_t i = 0; i < one->items; i++)
 		at += sprintf(at, "%s" SPAN("%032x"), i ? "," : "", 1 + (unsigned)below(4));
 	sprintf(at, "]}]}]}");
+	world.rig.left = one_in(20) ? 1 + below(32 * SL_KIB) : 0; // memory ends somewhere
 	offer(&world.rig, &one->call, kinds[kind].tenant, SL_TRACES, json);
 	if (world.tells)
 		printf("%u: %s sends %u%s: %u\n", world.step, kinds[kind].tenant, one->items,
