@@ -10,6 +10,7 @@ CONFIG ?= config/examples/embedded.yaml
 help:
 	@echo "make run        build and start sluice on $(CONFIG)"
 	@echo "make test       every suite, as CI runs it (root, about 20 minutes)"
+	@echo "make test-dpdk  the suites over a port of DPDK, in a network namespace (root, 2 minutes)"
 	@echo "make quick      unit tests of the dev build only"
 	@echo "make bench      CPU per million spans beside the bare sink (about 10 minutes); writes perf/RESULTS.md"
 	@echo "make simulate   delivery in virtual time, 10,000 seeds (SEEDS)"
@@ -26,6 +27,9 @@ install-build:
 install-test:
 	@docker/install.sh build test
 
+install-dpdk:
+	@docker/install.sh build test dpdk
+
 install-bench:
 	@docker/install.sh build test bench
 
@@ -40,6 +44,9 @@ run: build
 
 test: install-test
 	@tests/run.py
+
+test-dpdk: install-dpdk
+	@tests/run.py dpdk
 
 quick: install-test
 	@tests/run.py dev

@@ -70,7 +70,7 @@ struct sl_conn {
 // A listening socket that this shard accepts from (shared with other shards: EPOLLEXCLUSIVE).
 // `accepted` owns `fd` and passes it on: to sl_io_adopt here, or to another shard by ring.
 // With `fd` SL_IO_FD_BACKEND the attached backend listens, on `address`; its accepted() passes that
-// same value on, only to sl_io_adopt here and before it returns: a connection not adopted is reset.
+// same value on, only to sl_io_adopt here and before it returns: what is not adopted is closed.
 #define SL_IO_FD_BACKEND (-2)
 struct sl_listener {
 	int fd;

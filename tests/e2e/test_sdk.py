@@ -28,9 +28,9 @@ WAYS = [("grpc", False), ("grpc", True), ("http", False), ("http", True)]
 
 def exporter(sluice, way, gzip, grpc_class, http_class, signal):
     if way == "grpc":
-        return grpc_class(endpoint=f"http://127.0.0.1:{sluice.grpc_port}", insecure=True,
+        return grpc_class(endpoint=f"http://{sluice.host}:{sluice.grpc_port}", insecure=True,
                           compression=GrpcCompression.Gzip if gzip else None)
-    return http_class(endpoint=f"http://127.0.0.1:{sluice.http_port}/v1/{signal}",
+    return http_class(endpoint=f"http://{sluice.host}:{sluice.http_port}/v1/{signal}",
                       compression=HttpCompression.Gzip if gzip else HttpCompression.NoCompression)
 
 

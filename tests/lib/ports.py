@@ -10,6 +10,15 @@ FIRST, COUNT = 10000, 22000
 _next = itertools.count(random.SystemRandom().randrange(COUNT))
 
 
+# Ports that something else than loopback serves, and where (tests/dpdk).
+elsewhere = {}
+
+
+def host(port):
+    """The address that a test reaches a gateway's port by."""
+    return elsewhere.get(port, "127.0.0.1")
+
+
 def free(count=1):
     """`count` ports nobody listens on now, all different, and none that was given before."""
     found = []

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 
-from lib import ports
+from lib import ports, veth
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BINARY = os.path.abspath(os.environ.get("SLUICE", ROOT / "build/dev/sluice"))
@@ -66,11 +66,27 @@ class Sluice:
             "routes": [{"to": ["file"]}],
         }
         self.config.update(config or {})
+        self.port = veth.Port() if veth.ON else None
+        if self.port:
+            self.move_to_port()
         if edit:
             edit(self)  # what needs to know the ports
         self.process = None
         self.log_path = self.folder / "log"
         self.clean = True  # expect exit code 0 and balanced books
+
+    @property
+    def host(self):
+        return ports.host(self.grpc_port)
+
+    def move_to_port(self):
+        """The same listeners on a port of DPDK."""
+        self.config.update({"io": "dpdk", "dpdk": self.port.config()})
+        for index, address in enumerate(self.config["listen"]):
+            if isinstance(address, str) and address.startswith("127.0.0.1:"):
+                number = int(address.split(":")[1])
+                ports.elsewhere[number] = self.port.host
+                self.config["listen"][index] = f"{self.port.host}:{number}"
 
     # YAML is a superset of JSON: the tests need no YAML writer.
     def write_config(self):
@@ -79,6 +95,8 @@ class Sluice:
 
     def start(self):
         self.write_config()
+        if self.port:
+            self.port.make()
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [BINARY, "--config", self.folder / "config.yaml"], stdout=log, stderr=log,

@@ -13,13 +13,14 @@ import h2.events
 import h2.settings
 from google.protobuf import any_pb2  # noqa: F401  (registers Any)
 from google.rpc import error_details_pb2, status_pb2
+from lib import ports
 
 TIMEOUT = 20
 
 
 def dial(port):
     """A connection whose small writes are not held back (Nagle's algorithm costs 40 ms a call)."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+    connection = socket.create_connection((ports.host(port), port), timeout=TIMEOUT)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 

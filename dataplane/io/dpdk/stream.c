@@ -277,7 +277,7 @@ static void accepted(struct sl_lane *lane, struct sl_stream *stream, uint64_t no
 	lane->accepting = stream;
 	listener->accepted(listener, SL_IO_FD_BACKEND, &peer, now_ns);
 	if (lane->accepting)
-		lane->ops->drop(stream, true); // refused: nobody adopted it
+		lane->ops->drop(stream, false); // refused: nobody adopted it
 	lane->accepting = NULL;
 }
 

@@ -1,0 +1,100 @@
+"""What only the DPDK port has: addresses, neighbours, flows of several shards, broken frames."""
+
+import os
+import random
+import socket
+import subprocess
+
+import pytest
+from lib import veth
+from lib.sluice import BINARY, wait_for
+
+pytestmark = pytest.mark.skipif(not veth.ON, reason="runs by tests/dpdk/run.py")
+
+
+def received(sluice):
+    return sluice.metric("sluice_dpdk_received_packets_total")
+
+
+def hello(address, port):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as one:
+        one.settimeout(20)
+        one.connect((address, port))
+        one.sendall(b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                    b"content-length: 2\r\n\r\n{}")
+        return one.recv(4096)
+
+
+def test_traffic_passes_the_port(start):
+    sluice = start()
+    before = received(sluice)
+    assert hello(sluice.host, sluice.http_port).startswith(b"HTTP/1.1 200")
+    assert received(sluice) >= before + 4  # SYN, ACK, the call, FIN
+    wait_for("buffers to come back",
+             lambda: sluice.metric("sluice_dpdk_free_buffers") > 12000)
+
+
+def test_ipv6_and_several_addresses(start):
+    def more(sluice):
+        sluice.config["dpdk"]["addresses"].append("10.99.0.1/32")
+        sluice.config["listen"] = [f"[::]:{sluice.http_port}"]
+
+    sluice = start(edit=more)
+    number = sluice.port.number
+    veth.ip("route", "add", "10.99.0.1/32", "via", f"10.77.{number}.2")
+    for address in (f"10.77.{number}.2", "10.99.0.1", f"fd77:{number}::2"):
+        assert hello(address, sluice.http_port).startswith(b"HTTP/1.1 200"), address
+
+
+def test_flows_spread_over_shards_and_none_is_reset(start):
+    sluice = start(shards=2)
+    for _ in range(64):
+        assert hello(sluice.host, sluice.http_port).startswith(b"HTTP/1.1 200")
+    by_shard = sluice.metrics(by_shard=True)
+    for shard in "01":
+        assert by_shard[f'sluice_connections_accepted_total{{shard="{shard}"}}'] > 5
+    assert by_shard['sluice_dpdk_foreign_packets_total{shard="0"}'] > 0
+
+
+def test_a_closed_port_answers_at_once(start):
+    sluice = start()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((sluice.host, 9), timeout=20)
+
+
+def test_broken_frames_do_no_harm(start):
+    sluice = start()
+    assert hello(sluice.host, sluice.http_port).startswith(b"HTTP/1.1 200")
+    chance = random.Random(1)
+    target = bytes.fromhex(sluice.port.mac().replace(":", ""))
+    before = received(sluice)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind((sluice.port.outside, 0))
+        for index in range(5000):
+            kind = (b"\x08\x00\x45", b"\x86\xdd\x60", b"\x08\x06\x00", b"\x81\x00\x00")[index % 4]
+            body = bytearray(chance.randbytes(chance.randrange(60, 400)))
+            if index % 4 == 0:
+                body[8] = 6  # TCP
+                body[15:19] = socket.inet_aton(sluice.host)
+            raw.send(target + b"\x02\0\0\0\0\x09" + kind + body)
+    wait_for("the frames", lambda: received(sluice) >= before + 4000)
+    assert hello(sluice.host, sluice.http_port).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("eal, addresses, says", [
+    (["--no-pci", "--no-huge", "-m", "64"], ["10.0.0.2/24"], "there is no port"),
+    (["--no-pci", "--no-huge"], ["10.0.0.2/40"], "10.0.0.2/40"),
+    (["--no-pci", "--no-huge"], [], "addresses"),
+])
+def test_a_clear_line(tmp_path, eal, addresses, says):
+    (tmp_path / "c.yaml").write_text(
+        f"io: dpdk\ndpdk: {{eal: {eal + ['--no-telemetry', f'--file-prefix=x{os.getpid()}']}, "
+        f"addresses: {addresses}}}\n"
+        "listen: ['0.0.0.0:4317']\nadmin: ''\ntenants: {file: t.yaml, default: a}\n"
+        "destinations: {b: {blackhole: {}}}\nroutes: [{to: [b]}]\n")
+    (tmp_path / "t.yaml").write_text("tenants: {a: {}}\n")
+    done = subprocess.run([BINARY, "--config", tmp_path / "c.yaml"], capture_output=True, text=True,
+                          timeout=60)
+    assert done.returncode != 0
+    assert says in done.stderr.splitlines()[-1]
