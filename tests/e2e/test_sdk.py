@@ -118,6 +118,8 @@ def test_many_exporters_over_several_shards(start):
         provider.shutdown()
     wait_for("all spans", lambda: sum(otlp.count("traces", m)
                                       for m in sluice.files("traces")) == 8 * 300)
+    if sluice.port:
+        return  # spread by a hash: so few may fall together (tests/dpdk has many)
     by_shard = sluice.metrics(by_shard=True)
     for shard in "01":
         assert by_shard[f'sluice_connections_accepted_total{{shard="{shard}"}}'] > 0
