@@ -8,7 +8,8 @@
 
 // What the files of this folder share. Threading: a lane belongs to its shard; rings are between
 // two shards; the rest of struct sl_dpdk does not change once opened.
-#define SL_BURST 64
+#define SL_BURST             64
+#define SL_EAL_ARGUMENTS_MAX 128
 
 //        field      kind     name                          label  help
 #define SL_DPDK_COUNTERS(X)                                                                        \
@@ -65,6 +66,7 @@ struct sl_dpdk {
 	bool started;
 	uint32_t shards, packets;
 	struct sl_lane **lanes;
+	char *arguments[SL_EAL_ARGUMENTS_MAX]; // the EAL keeps pointers into them
 };
 
 extern const struct sl_io_backend_ops sl_dpdk_backend_ops;

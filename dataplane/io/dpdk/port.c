@@ -14,12 +14,11 @@
 #define SL_COUNTER_STRUCT_ struct sl_dpdk_counters
 SL_COUNTER_ROWS(dpdk, SL_DPDK_COUNTERS)
 
-#define RX_DESCRIPTORS    1024
-#define TX_DESCRIPTORS    1024
-#define PACKETS_A_SHARD   16384
-#define CACHE_PACKETS     256
-#define FRAME_ROOM        (RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN + 4)
-#define EAL_ARGUMENTS_MAX 128
+#define RX_DESCRIPTORS  1024
+#define TX_DESCRIPTORS  1024
+#define PACKETS_A_SHARD 16384
+#define CACHE_PACKETS   256
+#define FRAME_ROOM      (RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN + 4)
 
 // Two bytes over and over give a flow and its way back the same hash (symmetric RSS).
 static uint8_t symmetric_key[52];
@@ -49,23 +48,23 @@ static void tell_eal(int failed, char *error, size_t error_size)
 }
 
 // The EAL binds its caller to a core and that is not its business here: shards pin themselves.
-static int start_eal(const struct sl_dpdk_config *config, char *error, size_t error_size)
+static int start_eal(struct sl_dpdk *dpdk, char *error, size_t error_size)
 {
-	char *arguments[EAL_ARGUMENTS_MAX + 2] = {strdup("sluice")};
+	const struct sl_dpdk_config *config = &dpdk->config;
+	char *arguments[SL_EAL_ARGUMENTS_MAX + 2] = {(char *)"sluice"};
 	cpu_set_t cpus;
 	int count = 1, failed;
 
-	if (config->eal_count > EAL_ARGUMENTS_MAX) {
+	if (config->eal_count > SL_EAL_ARGUMENTS_MAX) {
 		snprintf(error, error_size, "dpdk: eal has more than %d arguments",
-			 EAL_ARGUMENTS_MAX);
+			 SL_EAL_ARGUMENTS_MAX);
 		return -EINVAL;
 	}
 	for (size_t i = 0; i < config->eal_count; i++)
-		arguments[count++] = strdup(config->eal[i]); // getopt moves them about
+		arguments[count++] = dpdk->arguments[i] = strdup(config->eal[i]);
 	sched_getaffinity(0, sizeof(cpus), &cpus);
 	failed = rte_eal_init(count, arguments) < 0 ? rte_errno : 0;
 	sched_setaffinity(0, sizeof(cpus), &cpus);
-	// The EAL keeps pointers to them (device arguments): they live as long as it.
 	if (failed)
 		tell_eal(failed, error, error_size);
 	return -failed;
@@ -220,7 +219,7 @@ struct sl_dpdk *sl_dpdk_open(const struct sl_dpdk_config *config, uint32_t shard
 	dpdk->metrics = metrics;
 	dpdk->lanes = calloc(shards, sizeof(struct sl_lane *));
 	if (!dpdk->lanes || sl_dpdk_stack_config(config, &dpdk->stack, error, error_size) < 0 ||
-	    start_eal(config, error, error_size) < 0 || find_port(dpdk, error, error_size) < 0 ||
+	    start_eal(dpdk, error, error_size) < 0 || find_port(dpdk, error, error_size) < 0 ||
 	    make_pool(dpdk, error, error_size) < 0 || start_port(dpdk, error, error_size) < 0) {
 		sl_dpdk_close(dpdk);
 		return NULL;
@@ -254,6 +253,8 @@ void sl_dpdk_close(struct sl_dpdk *dpdk)
 	}
 	rte_mempool_free(dpdk->pool);
 	rte_eal_cleanup();
+	for (size_t i = 0; i < SL_EAL_ARGUMENTS_MAX; i++)
+		free(dpdk->arguments[i]);
 	free(dpdk->lanes);
 	free(dpdk);
 }
