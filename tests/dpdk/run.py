@@ -6,7 +6,9 @@ veth pairs and all, however the run ends. Where the machine cannot (no root, no 
 says why and ends with 77.
 """
 
+import glob
 import os
+import shutil
 import subprocess
 import sys
 
@@ -27,10 +29,16 @@ def main():
     driver = os.environ.get("SLUICE_DRIVER", "net_af_xdp")
     if not os.path.exists(f"{DRIVERS}/librte_{driver}.so"):
         skip(f"DPDK's driver {driver} is not installed (docker/install.sh dpdk)")
-    environment = dict(os.environ, SLUICE_IO="dpdk", SLUICE_DRIVER=driver)
+    environment = dict(os.environ, SLUICE_IO="dpdk", SLUICE_DRIVER=driver,
+                       SLUICE_PREFIX=f"sluice-{os.getpid()}")
     command = [sys.argv[1], "-m", "pytest", "-q", "-p", "no:cacheprovider", *sys.argv[2:]]
-    sys.exit(subprocess.run(["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh",
-                             *command], env=environment).returncode)
+    try:
+        code = subprocess.run(["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"',
+                               "sh", *command], env=environment).returncode
+    finally:  # the EAL leaves its own
+        for folder in glob.glob(f"/run/dpdk/{environment['SLUICE_PREFIX']}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

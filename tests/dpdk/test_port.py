@@ -1,6 +1,5 @@
 """What only the DPDK port has: addresses, neighbours, flows of several shards, broken frames."""
 
-import os
 import random
 import socket
 import subprocess
@@ -89,7 +88,7 @@ def test_broken_frames_do_no_harm(start):
 ])
 def test_a_clear_line(tmp_path, eal, addresses, says):
     (tmp_path / "c.yaml").write_text(
-        f"io: dpdk\ndpdk: {{eal: {eal + ['--no-telemetry', f'--file-prefix=x{os.getpid()}']}, "
+        f"io: dpdk\ndpdk: {{eal: {eal + ['--no-telemetry', f'--file-prefix={veth.PREFIX}-x']}, "
         f"addresses: {addresses}}}\n"
         "listen: ['0.0.0.0:4317']\nadmin: ''\ntenants: {file: t.yaml, default: a}\n"
         "destinations: {b: {blackhole: {}}}\nroutes: [{to: [b]}]\n")

@@ -13,6 +13,7 @@ ON = os.environ.get("SLUICE_IO") == "dpdk"
 DRIVER = os.environ.get("SLUICE_DRIVER", "net_af_xdp")
 # A frame of its ring for each packet; many, as a full ring would spill to other queues.
 OPTIONS = {"net_af_xdp": "", "net_af_packet": ",blocksz=4096,framesz=2048,framecnt=16384"}
+PREFIX = os.environ.get("SLUICE_PREFIX", "sluice")  # of files in /run/dpdk
 _numbers = itertools.count(1)
 
 
@@ -31,7 +32,7 @@ class Port:
 
     def config(self):
         return {"eal": ["--no-pci", "--no-huge", "-m", "256", "--no-telemetry",
-                        f"--file-prefix=sluice-{os.getpid()}-{self.number}",
+                        f"--file-prefix={PREFIX}-{self.number}",
                         f"--vdev={DRIVER}0,iface={self.inside}{OPTIONS[DRIVER]}"],
                 "addresses": [f"{self.host}/24", f"fd77:{self.number}::2/64"]}
 
