@@ -9,7 +9,7 @@ import time
 
 from lib import otlp
 
-WAITING_MAX = 200
+WAITING_MAX = 60  # of 64 that a connection may have on their way
 STATUS = re.compile(rb"HTTP/1\.1 (\d\d\d) ")
 
 
@@ -50,8 +50,7 @@ class Offer(threading.Thread):
             self.broken = error
 
     def connection(self):
-        """Until it ends, or the server ends it: it does so when it refuses a request by its head
-        whose body has not come yet, and what was sent after that is nobody's."""
+        """Until it ends, or the server ends it: what was sent after that is nobody's."""
         turn, owed, last, rest, out = self.turn, 0.0, time.monotonic(), b"", b""
         with socket.create_connection(("127.0.0.1", self.port)) as to:
             to.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -60,8 +59,6 @@ class Offer(threading.Thread):
                 now = time.monotonic()
                 owed += (now - last) * self.per_s * len(self.calls)
                 last = now
-                # Never more on its way than a gateway reads at once: a request that comes in
-                # pieces and is refused by its head ends the connection.
                 owed = min(owed, WAITING_MAX - len(self.waiting))
                 if self.ended.is_set():
                     owed = 0
