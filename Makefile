@@ -42,7 +42,7 @@ build: install-build $(BUILD)/build.ninja
 run: build
 	@docker/run.sh $(BUILD)/sluice $(CONFIG)
 
-test: install-test
+test: install-dpdk
 	@tests/run.py
 
 test-dpdk: install-dpdk
