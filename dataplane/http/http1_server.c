@@ -5,9 +5,8 @@
 // HTTP/1.1, server side. Pipelined requests are told as they come and may be answered in any
 // order; the answers leave in the order of their requests.
 
-#define PIPELINE_MAX 64
-#define DISCARD_MAX  (1 * SL_MIB) // of a body that was answered early; more closes the connection
-#define CONTINUE     "HTTP/1.1 100 Continue\r\n\r\n"
+#define DISCARD_MAX (1 * SL_MIB) // of a body that was answered early; more closes the connection
+#define CONTINUE    "HTTP/1.1 100 Continue\r\n\r\n"
 
 struct stream {
 	struct sl_http_stream base;
@@ -195,7 +194,7 @@ static int on_head(struct server *server)
 	const struct sl_http1_reader *reader = &server->reader;
 	struct stream *stream;
 
-	if (server->base.open_streams >= SL_MIN(server->base.options->streams_max, PIPELINE_MAX))
+	if (server->base.open_streams >= server->base.options->streams_max)
 		return refuse(server, 503);
 	stream = stream_new(server);
 	if (!stream)

@@ -118,7 +118,8 @@ static const struct sl_setting limits_rows[] = {
 	ROW(limits_config, connections, "connections", COUNT, .min = 1, .max = 1e6,
 	    .preset = "100k", .help = "Open connections of one shard."),
 	ROW(limits_config, streams, "streams", COUNT, .min = 1, .max = 1e5, .preset = "1024",
-	    .help = "Concurrent calls on one HTTP/2 connection."),
+	    .help = "Open calls on one connection: streams of HTTP/2, pipelined requests of "
+		    "HTTP/1."),
 	ROW(limits_config, items, "items", COUNT, .min = 0, .max = 1e8, .preset = "0",
 	    .help = "Most items one request may carry; 0: body_bytes / 32."),
 	ROW(limits_config, value_depth, "value_depth", COUNT, .min = 1, .max = 200, .preset = "64",

@@ -291,6 +291,18 @@ def test_connect_and_upgrade_are_no_way_in(shared):
         client.close()
 
 
+def test_hundreds_of_pipelined_requests(shared):
+    """All that one write carries are answered, in order, and the connection lives on."""
+    client = wire.Http1(shared.http_port)
+    body = otlp.request("traces", 1).SerializeToString()
+    head = ("POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n").encode()
+    for _ in range(2):
+        client.send((head + body) * 400)
+        assert [client.read_response()[0] for _ in range(400)] == [200] * 400
+    client.close()
+
+
 def test_pipelining_of_all_kinds(shared):
     """Chunked, of known length, empty, refused: the answers come in order, and in one place each."""
     head = (b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n")
