@@ -66,6 +66,14 @@ class Scene:
             with netns.inside(sluice.host):
                 sluice.stop()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for sluice in self.sluices.values():
+            if sluice.process and sluice.process.poll() is None:
+                sluice.kill()  # the test has failed
+
 
 class Sender(threading.Thread):
     """Sends one message after another, each until it is acknowledged; a new connection now and
@@ -113,8 +121,7 @@ class Sender(threading.Thread):
 @pytest.mark.parametrize("first", ["connections", "route"])
 def test_a_gateway_leaves(tmp_path, first):
     """Its connections are asked to go, then its route; or the other way round, which breaks them."""
-    with netns.Network() as network:
-        scene = Scene(network, tmp_path)
+    with netns.Network() as network, Scene(network, tmp_path) as scene:
         senders = [Sender(scene.client) for _ in range(8)]
         for sender in senders:
             sender.start()
