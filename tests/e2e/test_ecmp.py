@@ -43,7 +43,7 @@ class Scene:
         sluice = Sluice(folder / f"gw{number}", shards=2, config={
             "listen": [f"{VIP}:{PORT}"], "drain_delay": "300ms",
             "connection": {"body_timeout": "500ms"}})  # of calls whose route went away
-        sluice.host = host
+        sluice.namespace = host
         self.sluices[number] = sluice
         with netns.inside(host):
             sluice.start()
@@ -54,16 +54,16 @@ class Scene:
                  "/".join(map(str, numbers)))
 
     def metric(self, number, name):
-        with netns.inside(self.sluices[number].host):
+        with netns.inside(self.sluices[number].namespace):
             return self.sluices[number].metric(name)
 
     def ready(self, number):
-        with netns.inside(self.sluices[number].host):
+        with netns.inside(self.sluices[number].namespace):
             return self.sluices[number].admin("/readyz")[0] == 200
 
     def stop(self):
         for sluice in self.sluices.values():
-            with netns.inside(sluice.host):
+            with netns.inside(sluice.namespace):
                 sluice.stop()
 
     def __enter__(self):
