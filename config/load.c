@@ -456,6 +456,16 @@ static void fill_row(struct loader *loader, const struct sl_setting *row,
 		return;
 	case SL_TYPE_LIST:
 	case SL_TYPE_MAP:
+		// A list of one text may do without its brackets.
+		if (row->type == SL_TYPE_LIST && node->kind == SL_NODE_SCALAR &&
+		    row->element == SL_TYPE_STRING) {
+			struct sl_node only = *node;
+			const struct sl_node list = {.first = &only, .count = 1};
+
+			only.next = NULL;
+			fill_list(loader, row, &list, field);
+			return;
+		}
 		if (node->kind != (row->type == SL_TYPE_LIST ? SL_NODE_SEQUENCE : SL_NODE_MAPPING))
 			problem(loader, &at, "expected %s, got %s", sl_value_expected(row->type),
 				shown(row, node, got, sizeof(got)));

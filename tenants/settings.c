@@ -1,5 +1,8 @@
 #include "tenants/settings.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+
 #include "tenants/table.h"
 #include "tenants/tenants.h"
 
@@ -178,14 +181,58 @@ static const struct sl_setting redis_tls_rows[] = {
 static const struct sl_settings redis_tls_settings = SETTINGS(
 	"quotas.redis.tls", sl_quota_tls_config, redis_tls_rows, .help = "TLS to this Redis.");
 
+static bool skip(const char **text, const char *prefix)
+{
+	const size_t size = strlen(prefix);
+
+	if (strncmp(*text, prefix, size) != 0)
+		return false;
+	*text += size;
+	return true;
+}
+
+int sl_quota_redis_place(const struct sl_quota_redis_config *redis,
+			 struct sl_quota_redis_place *place)
+{
+	const char *text = redis->address;
+	const bool tls = skip(&text, "rediss://"), url = tls || skip(&text, "redis://");
+	char address[sizeof(place->host) + 8];
+	const size_t size = strcspn(text, "/");
+	char *end = NULL;
+
+	place->tls = tls || redis->tls;
+	place->database = (uint32_t)redis->database;
+	if (size >= sizeof(place->host) || (text[size] && !url))
+		return -EINVAL;
+	if (text[size] && text[size + 1]) {
+		const unsigned long number = strtoul(text + size + 1, &end, 10);
+
+		if (*end || number > SL_QUOTA_DATABASE_MAX)
+			return -EINVAL;
+		place->database = (uint32_t)number;
+	}
+	snprintf(address, sizeof(address), "%.*s", (int)size, text);
+	if (url && (!strrchr(address, ':') || address[size - 1] == ']'))
+		strcat(address, ":6379");
+	if (strchr(address, '@') || sl_address_split(address, place->host, &place->port) ||
+	    !place->port || !*place->host)
+		return -EINVAL;
+	return 0;
+}
+
 static void check_redis(const void *object, struct sl_errors *errors)
 {
 	const struct sl_quota_redis_config *redis = object;
-	char host[256];
-	uint16_t port;
+	struct sl_quota_redis_place place;
 
-	if (redis->address && (sl_address_split(redis->address, host, &port) || !port || !*host))
-		sl_errors_add(errors, &redis->where, "%s: expected host:port", redis->address);
+	if (redis->address && strchr(redis->address, '@'))
+		sl_errors_add(errors, &redis->where,
+			      "address: expected no user and password in it; they have keys of "
+			      "their own");
+	else if (redis->address && sl_quota_redis_place(redis, &place))
+		sl_errors_add(errors, &redis->where,
+			      "%s: expected host:port or redis://host:port/database",
+			      redis->address);
 	if (redis->user && !redis->password)
 		sl_errors_add(errors, &redis->where, "user: needs a password");
 	if (redis->prefix && (!*redis->prefix || strlen(redis->prefix) > SL_QUOTA_PREFIX_MAX ||
@@ -200,14 +247,15 @@ static void check_redis(const void *object, struct sl_errors *errors)
 static const struct sl_setting redis_rows[] = {
 	ROW(sl_quota_redis_config, where, NULL, WHERE),
 	ROW(sl_quota_redis_config, address, "address", STRING, .required = true,
-	    .help = "host:port. A name is resolved anew at each connection."),
+	    .help = "host:port, or redis://host:port/database (rediss: TLS). A name is resolved "
+		    "anew at each connection."),
 	ROW(sl_quota_redis_config, tls, "tls", OPTIONAL, .object = &redis_tls_settings,
 	    .help = "Set, even to {}: TLS."),
 	ROW(sl_quota_redis_config, user, "user", STRING, .help = "Unset: Redis' default user."),
 	ROW(sl_quota_redis_config, password, "password", STRING, .secret = true,
 	    .help = "As ${env:REDIS_PASSWORD}."),
-	ROW(sl_quota_redis_config, database, "database", COUNT, .max = 1e6, .preset = "0",
-	    .help = "Its number."),
+	ROW(sl_quota_redis_config, database, "database", COUNT, .max = SL_QUOTA_DATABASE_MAX,
+	    .preset = "0", .help = "Its number."),
 	ROW(sl_quota_redis_config, prefix, "prefix", STRING, .preset = "sluice",
 	    .help = "What our two keys begin with, the same on all instances."),
 };

@@ -102,6 +102,8 @@ struct sl_quota_tls_config {
 };
 
 // One Redis that keeps a part of the tenants' quotas.
+#define SL_QUOTA_DATABASE_MAX 1000000
+
 struct sl_quota_redis_config {
 	struct sl_where where;
 	const char *address; // host:port
@@ -110,6 +112,19 @@ struct sl_quota_redis_config {
 	uint64_t database;
 	struct sl_quota_tls_config *tls; // NULL: plain
 };
+
+// Where that is: of the address as host:port, or as redis://host[:port][/database], which beside it
+// may say what `database` and `tls` say (rediss:). No user and password in it: a configuration is
+// shown, with secrets hidden by their keys.
+struct sl_quota_redis_place {
+	char host[256];
+	uint16_t port;
+	uint32_t database;
+	bool tls;
+};
+// Returns 0 or -EINVAL.
+int sl_quota_redis_place(const struct sl_quota_redis_config *redis,
+			 struct sl_quota_redis_place *place);
 
 struct sl_quotas_config {
 	struct sl_where where;

@@ -17,22 +17,21 @@
 int sl_carrier_tls(const struct sl_quota_redis_config *config, struct sl_tls_context **context,
 		   char *error, size_t error_size)
 {
-	char host[256];
-	uint16_t port;
+	static const struct sl_quota_tls_config presets = {.verify = true};
+	const struct sl_quota_tls_config *from = config->tls ? config->tls : &presets;
+	struct sl_quota_redis_place place;
 
 	*context = NULL;
-	if (!config->tls)
+	if (sl_quota_redis_place(config, &place) || !place.tls)
 		return 0;
-	sl_address_split(config->address, host, &port);
 
-	const struct sl_tls_certificate certificate = {config->tls->certificate_file,
-						       config->tls->key_file};
+	const struct sl_tls_certificate certificate = {from->certificate_file, from->key_file};
 	const struct sl_tls_config tls = {
 		.certificates = &certificate,
 		.certificate_count = certificate.certificate_file ? 1 : 0,
-		.ca_file = config->tls->ca_file,
-		.insecure = !config->tls->verify,
-		.server_name = host,
+		.ca_file = from->ca_file,
+		.insecure = !from->verify,
+		.server_name = place.host,
 	};
 
 	*context = sl_tls_context_create(&tls, error, error_size);

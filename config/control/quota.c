@@ -73,6 +73,7 @@ static int make_carriers(struct sl_quota_thread *quota, const struct sl_quota_re
 	for (; quota->carrier_count < quota->fleet->link_count; quota->carrier_count++) {
 		const uint32_t i = quota->carrier_count;
 		struct sl_carrier *carrier = &quota->carriers[i];
+		struct sl_quota_redis_place place;
 		char error[256];
 
 		quota->addresses[i] = strdup(redis[i].address);
@@ -84,7 +85,10 @@ static int make_carriers(struct sl_quota_thread *quota, const struct sl_quota_re
 			.memory = &quota->memory,
 			.fd = -1,
 		};
-		sl_address_split(redis[i].address, carrier->host, &carrier->port);
+		if (sl_quota_redis_place(&redis[i], &place))
+			return -EINVAL;
+		snprintf(carrier->host, sizeof(carrier->host), "%s", place.host);
+		carrier->port = place.port;
 		if (sl_carrier_tls(&redis[i], &carrier->tls_context, error, sizeof(error))) {
 			sl_log(SL_LOG_ERROR, "quota_redis_tls", "redis=%s reason=\"%s\"",
 			       carrier->address, error);
@@ -109,10 +113,14 @@ static int make_fleet(struct sl_quota_thread *quota, const struct sl_quotas_conf
 	    getrandom(&options.seed, sizeof(options.seed), 0) != sizeof(options.seed))
 		return -EIO;
 	for (uint32_t i = 0; i < options.link_count; i++) {
+		struct sl_quota_redis_place place;
+
+		if (sl_quota_redis_place(&redis[i], &place))
+			return -EINVAL;
 		options.links[i] = (struct sl_fleet_link_options){
 			.user = redis[i].user,
 			.password = redis[i].password,
-			.database = (uint32_t)redis[i].database,
+			.database = place.database,
 			.prefix = redis[i].prefix,
 		};
 		memcpy(options.links[i].instance, instance, sizeof(instance));

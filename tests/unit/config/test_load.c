@@ -39,6 +39,7 @@ static void test_values(void **state)
 	} rows[] = {
 		{"an empty file is all presets", "", "flag: false\n"},
 		{"presets of every kind", "", "address: \"127.0.0.1:8080\"\n"},
+		{"one text needs no brackets", "texts: a\n", "texts:\n  - \"a\"\n"},
 		{"presets may be lists", "", "texts:\n  - \"a\"\n  - \"b c\"\n"},
 		{"presets reach nested objects", "", "  bytes: 64KiB\n  duration: 250ms\n"},
 		{"null is as if unset", "address: ~\n", "address: \"127.0.0.1:8080\"\n"},
@@ -132,7 +133,8 @@ static void test_mistakes(void **state)
 		 "word: expected one of enforce, observe, got \"enforced\"; did you mean enforce?"},
 		{"bool", "flag: yes\n", "flag: expected true or false, got \"yes\""},
 		{"a list for a text", "inner: {text: [a]}\n", "expected a text, got a list"},
-		{"a text for a list", "texts: a\n", "texts: expected a list, got \"a\""},
+		{"a mapping for a list", "texts: {a: b}\n",
+		 "texts: expected a list, got a mapping"},
 		{"a text for a mapping", "inner: a\n",
 		 ":1:8: inner: expected a mapping, got \"a\""},
 		{"a secret is not repeated", "address: x\nsecret: [a]\n", "expected a text"},
