@@ -306,6 +306,7 @@ static enum sl_reason refuse(struct sl_tenants_shard *self, struct sl_tenants_sl
 		return SL_REASON_NONE;
 	}
 	sl_count(&self->counters.refused[dimension], 1);
+	self->refused_dimension = (uint8_t)dimension;
 	__atomic_fetch_add(&slot->pool->refused_requests, 1, __ATOMIC_RELAXED);
 	return reason;
 }
@@ -335,6 +336,7 @@ void sl_tenants_quota_stage(void *state, struct sl_batch *batch)
 			part->charge = charge;
 			part->charged_generation = (uint32_t)self->generation;
 		} else if (refuse(self, slots[i], dimension, SL_REASON_QUOTA_EXCEEDED)) {
+			part->limit = (uint8_t)dimension;
 			sl_batch_refuse(batch, part, SL_REASON_QUOTA_EXCEEDED, wait_ns);
 			continue;
 		}

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "dataplane/base/log.h"
 #include "dataplane/base/random.h"
 #include "tenants/identity.h"
 #include "tenants/table.h"
@@ -55,4 +56,6 @@ struct sl_tenants_shard {
 	struct sl_metrics *metrics;
 	struct sl_identity_cache *cache;
 	struct sl_tenants_counters counters;
+	uint8_t refused_dimension;   // of the last refusal
+	struct sl_log_site refusals; // the shard's own: no line of the cache is shared
 };

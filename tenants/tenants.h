@@ -86,6 +86,13 @@ enum sl_reason sl_tenants_take_in_flight(struct sl_tenants_shard *self, sl_tenan
 					 uint64_t bytes, uint64_t *retry_after_ns);
 void sl_tenants_give_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenant, uint64_t bytes);
 
+// Which limit it was, for the client and (a few lines a second) the log: the one that the stage
+// noted in a part, or that admit_head() or take_in_flight() has just met. Empty when the budget is
+// spent.
+struct sl_bytes sl_tenants_explain(struct sl_tenants_shard *self, sl_tenant_id tenant,
+				   uint8_t limit, struct sl_arena *arena);
+uint8_t sl_tenants_last_limit(const struct sl_tenants_shard *self);
+
 // Stage: charges each part (bytes of view.body, items of its signal, one request) to its tenant,
 // all dimensions or none; refuses with SL_REASON_QUOTA_EXCEEDED and the bucket's own refill time,
 // jittered. `self` is a struct sl_tenants_shard. Mode `observe` counts and refuses nothing.

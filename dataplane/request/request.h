@@ -63,6 +63,7 @@ struct sl_part {
 	struct sl_charge charge;
 	uint32_t charged_generation; // tenants/: which bucket state was charged
 	uint16_t index;              // in request->parts
+	uint8_t limit;               // tenants/: over quota, of which dimension
 	uint8_t thinning;            // sampling keeps 1/2^n of what it would: overload
 };
 

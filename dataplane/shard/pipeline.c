@@ -137,6 +137,14 @@ static bool is_overloaded_for(const struct sl_shard *shard, sl_tenant_id tenant)
 				   sl_tenants_ranks(tenants), rank_of(shard, tenant));
 }
 
+static void explain(struct sl_shard *shard, struct sl_request *request, sl_tenant_id tenant,
+		    uint8_t limit)
+{
+	if (!request->message.size)
+		request->message = sl_tenants_explain(shard->tenants, tenant, limit,
+						      &request->arena);
+}
+
 static enum sl_reason host_admit(void *self, struct sl_request *request,
 				 const struct sl_http_head *head, const struct sl_address *peer,
 				 const char *certificate_name, uint64_t *retry_after_ns)
@@ -151,6 +159,7 @@ static enum sl_reason host_admit(void *self, struct sl_request *request,
 	const struct sl_identity identity = sl_tenants_identify(shard->tenants, &claim,
 								shard->wall_ns);
 	struct sl_tenant_info info;
+	enum sl_reason reason;
 
 	if (identity.reason != SL_REASON_NONE)
 		return identity.reason;
@@ -175,10 +184,13 @@ static enum sl_reason host_admit(void *self, struct sl_request *request,
 		};
 		return SL_REASON_NONE; // what its tenants may send is judged part by part
 	}
-	return sl_tenants_admit_head(
+	reason = sl_tenants_admit_head(
 		shard->tenants, identity.tenant, request->signal,
 		head->content_length == SL_HTTP_NO_LENGTH ? 0 : head->content_length,
 		retry_after_ns);
+	if (reason == SL_REASON_QUOTA_EXCEEDED)
+		explain(shard, request, identity.tenant, sl_tenants_last_limit(shard->tenants));
+	return reason;
 }
 
 static enum sl_reason host_reserve(void *self, struct sl_request *request, uint64_t bytes,
@@ -201,8 +213,10 @@ static enum sl_reason host_reserve(void *self, struct sl_request *request, uint6
 		request->in_flight = false;
 	}
 	reason = sl_tenants_take_in_flight(shard->tenants, request->tenant, bytes, retry_after_ns);
-	if (reason != SL_REASON_NONE)
+	if (reason != SL_REASON_NONE) {
+		explain(shard, request, request->tenant, sl_tenants_last_limit(shard->tenants));
 		return reason;
+	}
 	request->in_flight = true;
 	request->in_flight_bytes = bytes;
 	return SL_REASON_NONE;
@@ -411,6 +425,8 @@ static void settle_request(struct sl_shard *shard, struct sl_batch *batch,
 	for (uint16_t i = 0; i < count; i++) {
 		sl_tenants_refund(shard->tenants, refused[i]); // a later stage: it was charged
 		refused[i]->reason = for_good(shard, request, refused[i]->reason);
+		if (refused[i]->reason == SL_REASON_QUOTA_EXCEEDED)
+			explain(shard, request, refused[i]->tenant, refused[i]->limit);
 		all = all || refuses_all(shard, refused[i]);
 	}
 	if (!all)

@@ -83,6 +83,21 @@ def test_quota_over_seconds(start):
     assert 1000 * elapsed * 0.5 <= admitted <= 1000 * (elapsed + 1) * 1.02 + 100
 
 
+def test_a_refusal_names_tenant_and_limit(start):
+    sluice = start()
+    big = otlp.request("traces", 5000).SerializeToString()
+    client = wire.Http2(sluice.grpc_port)
+    bearer = {"authorization": "Bearer free-token"}
+    client.call(otlp.SERVICES["traces"], wire.frame(big), bearer)
+    stream = client.call(otlp.SERVICES["traces"], wire.frame(big), bearer)
+    assert stream.grpc_status == 8
+    assert stream.grpc_message == "Tenant free is over its quota of 1000 spans a second."
+    client.close()
+    answer = wire.post(sluice.http_port, "/v1/traces", big, headers={"Authorization": "Bearer free-token"})
+    assert answer[0] == 429 and b"1000 spans a second" in answer[2]
+    assert "event=quota_exceeded tenant=free limit=spans quota=1000" in sluice.log()
+
+
 @pytest.mark.shards
 def test_tenants_file_reloads_under_load(start):
     sluice = start(shards=2)

@@ -1,0 +1,45 @@
+#include "tenants/shard.h"
+
+#include <stdio.h>
+
+#include "dataplane/base/log.h"
+
+// What a client that is over its tenant's limits is told, and what the log says of it.
+
+static const char *const units[SL_DIMENSIONS] = {
+	[SL_DIMENSION_BYTES] = "bytes a second",
+	[SL_DIMENSION_SPANS] = "spans a second",
+	[SL_DIMENSION_POINTS] = "data points a second",
+	[SL_DIMENSION_LOG_RECORDS] = "log records a second",
+	[SL_DIMENSION_REQUESTS] = "requests a second",
+	[SL_DIMENSION_IN_FLIGHT_BYTES] = "bytes in flight",
+	[SL_DIMENSION_IN_FLIGHT_REQUESTS] = "requests in flight",
+};
+
+uint8_t sl_tenants_last_limit(const struct sl_tenants_shard *self)
+{
+	return self->refused_dimension;
+}
+
+struct sl_bytes sl_tenants_explain(struct sl_tenants_shard *self, sl_tenant_id tenant,
+				   uint8_t dimension, struct sl_arena *arena)
+{
+	const struct sl_tenant_entry *entry = &self->tenants->entries[tenant];
+	const struct sl_limit *limit;
+	char text[SL_TENANT_NAME_MAX + 96];
+	double quota;
+	int size;
+
+	if (!entry->limits)
+		return SL_BYTES_NONE; // gone with a reload
+	limit = &entry->limits->dimensions[dimension];
+	quota = limit->per_s > 0 ? limit->per_s : (double)limit->burst;
+	size = snprintf(text, sizeof(text), "Tenant %.*s is over its quota of %.15g %s.",
+			entry->name_bytes, (const char *)entry->name, quota, units[dimension]);
+	if (sl_log_get_level() <= SL_LOG_WARN)
+		sl_log_write(&self->refusals, SL_LOG_WARN, "quota_exceeded",
+			     "tenant=%.*s limit=%s quota=%.15g", entry->name_bytes,
+			     (const char *)entry->name, sl_label_dimension.values[dimension],
+			     quota);
+	return sl_arena_copy(arena, sl_bytes(text, (size_t)size));
+}
