@@ -607,6 +607,7 @@ static void run_lanes(struct sl_egress *egress, uint64_t now_ns)
 {
 	const struct sl_record *returned[REFUSALS_MAX] = {0};
 	struct sl_record *record;
+	unsigned count = 0; // of them; merging spends refusals too
 
 	if (now_ns >= egress->expire_due_ns)
 		expire(egress, now_ns);
@@ -616,7 +617,7 @@ static void run_lanes(struct sl_egress *egress, uint64_t now_ns)
 	while (egress->refusals < REFUSALS_MAX && (record = sl_lanes_pop(&egress->lanes))) {
 		bool again = false;
 
-		for (unsigned i = 0; i < egress->refusals; i++)
+		for (unsigned i = 0; i < count; i++)
 			again |= returned[i] == record;
 		if (again) {
 			sl_lanes_return(&egress->lanes, record);
@@ -624,7 +625,8 @@ static void run_lanes(struct sl_egress *egress, uint64_t now_ns)
 		}
 		if (merges(egress, record) || try_driver(egress, record) != REFUSED)
 			continue;
-		returned[egress->refusals++] = record;
+		egress->refusals++;
+		returned[count++] = record;
 		sl_lanes_return(&egress->lanes, record);
 	}
 	egress->ask_due_ns = egress->lanes.count ? now_ns + QUEUE_FULL_WAIT_NS : UINT64_MAX;

@@ -16,11 +16,11 @@
 #define SL_QUOTA_LEASE_FRESH_NS SL_S
 
 struct sl_quota_lease {
-	int64_t credit;  // writer: shards and the control thread
+	int64_t credit;  // writer: shards and the quota thread
 	int64_t refused; // tokens refused since the start; writer: shards
-	int64_t largest; // request since the control thread last looked; writer: shards
+	int64_t largest; // request since the quota thread last looked; writer: shards
 	uint32_t woken;  // 1: the one request of a quiet tenant has been admitted
-	// writer: the control thread
+	// writer: the quota thread
 	uint32_t thin;       // chance of 2^32 that a borrower is heard: it stops herds
 	int64_t room;        // what the authority's bucket held at seen_ns
 	uint64_t seen_ns;    // the last answer; 0: never

@@ -16,15 +16,16 @@ struct sl_quota_lease;
 // In a fleet the grants come from Redis, a little at a time, and a pool has leases beside it
 // (quota_lease.h).
 //
-// Threading: `tokens` and `awake` are atomic; the rest belongs to the control thread.
+// Threading: `tokens` and `awake` are atomic; the rest belongs to the quota thread, but for what
+// introduce() sets before a snapshot with the tenant is published (the control thread).
 // Memory: 192 bytes a tenant, never freed or moved while the process' registry lives.
 struct sl_quota_pool {
-	int64_t tokens[SL_DIMENSIONS]; // writer: all shards and the control thread, atomically
+	int64_t tokens[SL_DIMENSIONS]; // writer: all shards and the quota thread, atomically
 	struct sl_quota_pool *next;    // in the list of the woken, or of those awake
 	uint32_t awake;                // on a list
 	uint32_t tenant;
 	struct sl_quota_lease *leases; // by dimension; NULL: no fleet. Never changes
-	// writer: the control thread
+	// writer: the quota thread (authority.h)
 	uint32_t filled_once; // bits: dimensions that have had their first burst
 	uint64_t filled_ns;   // up to when time was turned into tokens
 	double fractions[SL_DIMENSION_RATES];

@@ -424,10 +424,12 @@ static void settle_request(struct sl_shard *shard, struct sl_batch *batch,
 
 	for (uint16_t i = 0; i < count; i++) {
 		sl_tenants_refund(shard->tenants, refused[i]); // a later stage: it was charged
+		// As the stage gave it: of what is retryable it has undone the whole request, also
+		// where the client is then told not to come again.
+		all = all || refuses_all(shard, refused[i]);
 		refused[i]->reason = for_good(shard, request, refused[i]->reason);
 		if (refused[i]->reason == SL_REASON_QUOTA_EXCEEDED)
 			explain(shard, request, refused[i]->tenant, refused[i]->limit);
-		all = all || refuses_all(shard, refused[i]);
 	}
 	if (!all)
 		return;
