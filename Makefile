@@ -59,7 +59,7 @@ simulate: install-test $(BUILD)/build.ninja
 	@$(BUILD)/bin/sim_delivery --seeds $(or $(SEEDS),10000)
 
 fuzz: install-test
-	@tests/run.py fuzz --seconds $(or $(SECONDS),600)
+	@tests/run.py fuzz --seed 0 --seconds $(or $(SECONDS),600)
 
 bench: install-bench
 	@perf/bench.py

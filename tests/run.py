@@ -163,7 +163,7 @@ def suite_fuzz(log, options):
             found.mkdir(parents=True, exist_ok=True)
             out = open(LOGS / f"fuzz-{name}.log", "w")
             running[name] = (subprocess.Popen(
-                [target, f"-max_total_time={options.seconds}", "-timeout=20", "-rss_limit_mb=4096",
+                [target, f"-max_total_time={options.seconds}", f"-seed={options.seed}", "-timeout=20", "-rss_limit_mb=4096",
                  f"-artifact_prefix={found}/crash-", found, ROOT / "tests/fuzz/corpus" / name],
                 stdout=out, stderr=out), out)
         time.sleep(0.5)
@@ -199,6 +199,8 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", choices=[*SUITES, []], help="which (default: all)")
     parser.add_argument("--seconds", type=int, default=60, help="for each fuzz target")
+    parser.add_argument("--seed", type=int, default=1,
+                        help="of fuzzing; 0: a new one (a run of all suites repeats itself)")
     parser.add_argument("--list", action="store_true", help="name the suites")
     parser.add_argument("--venv", action="store_true", help="only make Python's packages")
     options = parser.parse_args()
