@@ -222,66 +222,6 @@ uint64_t sl_routing_in_flight(const struct sl_routing_shard *self)
 	return self ? self->in_flight : 0;
 }
 
-// --- pinned bytes --------------------------------------------------------------------------------
-
-static uint64_t *tenant_pinned(struct sl_egress *egress, sl_tenant_id tenant)
-{
-	if (SL_UNLIKELY(tenant >= egress->tenant_count)) {
-		const uint32_t count = SL_MAX(64u, (tenant + 1) * 2);
-		uint64_t *grown = realloc(egress->tenant_pinned, count * sizeof(*grown));
-
-		if (!grown)
-			return NULL;
-		memset(grown + egress->tenant_count, 0,
-		       (count - egress->tenant_count) * sizeof(*grown));
-		egress->tenant_pinned = grown;
-		egress->tenant_count = count;
-	}
-	return &egress->tenant_pinned[tenant];
-}
-
-// Whether `more` fits; what is alone always does, or a request above the cap would never pass.
-static bool fits(uint64_t pinned, uint64_t more, uint64_t max)
-{
-	return !pinned || pinned + more <= max;
-}
-
-bool sl_egress_pin(struct sl_flow *flow)
-{
-	struct sl_egress *egress = flow->egress;
-	struct sl_routing_shard *self = egress->shard;
-	const uint64_t more = flow->pinned_bytes;
-	uint64_t *tenant = tenant_pinned(egress, flow->tenant);
-
-	if (!egress->side || !tenant ||
-	    !fits(egress->pinned_bytes, more, egress->pinned_bytes_max) ||
-	    !fits(*tenant, more, egress->tenant_bytes_max))
-		return false;
-	if (flow->best_effort) {
-		if (!fits(self->best_effort_pinned, more, self->best_effort_pinned_max))
-			return false;
-		self->best_effort_pinned += more;
-	}
-	*tenant += more;
-	egress->pinned_bytes += more;
-	sl_gauge(&egress->meter->counters.pinned_bytes[0], egress->pinned_bytes);
-	return true;
-}
-
-void sl_egress_unpin(struct sl_flow *flow)
-{
-	struct sl_egress *egress = flow->egress;
-
-	if (flow->full)
-		return;
-	assert(egress->pinned_bytes >= flow->pinned_bytes);
-	if (flow->best_effort)
-		egress->shard->best_effort_pinned -= flow->pinned_bytes;
-	egress->tenant_pinned[flow->tenant] -= flow->pinned_bytes;
-	egress->pinned_bytes -= flow->pinned_bytes;
-	sl_gauge(&egress->meter->counters.pinned_bytes[0], egress->pinned_bytes);
-}
-
 // --- ends ----------------------------------------------------------------------------------------
 
 // Books the end of a record and passes it on; the record may be gone afterwards.

@@ -115,7 +115,8 @@ struct sl_flow {
 	struct sl_flow *next;
 	struct sl_egress *egress;
 	struct sl_record *records;
-	uint64_t began_ns, pinned_bytes;
+	uint64_t began_ns;
+	struct sl_pin *pin; // NULL: none
 	sl_tenant_id tenant;
 	bool waits;        // the answer waits for it
 	bool best_effort;  // by its route
@@ -147,7 +148,7 @@ struct sl_record *sl_merged_open(struct sl_record *merged);
 // Offers a record, alone or merged, to the driver; what it does not take waits.
 void sl_egress_offer(struct sl_egress *egress, struct sl_record *record);
 
-// Pins a flow's bytes, or returns false at a cap.
+// Pins the memory of a flow's request, or returns false at a cap (pins.c).
 bool sl_egress_pin(struct sl_flow *flow);
 void sl_egress_unpin(struct sl_flow *flow);
 // Submits all records of a flow that is pinned and held.

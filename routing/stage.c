@@ -34,7 +34,6 @@ static struct sl_flow *make_flow(struct sl_routing_shard *self, const struct sha
 	flow->best_effort = !target->required;
 	flow->waits = target->required && self->routing->acknowledge == SL_ACKNOWLEDGE_DELIVERED;
 	flow->acknowledged = target->required && !flow->waits;
-	flow->pinned_bytes = share->part->request->pinned_bytes;
 	flow->delivery.required = flow->waits;
 	return flow;
 }
@@ -197,6 +196,8 @@ static void weigh(struct sl_request *request)
 {
 	const struct sl_view *view = &request->view;
 
+	if (request->pins)
+		return; // by what it was pinned with it is unpinned
 	request->pinned_bytes = request->body_capacity + request->inflated_capacity +
 				view->item_count * sizeof(struct sl_item) +
 				view->envelope_count * sizeof(struct sl_envelope);

@@ -118,6 +118,7 @@ struct sl_request {
 	uint64_t rejected_items; // refused for good in parts: partial success
 	struct sl_bytes message; // why, for the client; in the arena or constant
 	uint64_t pinned_bytes;   // its memory while deliveries are open, for caps
+	struct sl_pin *pins;     // routing's: who pins it
 	enum { SL_TEXT_UNKNOWN, SL_TEXT_VALID, SL_TEXT_INVALID } text; // its strings, once asked
 
 	struct sl_timer timer; // the shard's: fires at answer_by_ns

@@ -195,6 +195,37 @@ static void test_caps(void **state)
 	assert_int_equal(system("rm -rf /tmp/sluice-routing-caps"), 0);
 }
 
+// A request counts once for a destination, whatever of it goes there: it would never pass else.
+static void test_a_request_is_pinned_once(void **state)
+{
+	struct rig rig = {0};
+	struct call first, second;
+
+	(void)state;
+	set_up(&rig, "destinations:\n"
+		     "  f: {file: {path: /tmp/sluice-routing-once}, pinned_bytes: 50kB}\n"
+		     "routes:\n"
+		     "  - {match: {service: a}, to: [f]}\n"
+		     "  - {match: {service: b}, to: [f]}\n"
+		     "  - {to: [f]}\n");
+	offer(&rig, &first, "t", SL_TRACES,
+	      TRACES(RESOURCE("a", SPAN(ID1)) "," RESOURCE("b", SPAN(ID1)) "," RESOURCE(
+		      "c", SPAN(ID1))));
+	assert_int_equal(first.refused, SL_REASON_NONE);
+	assert_true(count(&rig, "sluice_pinned_bytes", NULL) < 150000);
+	assert_true(count(&rig, "sluice_pinned_bytes", NULL) > 100000);
+	offer(&rig, &second, "t", SL_TRACES, TRACES(RESOURCE("a", SPAN(ID1))));
+	assert_int_equal(second.refused, SL_REASON_EGRESS_FULL);
+	pump(&rig, &first);
+	assert_int_equal(count(&rig, "sluice_pinned_bytes", NULL), 0);
+	offer(&rig, &second, "t", SL_TRACES, TRACES(RESOURCE("a", SPAN(ID1))));
+	assert_int_equal(second.refused, SL_REASON_NONE);
+	pump(&rig, &second);
+	assert_int_equal(count(&rig, "sluice_delivered_items", "f"), 4);
+	tear_down(&rig);
+	assert_int_equal(system("rm -rf /tmp/sluice-routing-once"), 0);
+}
+
 static void test_kafka(void **state)
 {
 	struct rig rig = {0};
@@ -273,6 +304,7 @@ int main(void)
 		cmocka_unit_test(test_mistakes),
 		cmocka_unit_test(test_file),
 		cmocka_unit_test(test_caps),
+		cmocka_unit_test(test_a_request_is_pinned_once),
 		cmocka_unit_test(test_kafka),
 		cmocka_unit_test(test_kafka_splits_what_is_too_long),
 		cmocka_unit_test(test_reload_keeps_what_is_the_same),
