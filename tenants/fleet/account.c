@@ -71,6 +71,7 @@ void sl_fleet_account_init(struct sl_fleet_account *account, struct sl_quota_poo
 		.pool = pool,
 		.dimension = dimension,
 		.limit = *limit,
+		.born_ns = terms->now_ns,
 		.ticked_ns = terms->now_ns,
 		.active_ns = terms->now_ns,
 		// What woke it is not told yet.
@@ -137,6 +138,9 @@ static void look(struct sl_fleet_account *account, uint64_t now_ns)
 	count(account, now_ns);
 	tau_s = clamp(8 * account->largest / SL_MAX(SL_MAX(account->rate, account->fast), 1e-9),
 		      0.05, 1);
+	// At first the average is of what there has been: one that climbs from nothing is a share
+	// that others take.
+	tau_s = SL_MIN(tau_s, seconds(now_ns, account->born_ns));
 	account->rate += (1 - exp(-tick_s / tau_s)) * (offered / tick_s - account->rate);
 	account->rate = SL_MAX(account->rate, 0);
 	account->slow_rate += (1 - exp(-tick_s / SLOW_S)) * (account->rate - account->slow_rate);

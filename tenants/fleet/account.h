@@ -55,7 +55,7 @@ struct sl_fleet_account {
 
 	// As offered.
 	int64_t base, refused; // of pool and lease, at the last look
-	uint64_t ticked_ns, active_ns;
+	uint64_t born_ns, ticked_ns, active_ns;
 	double rate, fast;            // tokens a second: smoothed, and over the last few requests
 	double largest, next_largest; // q
 	double slow_rate, slow_demand;
