@@ -5,7 +5,7 @@ BUILD = build/$(PRESET)
 JOBS ?= $(shell nproc)
 CONFIG ?= config/examples/embedded.yaml
 
-.PHONY: simulate help run build test quick tidy fuzz bench flood reference format clean install-build install-test install-bench
+.PHONY: fault simulate help run build test quick tidy fuzz bench flood reference format clean install-build install-test install-bench
 
 help:
 	@echo "make run        build and start sluice on $(CONFIG)"
@@ -14,6 +14,7 @@ help:
 	@echo "make quick      unit tests of the dev build only"
 	@echo "make bench      CPU per million spans beside the bare sink (about 10 minutes); writes perf/RESULTS.md"
 	@echo "make simulate   delivery in virtual time, 10,000 seeds (SEEDS)"
+	@echo "make fault      breaks brokers, upstreams, networks and gateways under load and counts (about 10 minutes)"
 	@echo "make flood      a tenant's latency with and without another's flood (about 2 minutes)"
 	@echo "make fleet      four instances and one Redis hold 20 tenants' quotas (about 3 minutes); prints a table"
 	@echo "make model      Spin over the model of the fleet's quota, with its number of states"
@@ -70,6 +71,10 @@ flood: install-bench
 fleet: install-test build
 	@tests/run.py --venv
 	@SLUICE=$(BUILD)/sluice build/venv/bin/python tests/fleet.py
+
+fault: install-test build
+	@tests/run.py --venv
+	@SLUICE=$(BUILD)/sluice build/venv/bin/python tests/fault/run.py
 
 model: install-test
 	@tests/sim/fleet/model.py

@@ -90,6 +90,10 @@ log.segment.delete.delay.ms=100
                        check=True, stdout=subprocess.DEVNULL, timeout=120)
 
     def start(self):
+        self.launch()
+        return self.wait_ready()
+
+    def launch(self):
         if not (self.folder / "logs").exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             self.format()
@@ -97,6 +101,8 @@ log.segment.delete.delay.ms=100
             self.process = subprocess.Popen(
                 self._java("kafka.Kafka", str(self.folder / "server.properties")),
                 stdout=log, stderr=log)
+
+    def wait_ready(self):
         end = time.monotonic() + 90
         while not self.answers():
             assert self.process.poll() is None, (self.folder / "log").read_text()[-3000:]
@@ -135,10 +141,10 @@ log.segment.delete.delay.ms=100
     def resume(self):
         os.kill(self.process.pid, signal.SIGCONT)
 
-    def create(self, topic, partitions=1, **config):
+    def create(self, topic, partitions=1, replicas=1, **config):
         from confluent_kafka.admin import AdminClient, NewTopic
         admin = AdminClient({"bootstrap.servers": self.address})
-        made = admin.create_topics([NewTopic(topic, partitions, 1,
+        made = admin.create_topics([NewTopic(topic, partitions, replicas,
                                              config={k.replace("_", "."): str(v)
                                                      for k, v in config.items()})])
         made[topic].result(30)
@@ -156,10 +162,10 @@ log.segment.delete.delay.ms=100
                     raise
                 time.sleep(0.1)
 
-    def read(self, topic):
+    def read(self, topic, addresses=None):
         """All records of a topic as (partition, key, value, {header: value}), to its end."""
         from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
-        consumer = Consumer({"bootstrap.servers": self.address, "group.id": "reader",
+        consumer = Consumer({"bootstrap.servers": addresses or self.address, "group.id": "reader",
                              "enable.auto.commit": False, "fetch.message.max.bytes": 10**7})
         try:
             parts = consumer.list_topics(topic, timeout=20).topics[topic].partitions
@@ -176,3 +182,54 @@ log.segment.delete.delay.ms=100
             return found
         finally:
             consumer.close()
+
+
+class Cluster:
+    """Three nodes, each broker and controller: replication 3, two must have a record. A leader that
+    goes is replaced within seconds."""
+
+    def __init__(self, folder, nodes=3):
+        self.nodes = [Broker(pathlib.Path(folder) / str(number)) for number in range(nodes)]
+        voters = ",".join(f"{number + 1}@127.0.0.1:{node.controller_port}"
+                          for number, node in enumerate(self.nodes))
+        for number, node in enumerate(self.nodes):
+            node.extra = f"""
+node.id={number + 1}
+controller.quorum.voters={voters}
+min.insync.replicas=2
+controller.quorum.election.timeout.ms=500
+controller.quorum.fetch.timeout.ms=1000
+replica.lag.time.max.ms=2000
+offsets.topic.replication.factor={nodes}
+"""
+
+    @property
+    def addresses(self):
+        return [node.address for node in self.nodes]
+
+    def start(self):
+        """All at once: one alone has no quorum and is not ready."""
+        for node in self.nodes:
+            node.launch()
+        for node in self.nodes:
+            node.wait_ready()
+        return self
+
+    def create(self, topic, partitions=1, **config):
+        self.nodes[0].create(topic, partitions, replicas=len(self.nodes), **config)
+
+    def leader(self, topic):
+        """The node that leads the topic's first partition."""
+        from confluent_kafka.admin import AdminClient
+        admin = AdminClient({"bootstrap.servers": ",".join(self.addresses)})
+        leads = admin.list_topics(topic, timeout=20).topics[topic].partitions[0].leader
+        return self.nodes[leads - 1]
+
+    def read(self, topic):
+        return self.nodes[0].read(topic, ",".join(self.addresses))
+
+    def remove(self):
+        for node in self.nodes:
+            node.stop()
+        for node in self.nodes:
+            node.remove()

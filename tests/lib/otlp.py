@@ -80,14 +80,18 @@ def to_json(message):
     return json.dumps(tree).encode()
 
 
-def count(signal, message):
-    """Items of a request: spans, data points, log records."""
+def items(signal, message):
+    """Spans, data points or log records of a request, in order."""
     if signal == "traces":
-        return sum(len(s.spans) for r in message.resource_spans for s in r.scope_spans)
+        return [i for r in message.resource_spans for s in r.scope_spans for i in s.spans]
     if signal == "logs":
-        return sum(len(s.log_records) for r in message.resource_logs for s in r.scope_logs)
-    return sum(len(getattr(m, m.WhichOneof("data")).data_points) for r in message.resource_metrics
-               for s in r.scope_metrics for m in s.metrics if m.WhichOneof("data"))
+        return [i for r in message.resource_logs for s in r.scope_logs for i in s.log_records]
+    return [i for r in message.resource_metrics for s in r.scope_metrics for m in s.metrics
+            if m.WhichOneof("data") for i in getattr(m, m.WhichOneof("data")).data_points]
+
+
+def count(signal, message):
+    return len(items(signal, message))
 
 
 def compress(coding, body):

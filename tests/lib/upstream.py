@@ -41,14 +41,16 @@ class Upstream:
       silent     nothing
     """
 
-    def __init__(self, http=False, script=(), port=0, tls=None):
-        self.http, self.tls = http, tls
+    def __init__(self, http=False, script=(), port=0, tls=None, judge=None, host="127.0.0.1"):
+        """`judge`: the step of a call when the script has ended. `taken`: the calls whose answer
+        was, or should have been, success."""
+        self.http, self.tls, self.judge = http, tls, judge
         self.script = collections.deque(script)
-        self.calls, self.lock = [], threading.Lock()
+        self.calls, self.taken, self.lock = [], [], threading.Lock()
         self.connections = 0
         self.open = set()
         self.stopped = False
-        self.listener = socket.create_server(("127.0.0.1", port))
+        self.listener = socket.create_server((host, port))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -69,10 +71,10 @@ class Upstream:
     def __exit__(self, *_):
         self.close()
 
-    def messages(self, signal="traces"):
-        """All bodies that came, decoded."""
+    def messages(self, signal="traces", taken=False):
+        """All bodies that came, or were taken, decoded."""
         found = []
-        for call in list(self.calls):
+        for call in list(self.taken if taken else self.calls):
             body, coding = call.body, call.headers.get("content-encoding")
             if not self.http:
                 assert len(body) == 5 + struct.unpack(">I", body[1:5])[0]
@@ -107,11 +109,15 @@ class Upstream:
             connection.close()
 
     def _step(self, path, headers, body, number):
+        call = Call(path, headers, body, number, time.monotonic())
         with self.lock:
-            self.calls.append(Call(path, headers, body, number, time.monotonic()))
-            step = self.script.popleft() if self.script else {}
+            self.calls.append(call)
+            step = self.script.popleft() if self.script else self.judge(call) if self.judge else {}
         if callable(step):
             step = step()
+        if step.get("status", 0) in (0, 200) and step.get("do", "late_goaway") == "late_goaway":
+            with self.lock:
+                self.taken.append(call)
         time.sleep(step.get("delay", 0))
         return step
 

@@ -1,0 +1,25 @@
+"""What breaks (tests/fault), in short: whatever was acknowledged is found."""
+
+import pytest
+from fault import rows
+from lib import netns
+
+NEEDS_NAMESPACES = [rows.link_down]
+
+
+@pytest.fixture
+def world(tmp_path, broker):
+    one = rows.World(tmp_path, broker=broker)
+    yield one
+    one.close()
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("row", rows.ROWS, ids=[row[1].replace(" ", "-") for row in rows.ROWS])
+def test_nothing_acknowledged_is_lost(world, row):
+    _, _, function, arguments = row
+    if function in NEEDS_NAMESPACES and not netns.possible():
+        pytest.skip("no network namespaces here")
+    account = function(world, **arguments)
+    world.close()
+    assert account.acknowledged and not account.lost, vars(account)
