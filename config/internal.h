@@ -60,10 +60,6 @@ void sl_value_bound_text(enum sl_setting_type type, double bound, char text[SL_V
 // The C size of one element of a list or map.
 size_t sl_element_bytes(const struct sl_setting *row);
 
-// The closest of the names to `text`, or NULL when none is close.
-const char *sl_nearest(const char *text, const char *(*name)(const void *self, uint32_t index),
-		       const void *self, uint32_t count);
-
 // A text that grows.
 struct sl_text {
 	char *data;

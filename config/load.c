@@ -531,6 +531,8 @@ static void fill_pairs(struct loader *loader, const struct sl_settings *settings
 			fill_row(loader, row, value, &where, object + row->offset);
 			if (row->present_offset)
 				*(bool *)(object + row->present_offset) = true;
+			if (row->where_offset)
+				*(struct sl_where *)(object + row->where_offset) = where;
 		}
 		// Null is as if the key were not there: presets hold, and required ones miss.
 		if (!*line)

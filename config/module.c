@@ -44,6 +44,8 @@ const struct sl_settings *sl_modules_settings(const struct sl_module *modules, u
 			row->offset += bytes;
 			if (row->present_offset)
 				row->present_offset += bytes;
+			if (row->where_offset)
+				row->where_offset += bytes;
 		}
 		bytes += (from->bytes + ALIGN - 1) / ALIGN * ALIGN;
 	}

@@ -69,6 +69,7 @@ struct sl_setting {
 	const char *shorthand;            // CHOICE; MAP, OBJECT and OPTIONAL may have one too
 	bool watched;          // PATH: a file that is read; a reload follows when it changes
 	size_t present_offset; // > 0: a bool field set to true when the file names the key
+	size_t where_offset;   // > 0: a struct sl_where field that gets the key's place
 	const char *help;
 };
 
@@ -92,6 +93,10 @@ void sl_errors_add(struct sl_errors *errors, const struct sl_where *where, const
 uint32_t sl_errors_count(const struct sl_errors *errors);
 const char *sl_errors_line(const struct sl_errors *errors, uint32_t index);
 
+// The closest of the names to `text`, or NULL when none is close.
+const char *sl_nearest(const char *text, const char *(*name)(const void *self, uint32_t index),
+		       const void *self, uint32_t count);
+
 // A loaded file: the filled struct and all its memory.
 struct sl_loaded {
 	void *object;
@@ -109,6 +114,10 @@ int sl_settings_load(const struct sl_settings *settings, const char *file, struc
 int sl_settings_load_text(const struct sl_settings *settings, const char *name, const char *text,
 			  size_t size, struct sl_loaded *loaded, struct sl_errors *errors);
 void sl_loaded_fini(struct sl_loaded *loaded);
+
+// Replaces in `base` what `own` names, key by key: rows with `present_offset`, also those of
+// embedded objects. All other fields of `base` stay.
+void sl_settings_override(const struct sl_settings *settings, void *base, const void *own);
 
 // Every setting with its effective value, as YAML that loads to the same. malloc'ed.
 char *sl_settings_dump(const struct sl_settings *settings, const void *object);

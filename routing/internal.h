@@ -44,7 +44,7 @@ struct sl_route_target {
 };
 
 struct sl_route {
-	struct sl_pattern tenant;
+	struct sl_pattern tenant, class_name;
 	uint32_t signal; // enum sl_signal + 1; 0: any
 	struct sl_route_attribute *attributes;
 	uint32_t attribute_count;

@@ -45,7 +45,8 @@ uint32_t sl_route_find(const struct sl_routing *routing, const struct sl_part *p
 		const struct sl_route *route = &routing->routes[i];
 
 		if ((!route->signal || route->signal == signal) &&
-		    sl_pattern_match(&route->tenant, part->tenant_name))
+		    sl_pattern_match(&route->tenant, part->tenant_name) &&
+		    sl_pattern_match(&route->class_name, sl_bytes_of(part->class_name)))
 			return i;
 	}
 	return routing->route_count;

@@ -176,6 +176,7 @@ static int make_route(struct sl_routing *routing, struct sl_route *route,
 
 	if (config->match) {
 		route->tenant = sl_pattern_of(config->match->tenant);
+		route->class_name = sl_pattern_of(config->match->class_name);
 		route->signal = config->match->signal;
 		if (make_attributes(route, config->match) < 0)
 			return -1;

@@ -314,6 +314,8 @@ static const struct sl_setting match_rows[] = {
 	ROW(sl_route_match_config, tenant, "tenant", STRING,
 	    .help = "Pattern of the tenant's name: * any run, ? one byte, \\ takes the next as "
 		    "it is."),
+	ROW(sl_route_match_config, class_name, "class", STRING,
+	    .help = "Pattern of its class' name; a tenant without a class has the empty one."),
 	ROW(sl_route_match_config, signal, "signal", ENUM, .choices = signal_choices,
 	    .preset = "any", .help = "One signal only."),
 	ROW(sl_route_match_config, service, "service", STRING,
@@ -395,8 +397,8 @@ static void check_target(const struct sl_routing_config *config,
 
 static bool matches_all(const struct sl_route_match_config *match)
 {
-	return !match ||
-	       (!match->tenant && !match->service && !match->signal && !match->resource.count);
+	return !match || (!match->tenant && !match->class_name && !match->service &&
+			  !match->signal && !match->resource.count);
 }
 
 static void check_routing(const void *object, struct sl_errors *errors)

@@ -104,7 +104,7 @@ struct sl_route_attribute_config {
 };
 
 struct sl_route_match_config {
-	const char *tenant, *service;
+	const char *tenant, *class_name, *service;
 	uint32_t signal;         // enum sl_signal + 1; 0: any
 	struct sl_list resource; // struct sl_route_attribute_config
 };

@@ -13,6 +13,7 @@ static void compile(struct sl_sampling_rule *rule, const struct sl_sampling_rule
 	size_t size;
 
 	rule->tenant = sl_bytes_of(config->match.tenant);
+	rule->class_name = sl_bytes_of(config->match.class_name);
 	rule->service = sl_bytes_of(config->match.service);
 	for (uint32_t signal = 0; signal < SL_SIGNALS; signal++) {
 		rule->signals[signal] = signal != SL_METRICS &&

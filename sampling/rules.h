@@ -21,8 +21,8 @@ struct sl_sampling_keep {
 };
 
 struct sl_sampling_match {
-	const char *tenant, *service; // globs; NULL: any
-	uint32_t signal;              // 0: any, else enum sl_signal + 1
+	const char *tenant, *class_name, *service; // globs; NULL: any
+	uint32_t signal;                           // 0: any, else enum sl_signal + 1
 };
 
 struct sl_sampling_rule_config {
@@ -41,7 +41,7 @@ struct sl_sampling_config {
 };
 
 struct sl_sampling_rule {
-	struct sl_bytes tenant, service; // globs; empty: any
+	struct sl_bytes tenant, class_name, service; // globs; empty: any
 	bool signals[SL_SIGNALS];
 	struct sl_sampler rate, keep_rate;
 	struct sl_bytes priority[SL_SIGNALS]; // the attribute's key; empty: not looked for

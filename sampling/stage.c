@@ -56,7 +56,9 @@ struct pass {
 static bool rule_is_for(const struct sl_sampling_rule *rule, const struct sl_part *part)
 {
 	return rule->signals[part->request->signal] &&
-	       (!rule->tenant.size || sl_glob_match(rule->tenant, part->tenant_name));
+	       (!rule->tenant.size || sl_glob_match(rule->tenant, part->tenant_name)) &&
+	       (!rule->class_name.size ||
+		sl_glob_match(rule->class_name, sl_bytes_of(part->class_name)));
 }
 
 // What rests on the view alone: spans of a consistent mode, without a state of their own.

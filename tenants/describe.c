@@ -24,7 +24,10 @@ char *sl_tenants_describe(const struct sl_tenants *tenants, sl_tenant_id tenant)
 	if (info.class_name.size)
 		fprintf(out, ",\"class\":\"%s\",\"priority\":%llu",
 			(const char *)info.class_name.data,
-			(unsigned long long)tenants->classes[entry->class_index].priority);
+			(unsigned long long)tenants->classes[entry->class_index].config.priority);
+	if (info.class_name.size && tenants->classes[entry->class_index].extends != UINT16_MAX)
+		fprintf(out, ",\"extends\":\"%s\"",
+			tenants->classes[tenants->classes[entry->class_index].extends].name);
 	if (info.body_bytes_max)
 		fprintf(out, ",\"body\":%llu", (unsigned long long)info.body_bytes_max);
 	fprintf(out, ",\"mode\":\"%s\",\"quota\":{",

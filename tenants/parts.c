@@ -276,6 +276,14 @@ static bool share_items(struct split *split, const uint8_t *part_of)
 	return true;
 }
 
+static const char *class_name(const struct sl_tenants *tenants, sl_tenant_id tenant)
+{
+	const uint16_t index = tenant < tenants->entry_count ? tenants->entries[tenant].class_index
+							     : UINT16_MAX;
+
+	return index == UINT16_MAX ? "" : tenants->classes[index].name;
+}
+
 // What is known of a part before any quota.
 static void judge_part(struct sl_tenants_shard *self, struct sl_part *part)
 {
@@ -286,6 +294,7 @@ static void judge_part(struct sl_tenants_shard *self, struct sl_part *part)
 		return;
 	}
 	part->tenant_name = info.name;
+	part->class_name = class_name(self->tenants, part->tenant);
 	if (info.suspended)
 		part->reason = SL_REASON_SUSPENDED;
 	else if (info.body_bytes_max && part->offered_bytes > info.body_bytes_max)
@@ -350,6 +359,7 @@ enum sl_reason sl_tenants_make_parts(struct sl_tenants_shard *self, struct sl_re
 		.request = request,
 		.tenant = request->tenant,
 		.tenant_name = request->tenant_name,
+		.class_name = class_name(tenants, request->tenant),
 		.offered_items = request->view.item_count,
 		.kept_items = request->view.item_count,
 		.offered_bytes = request->view.body.size,

@@ -28,6 +28,11 @@ bool sl_tenant_name_valid(struct sl_bytes name)
 	return !sl_bytes_equal(name, SL_LITERAL(".")) && !sl_bytes_equal(name, SL_LITERAL(".."));
 }
 
+struct sl_registry_class {
+	struct sl_registry_class *next;
+	char name[SL_TENANT_NAME_MAX + 1];
+};
+
 struct sl_registry *sl_registry_create(void)
 {
 	struct sl_registry *registry = calloc(1, sizeof(*registry));
@@ -49,6 +54,10 @@ void sl_registry_put(struct sl_registry *registry)
 	for (struct sl_registry_text *text = registry->texts, *next; text; text = next) {
 		next = text->next;
 		free(text);
+	}
+	for (struct sl_registry_class *class = registry->classes, *next; class; class = next) {
+		next = class->next;
+		free(class);
 	}
 	for (uint32_t i = 0; i * SL_REGISTRY_BLOCK < registry->count; i++) {
 		free(registry->pools[i]->leases);
@@ -182,4 +191,23 @@ struct sl_quota_pool *sl_registry_pool(const struct sl_registry *registry, sl_te
 {
 	assert(tenant < registry->count);
 	return &registry->pools[tenant / SL_REGISTRY_BLOCK][tenant % SL_REGISTRY_BLOCK];
+}
+
+// Few names, looked up when a configuration is loaded.
+const char *sl_registry_class_name(struct sl_registry *registry, struct sl_bytes name)
+{
+	struct sl_registry_class *class = registry->classes;
+
+	assert(sl_tenant_name_valid(name));
+	while (class && !sl_bytes_equal(sl_bytes_of(class->name), name))
+		class = class->next;
+	if (class)
+		return class->name;
+	class = calloc(1, sizeof(*class));
+	if (!class)
+		return NULL;
+	memcpy(class->name, name.data, name.size);
+	class->next = registry->classes;
+	registry->classes = class;
+	return class->name;
 }

@@ -24,6 +24,7 @@ struct sl_registry {
 	struct sl_bytes *names;       // by id
 	struct sl_quota_pool **pools; // blocks of SL_REGISTRY_BLOCK
 	struct sl_registry_text *texts;
+	struct sl_registry_class *classes; // of all snapshots so far
 };
 #define SL_REGISTRY_BLOCK 256
 
@@ -34,6 +35,8 @@ void sl_registry_put(struct sl_registry *registry); // NULL is fine
 
 // The number of a name, new or known. Returns 0, -ENOSPC or -ENOMEM.
 int sl_registry_add(struct sl_registry *registry, struct sl_bytes name, sl_tenant_id *tenant);
+// A class' name that lives as long as the registry: parts carry it over turns. NULL: no memory.
+const char *sl_registry_class_name(struct sl_registry *registry, struct sl_bytes name);
 struct sl_quota_pool *sl_registry_pool(const struct sl_registry *registry, sl_tenant_id tenant);
 
 // 1-150 bytes of [0-9A-Za-z] and ! - _ . * ' ( ), and neither "." nor ".." (reference/tenancy 2).

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tenants/sources.h"
 #include "tenants/table.h"
 #include "tenants/tenants.h"
 
@@ -38,7 +39,7 @@ static const struct sl_setting quota_rows[] = {
 	    .help = "enforce, or observe: count what would be refused and refuse nothing. Unset: "
 		    "as quotas.mode says."),
 };
-static const struct sl_settings quota_settings = SETTINGS(
+const struct sl_settings sl_quota_settings = SETTINGS(
 	"quota", sl_quota_config, quota_rows,
 	.help = "What a tenant may send. A tenant's own keys replace its class' one by "
 		"one.");
@@ -46,18 +47,22 @@ static const struct sl_settings quota_settings = SETTINGS(
 static const struct sl_setting class_rows[] = {
 	ROW(sl_class_config, name, NULL, KEY),
 	ROW(sl_class_config, where, NULL, WHERE),
+	ROW(sl_class_config, extends, "extends", STRING,
+	    .where_offset = offsetof(struct sl_class_config, extends_where),
+	    .help = "Another class: all that is not named here is as there."),
 	ROW(sl_class_config, priority, "priority", COUNT, .min = 1, .max = SL_PRIORITY_MAX,
-	    .preset = "1",
+	    .preset = "1", .present_offset = offsetof(struct sl_class_config, has.priority),
 	    .help = "Weight among tenants that compete for a shard: their bodies that are ready "
 		    "are served in turn, so many times 4 KiB of each. In overload lower ones are "
 		    "sampled harder first."),
 	ROW(sl_class_config, body_bytes, "body", BYTES, .max = (double)SL_GIB,
+	    .present_offset = offsetof(struct sl_class_config, has.body),
 	    .help = "Largest inflated body. 0: the server's limit."),
-	ROW(sl_class_config, quota, "quota", OBJECT, .object = &quota_settings,
+	ROW(sl_class_config, quota, "quota", OBJECT, .object = &sl_quota_settings,
 	    .help = "The quota of each tenant of the class."),
 };
-static const struct sl_settings class_settings = SETTINGS("class", sl_class_config, class_rows,
-							  .help = "What tenants have in common.");
+const struct sl_settings sl_class_settings = SETTINGS("class", sl_class_config, class_rows,
+						      .help = "What tenants have in common.");
 
 static const struct sl_setting credential_rows[] = {
 	ROW(sl_credential_config, where, NULL, WHERE),
@@ -73,7 +78,9 @@ static const struct sl_settings credential_settings = SETTINGS(
 static const struct sl_setting tenant_rows[] = {
 	ROW(sl_tenant_config, name, NULL, KEY),
 	ROW(sl_tenant_config, where, NULL, WHERE),
-	ROW(sl_tenant_config, class_name, "class", STRING, .help = "Its class; unset: no limits."),
+	ROW(sl_tenant_config, class_name, "class", STRING,
+	    .where_offset = offsetof(struct sl_tenant_config, class_where),
+	    .help = "Its class; unset: no limits."),
 	ROW(sl_tenant_config, credentials, "credentials", LIST, .element = SL_TYPE_CHOICE,
 	    .object = &credential_settings, .shorthand = "digest",
 	    .help = "Its secrets; several may be live at once."),
@@ -84,7 +91,7 @@ static const struct sl_setting tenant_rows[] = {
 	ROW(sl_tenant_config, body_bytes, "body", BYTES, .max = (double)SL_GIB,
 	    .present_offset = offsetof(struct sl_tenant_config, has_body_bytes),
 	    .help = "Largest inflated body. 0: the server's limit. Unset: the class'."),
-	ROW(sl_tenant_config, quota, "quota", OPTIONAL, .object = &quota_settings,
+	ROW(sl_tenant_config, quota, "quota", OPTIONAL, .object = &sl_quota_settings,
 	    .help = "Replaces the class' quota, only in the keys that are named here."),
 };
 static const struct sl_settings tenant_settings = SETTINGS(
@@ -92,7 +99,7 @@ static const struct sl_settings tenant_settings = SETTINGS(
 	.help = "One tenant: 1-150 bytes of letters, digits and ! - _ . * ' ( ).");
 
 #define FILE_ROWS(struct_, in_, tenants_key_)                                                      \
-	ROW(struct_, in_ classes, "classes", MAP, .object = &class_settings,                       \
+	ROW(struct_, in_ classes, "classes", MAP, .object = &sl_class_settings,                    \
 	    .help = "Classes by name."),                                                           \
 		ROW(struct_, in_ tenants, tenants_key_, MAP, .object = &tenant_settings,           \
 		    .help = "Tenants by name.")
@@ -144,6 +151,9 @@ static const struct sl_setting tenants_rows[] = {
 	ROW(sl_tenants_config, where, NULL, WHERE),
 	ROW(sl_tenants_config, file, "file", PATH, .watched = true,
 	    .help = "The tenants file (keys classes, tenants); read again when it changes."),
+	ROW(sl_tenants_config, directory, "directory", PATH, .watched = true,
+	    .help = "A folder of such files, all that end in .yaml or .yml; a change of any of "
+		    "them counts. Names are unique over all of them."),
 	ROW(sl_tenants_config, identify, "identify", LIST, .element = SL_TYPE_CHOICE,
 	    .object = &identify_settings, .shorthand = "by",
 	    .help = "Ways to name a call's tenant, in order. Unset: [credential]."),
@@ -153,9 +163,11 @@ static const struct sl_setting tenants_rows[] = {
 		    "Api-Token and Api-Key, and x-api-key, api-key, x-honeycomb-team, dd-api-key, "
 		    "signoz-ingestion-key, x-sf-token."),
 	ROW(sl_tenants_config, unknown, "unknown", STRING, .preset = "refuse",
+	    .where_offset = offsetof(struct sl_tenants_config, unknown_where),
 	    .help = "Calls that name no tenant we know: refuse, or the tenant they belong to. An "
 		    "unknown credential is refused always."),
 	ROW(sl_tenants_config, fallback, "default", STRING,
+	    .where_offset = offsetof(struct sl_tenants_config, fallback_where),
 	    .help = "The tenant of calls without any credential or claim. Unset: as unknown says."),
 	ROW(sl_tenants_config, claimed, "claimed", ENUM, .choices = claimed_choices,
 	    .preset = "overwrite",
@@ -317,21 +329,13 @@ static void *build(const void *object, const struct sl_build *build)
 	const struct sl_tenants_module_config *config = object;
 	const struct sl_tenants *before = build->before ? build->before->parts[SL_MODULE_TENANTS]
 							: NULL;
-	const struct sl_tenants_file *files[2] = {&config->tenants.inline_};
-	struct sl_loaded loaded = {0};
-	uint32_t count = 1;
+	struct sl_sources sources;
+	struct sl_tenants *tenants = NULL;
 
-	if (config->tenants.file) {
-		if (sl_settings_load(&sl_tenants_file_settings, config->tenants.file, &loaded,
-				     build->errors))
-			return NULL;
-		files[count++] = loaded.object;
-	}
-
-	struct sl_tenants *tenants = sl_tenants_build(config, files, count, before, build->errors);
-
-	if (config->tenants.file)
-		sl_loaded_fini(&loaded);
+	if (!sl_sources_load(&sources, &config->tenants, build->errors))
+		tenants = sl_tenants_build(config, sources.files, sources.count, before,
+					   build->errors);
+	sl_sources_fini(&sources);
 	return tenants;
 }
 

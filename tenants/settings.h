@@ -27,10 +27,16 @@ struct sl_quota_config {
 struct sl_class_config {
 	const char *name;
 	struct sl_where where;
+	const char *extends; // another class; NULL: none
+	struct sl_where extends_where;
 	uint64_t priority; // 1..SL_PRIORITY_MAX
 	uint64_t body_bytes;
+	struct {
+		bool priority, body;
+	} has; // which keys the file names
 	struct sl_quota_config quota;
 };
+extern const struct sl_settings sl_class_settings, sl_quota_settings;
 
 struct sl_credential_config {
 	struct sl_where where;
@@ -42,6 +48,7 @@ struct sl_tenant_config {
 	const char *name;
 	struct sl_where where;
 	const char *class_name;
+	struct sl_where class_where;
 	struct sl_list credentials;  // struct sl_credential_config
 	struct sl_list certificates; // const char *
 	bool suspended;
@@ -90,9 +97,11 @@ struct sl_tenants_config {
 	const char *file;
 	struct sl_list identify;    // struct sl_identify_config
 	struct sl_list credentials; // struct sl_credential_header_config
+	const char *directory;      // of files like `file`
 	const char *unknown;        // "refuse" or a tenant
 	const char *fallback;       // of calls that name nobody; NULL: as `unknown`
-	uint32_t claimed;           // enum sl_claimed
+	struct sl_where unknown_where, fallback_where;
+	uint32_t claimed; // enum sl_claimed
 	struct sl_tenants_file inline_;
 };
 

@@ -5,10 +5,11 @@
 #include <stdlib.h>
 
 #include "dataplane/base/hash.h"
+#include "tenants/classes.h"
 
 // --- indexes -------------------------------------------------------------------------------------
 
-static int index_init(struct sl_table_index *index, size_t count)
+int sl_table_index_init(struct sl_table_index *index, size_t count)
 {
 	uint32_t size = 8;
 
@@ -111,7 +112,7 @@ uint32_t sl_tenants_weight(const struct sl_tenants *tenants, sl_tenant_id tenant
 {
 	if (tenant >= tenants->entry_count || tenants->entries[tenant].class_index == UINT16_MAX)
 		return 1;
-	return (uint32_t)tenants->classes[tenants->entries[tenant].class_index].priority;
+	return (uint32_t)tenants->classes[tenants->entries[tenant].class_index].config.priority;
 }
 
 uint32_t sl_tenants_count(const struct sl_tenants *tenants)
@@ -123,8 +124,6 @@ void sl_tenants_destroy(struct sl_tenants *tenants)
 {
 	if (!tenants)
 		return;
-	for (uint32_t i = 0; i < tenants->class_count; i++)
-		free(tenants->classes[i].name);
 	for (uint32_t i = 0; i < tenants->certificate_count; i++)
 		free(tenants->certificates[i].name);
 	for (uint32_t i = 0; i < tenants->own_limits_count; i++)
@@ -150,20 +149,8 @@ struct sl_limits sl_tenants_limits(const struct sl_quota_config *of_class,
 	static const struct sl_quota_config nothing = {.burst_ns = SL_S};
 	struct sl_quota_config quota = of_class ? *of_class : nothing;
 
-	if (own) {
-#define REPLACE(field, named) quota.field = own->has.named ? own->field : quota.field
-		REPLACE(bytes, bytes);
-		REPLACE(spans, spans);
-		REPLACE(points, points);
-		REPLACE(log_records, log_records);
-		REPLACE(requests, requests);
-		REPLACE(burst_ns, burst);
-		REPLACE(in_flight_bytes, in_flight_bytes);
-		REPLACE(in_flight_requests, in_flight_requests);
-		REPLACE(mode, mode);
-#undef REPLACE
-		quota.has.mode |= own->has.mode;
-	}
+	if (own)
+		sl_settings_override(&sl_quota_settings, &quota, own);
 	return (struct sl_limits){
 		.dimensions =
 			{
@@ -184,53 +171,11 @@ struct builder {
 	struct sl_tenants *tenants;
 	const struct sl_tenants_file *const *files;
 	uint32_t file_count;
+	const struct sl_tenants_file *const *class_files; // also where there are no tenants
+	uint32_t class_file_count;
 	struct sl_errors *errors;
-	struct sl_table_index classes;
+	struct sl_classes classes;
 };
-
-static uint32_t *find_class(const struct builder *builder, struct sl_bytes name)
-{
-	const struct sl_table_index *index = &builder->classes;
-	uint32_t at = (uint32_t)sl_hash(name) & index->mask;
-
-	while (index->slots[at] &&
-	       !sl_bytes_equal(sl_bytes_of(builder->tenants->classes[index->slots[at] - 1].name),
-			       name))
-		at = (at + 1) & index->mask;
-	return &index->slots[at];
-}
-
-static int add_class(struct builder *builder, const struct sl_class_config *from)
-{
-	struct sl_tenants *tenants = builder->tenants;
-	const struct sl_bytes name = sl_bytes_of(from->name);
-
-	if (!sl_tenant_name_valid(name)) {
-		sl_errors_add(builder->errors, &from->where, "%s is no name of a class",
-			      from->name);
-		return 0;
-	}
-
-	uint32_t *slot = find_class(builder, name);
-
-	if (*slot) {
-		sl_errors_add(builder->errors, &from->where, "there is another class %s",
-			      from->name);
-		return 0;
-	}
-
-	struct sl_tenant_class *class = &tenants->classes[tenants->class_count];
-
-	class->name = strdup(from->name);
-	if (!class->name)
-		return -ENOMEM;
-	class->priority = from->priority;
-	class->body_bytes_max = from->body_bytes;
-	class->quota = from->quota;
-	class->limits = sl_tenants_limits(&class->quota, NULL, tenants->observe);
-	*slot = ++tenants->class_count;
-	return 0;
-}
 
 static int add_credentials(struct builder *builder, const struct sl_tenant_config *from,
 			   sl_tenant_id tenant)
@@ -296,10 +241,10 @@ static int add_certificates(struct builder *builder, const struct sl_tenant_conf
 
 // A tenant's limits: its class' own struct, unless it overrides something.
 static const struct sl_limits *limits_of(struct builder *builder,
-					 const struct sl_tenant_config *from, uint32_t class_slot)
+					 const struct sl_tenant_config *from,
+					 const struct sl_tenant_class *class)
 {
 	struct sl_tenants *tenants = builder->tenants;
-	const struct sl_tenant_class *class = class_slot ? &tenants->classes[class_slot - 1] : NULL;
 
 	if (!from->quota)
 		return class ? &class->limits : &sl_limits_none;
@@ -308,9 +253,23 @@ static const struct sl_limits *limits_of(struct builder *builder,
 
 	if (!own)
 		return NULL;
-	*own = sl_tenants_limits(class ? &class->quota : NULL, from->quota, tenants->observe);
+	*own = sl_tenants_limits(class ? &class->config.quota : NULL, from->quota,
+				 tenants->observe);
 	tenants->own_limits[tenants->own_limits_count++] = own;
 	return own;
+}
+
+static const struct sl_tenant_class *class_of(struct builder *builder,
+					      const struct sl_tenant_config *from)
+{
+	char what[SL_TENANT_NAME_MAX + 16];
+
+	if (!from->class_name)
+		return NULL;
+	snprintf(what, sizeof(what), "tenant %s", from->name);
+	return sl_classes_find(&builder->classes, from->class_name, what,
+			       from->class_where.file ? &from->class_where : &from->where,
+			       builder->errors);
 }
 
 static int add_tenant(struct builder *builder, const struct sl_tenant_config *from,
@@ -318,29 +277,22 @@ static int add_tenant(struct builder *builder, const struct sl_tenant_config *fr
 {
 	struct sl_tenants *tenants = builder->tenants;
 	struct sl_tenant_entry *entry = &tenants->entries[tenant];
-	uint32_t class_slot = 0;
+	const struct sl_tenant_class *class = class_of(builder, from);
 	int error;
 
-	if (from->class_name) {
-		class_slot = *find_class(builder, sl_bytes_of(from->class_name));
-		if (!class_slot)
-			sl_errors_add(builder->errors, &from->where,
-				      "tenant %s: there is no class %s", from->name,
-				      from->class_name);
-	}
 	if (entry->limits) {
 		sl_errors_add(builder->errors, &from->where, "there is another tenant %s",
 			      from->name);
 		return 0;
 	}
-	entry->limits = limits_of(builder, from, class_slot);
+	entry->limits = limits_of(builder, from, class);
 	if (!entry->limits)
 		return -ENOMEM;
 	entry->suspended = from->suspended;
-	entry->class_index = class_slot ? (uint16_t)(class_slot - 1) : UINT16_MAX;
+	entry->class_index = class ? (uint16_t)(class - tenants->classes) : UINT16_MAX;
 	entry->body_bytes_max = from->has_body_bytes ? from->body_bytes
-				: class_slot ? tenants->classes[class_slot - 1].body_bytes_max
-					     : 0;
+				: class              ? class->config.body_bytes
+						     : 0;
 	*find_name(tenants, sl_bytes(entry->name, entry->name_bytes)) = tenant + 1;
 	tenants->tenant_count++;
 	sl_authority_introduce(entry->pool, entry->limits);
@@ -386,12 +338,11 @@ static int register_names(struct builder *builder, sl_tenant_id *ids)
 static int make_arrays(struct builder *builder)
 {
 	struct sl_tenants *tenants = builder->tenants;
-	size_t tenant_count = 1, credentials = 0, certificates = 0, classes = 0, own = 0;
+	size_t tenant_count = 1, credentials = 0, certificates = 0, own = 0;
 
 	for (uint32_t i = 0; i < builder->file_count; i++) {
 		const struct sl_tenant_config *from = builder->files[i]->tenants.items;
 
-		classes += builder->files[i]->classes.count;
 		tenant_count += builder->files[i]->tenants.count;
 		for (size_t j = 0; j < builder->files[i]->tenants.count; j++) {
 			credentials += from[j].credentials.count;
@@ -399,19 +350,13 @@ static int make_arrays(struct builder *builder)
 			own += from[j].quota != NULL;
 		}
 	}
-	if (classes >= UINT16_MAX) {
-		sl_errors_add(builder->errors, NULL, "more than %d classes", UINT16_MAX - 1);
-		return -EINVAL;
-	}
 	tenants->credentials = calloc(credentials + 1, sizeof(*tenants->credentials));
 	tenants->certificates = calloc(certificates + 1, sizeof(*tenants->certificates));
-	tenants->classes = calloc(classes + 1, sizeof(*tenants->classes));
 	tenants->own_limits = calloc(own + 1, sizeof(*tenants->own_limits));
-	if (!tenants->credentials || !tenants->certificates || !tenants->classes ||
-	    !tenants->own_limits || index_init(&tenants->by_name, tenant_count) ||
-	    index_init(&tenants->by_digest, credentials) ||
-	    index_init(&tenants->by_certificate, certificates) ||
-	    index_init(&builder->classes, classes))
+	if (!tenants->credentials || !tenants->certificates || !tenants->own_limits ||
+	    sl_table_index_init(&tenants->by_name, tenant_count) ||
+	    sl_table_index_init(&tenants->by_digest, credentials) ||
+	    sl_table_index_init(&tenants->by_certificate, certificates))
 		return -ENOMEM;
 	return 0;
 }
@@ -451,12 +396,9 @@ static int fill(struct builder *builder)
 		error = register_names(builder, ids);
 	if (!error)
 		error = make_entries(builder->tenants);
-	for (uint32_t i = 0; i < builder->file_count && !error; i++) {
-		const struct sl_class_config *classes = builder->files[i]->classes.items;
-
-		for (size_t j = 0; j < builder->files[i]->classes.count && !error; j++)
-			error = add_class(builder, &classes[j]);
-	}
+	if (!error)
+		error = sl_classes_build(&builder->classes, builder->tenants, builder->class_files,
+					 builder->class_file_count, builder->errors);
 	for (uint32_t i = 0; i < builder->file_count && !error; i++) {
 		const struct sl_tenant_config *tenants = builder->files[i]->tenants.items;
 
@@ -474,13 +416,30 @@ static void rank_classes(struct sl_tenants *tenants)
 	uint32_t rank_of[SL_PRIORITY_MAX + 1] = {[1] = 1};
 
 	for (uint32_t i = 0; i < tenants->class_count; i++)
-		rank_of[tenants->classes[i].priority] = 1;
+		rank_of[tenants->classes[i].config.priority] = 1;
 	for (uint32_t priority = 0; priority <= SL_PRIORITY_MAX; priority++) {
 		if (rank_of[priority])
 			rank_of[priority] = tenants->ranks++;
 	}
 	for (uint32_t i = 0; i < tenants->class_count; i++)
-		tenants->classes[i].rank = rank_of[tenants->classes[i].priority];
+		tenants->classes[i].rank = rank_of[tenants->classes[i].config.priority];
+}
+
+static const char *tenant_name(const void *self, uint32_t index)
+{
+	const struct sl_tenants_file *file = self;
+
+	return ((const struct sl_tenant_config *)file->tenants.items)[index].name;
+}
+
+static const char *nearest_tenant(const struct builder *builder, const char *name)
+{
+	const char *near = NULL;
+
+	for (uint32_t i = 0; i < builder->file_count && !near; i++)
+		near = sl_nearest(name, tenant_name, builder->files[i],
+				  (uint32_t)builder->files[i]->tenants.count);
+	return near;
 }
 
 static sl_tenant_id named_in_config(struct builder *builder, const char *name, const char *key,
@@ -488,8 +447,12 @@ static sl_tenant_id named_in_config(struct builder *builder, const char *name, c
 {
 	sl_tenant_id tenant;
 
-	if (!sl_tenants_find(builder->tenants, sl_bytes_of(name), &tenant))
-		sl_errors_add(builder->errors, where, "%s: there is no tenant %s", key, name);
+	if (!sl_tenants_find(builder->tenants, sl_bytes_of(name), &tenant)) {
+		const char *near = nearest_tenant(builder, name);
+
+		sl_errors_add(builder->errors, where, "%s: there is no tenant %s%s%s%s", key, name,
+			      near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+	}
 	return tenant;
 }
 
@@ -500,10 +463,11 @@ static void resolve_defaults(struct builder *builder, const struct sl_tenants_co
 	tenants->unknown = SL_TENANT_NONE;
 	if (config->unknown && strcmp(config->unknown, "refuse") != 0)
 		tenants->unknown = named_in_config(builder, config->unknown, "tenants.unknown",
-						   &config->where);
-	tenants->fallback = config->fallback ? named_in_config(builder, config->fallback,
-							       "tenants.default", &config->where)
-					     : tenants->unknown;
+						   &config->unknown_where);
+	tenants->fallback = config->fallback
+				    ? named_in_config(builder, config->fallback, "tenants.default",
+						      &config->fallback_where)
+				    : tenants->unknown;
 }
 
 struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *config,
@@ -516,7 +480,7 @@ struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *confi
 	static const struct sl_tenants_file *const nobody_file = &nobody;
 	const uint32_t errors_before = sl_errors_count(errors);
 	struct sl_tenants *tenants = calloc(1, sizeof(*tenants));
-	struct builder builder = {tenants, files, count, errors, {0}};
+	struct builder builder = {tenants, files, count, files, count, errors, {0}};
 	size_t named = 0;
 	int error = tenants ? 0 : -ENOMEM;
 
@@ -555,7 +519,7 @@ struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *confi
 		sl_tenants_find(tenants, SL_LITERAL("default"), &tenants->fallback);
 		tenants->unknown = tenants->fallback;
 	}
-	free(builder.classes.slots);
+	sl_classes_fini(&builder.classes);
 	if (error == -ENOMEM)
 		sl_errors_add(errors, NULL, "tenants: out of memory");
 	if (error || sl_errors_count(errors) != errors_before) {

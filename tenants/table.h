@@ -21,11 +21,10 @@ struct sl_tenant_entry {
 
 // A class, as tenants see it.
 struct sl_tenant_class {
-	char *name;
-	uint64_t priority;
-	uint32_t rank; // of the priority, from 0
-	uint64_t body_bytes_max;
-	struct sl_quota_config quota;
+	const char *name;              // as long as the registry
+	uint32_t rank;                 // of the priority, from 0
+	uint16_t extends;              // another class' index; UINT16_MAX: none
+	struct sl_class_config config; // with all that it extends; no text of it lives
 	struct sl_limits limits;
 };
 
@@ -45,6 +44,8 @@ struct sl_table_index {
 	uint32_t *slots;
 	uint32_t mask;
 };
+
+int sl_table_index_init(struct sl_table_index *index, size_t count); // 0 or -ENOMEM
 
 struct sl_tenants {
 	struct sl_registry *registry;

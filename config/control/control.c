@@ -1,5 +1,6 @@
 #include "config/control/control.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -64,21 +65,49 @@ static void forget_watched(struct sl_control *control)
 	control->watched_count = 0;
 }
 
+static uint64_t stamp_of(const struct stat *stat_, uint64_t salt)
+{
+	const uint64_t words[] = {
+		salt,
+		(uint64_t)stat_->st_ino,
+		(uint64_t)stat_->st_size,
+		(uint64_t)stat_->st_mtim.tv_sec,
+		(uint64_t)stat_->st_mtim.tv_nsec,
+	};
+
+	return sl_hash(sl_bytes(words, sizeof(words)));
+}
+
+// What is in a folder; its own stamp tells who came and went, not who changed.
+static uint64_t stamp_inside(const char *path)
+{
+	DIR *folder = opendir(path);
+	const struct dirent *entry;
+	uint64_t sum = 0;
+
+	while (folder && (entry = readdir(folder))) {
+		struct stat stat_;
+
+		if (entry->d_name[0] != '.' &&
+		    fstatat(dirfd(folder), entry->d_name, &stat_, 0) == 0)
+			sum += stamp_of(&stat_, sl_hash(sl_bytes_of(entry->d_name)));
+	}
+	if (folder)
+		closedir(folder);
+	return sum;
+}
+
 static uint64_t stamp(const struct sl_control *control)
 {
 	uint64_t sum = 0;
 
 	for (uint32_t i = 0; i < control->watched_count; i++) {
-		uint64_t words[5] = {i};
-		struct stat stat_;
+		struct stat stat_ = {0};
+		const bool there = stat(control->watched[i], &stat_) == 0;
 
-		if (stat(control->watched[i], &stat_) == 0) {
-			words[1] = (uint64_t)stat_.st_ino;
-			words[2] = (uint64_t)stat_.st_size;
-			words[3] = (uint64_t)stat_.st_mtim.tv_sec;
-			words[4] = (uint64_t)stat_.st_mtim.tv_nsec;
-		}
-		sum ^= sl_hash(sl_bytes(words, sizeof(words)));
+		sum ^= stamp_of(&stat_, i);
+		if (there && S_ISDIR(stat_.st_mode))
+			sum += stamp_inside(control->watched[i]);
 	}
 	return sum;
 }

@@ -49,6 +49,7 @@ struct sl_part {
 	struct sl_request *request;
 	sl_tenant_id tenant;
 	struct sl_bytes tenant_name; // lives as long as the tenant's id is in use
+	const char *class_name;      // its class', "" without one; lives as long as the process
 	uint64_t *keep;              // a bit an item; NULL: all of the request's items
 	struct sl_edits edits;
 	uint64_t offered_bytes; // of the body: all of it, or its resources'

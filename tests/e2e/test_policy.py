@@ -1,0 +1,99 @@
+"""What a tenant may, and where that is written: classes, folders, templates, a control plane."""
+
+import json
+
+from lib import otlp, wire
+from lib.sluice import digest, wait_for
+
+BODY = otlp.request("traces", 10).SerializeToString()
+
+
+def status(sluice, name=None, body=BODY, **headers):
+    """The HTTP status of one request in the name of a tenant."""
+    if name is not None:
+        headers["X-Scope-OrgID"] = name
+    return wire.post(sluice.http_port, "/v1/traces", body, headers=headers)[0]
+
+
+def shown(sluice, name):
+    """What /tenants/{id} says; None when there is none."""
+    code, text = sluice.admin(f"/tenants/{name}")
+    return json.loads(text) if code == 200 else None
+
+
+def items_in(folder):
+    return sum(otlp.count("traces", message) for path in folder.rglob("traces-*")
+               for message in otlp.read_delimited("traces", path.read_bytes()))
+
+
+def test_inheritance(start):
+    """Keys of three levels in /tenants/{id}, in admission, in routes and in sampling."""
+    sluice = start(
+        tenants={
+            "classes": {
+                "base": {"body": "16KiB", "priority": 7, "quota": {"spans": "25/s", "burst": "1h"}},
+                "free": {"extends": "base", "priority": 1, "quota": {"burst": "1s"}},
+                "loud": {"extends": "base", "quota": {"spans": 0}},
+            },
+            "tenants": {"demo": {}, "f": {"class": "free"}, "l": {"class": "loud"},
+                        "o": {"class": "free", "body": "64KiB", "quota": {"spans": "35/s"}}}},
+        config={
+            "destinations": {name: {"file": {"path": name, "format": "protobuf"}}
+                             for name in ("free", "rest")},
+            "routes": [{"match": {"class": "fr*"}, "to": ["free"]}, {"to": ["rest"]}],
+            "sampling": [{"match": {"class": "loud"}, "mode": "proportional", "rate": "0%"}]})
+    f, o, loud = (shown(sluice, name) for name in ("f", "o", "l"))
+    assert (f["class"], f["extends"], f["priority"], f["body"]) == ("free", "base", 1, 16384)
+    assert f["quota"]["spans"]["per_second"] == 25 and f["quota"]["spans"]["burst"] == 25
+    assert o["body"] == 65536 and o["quota"]["spans"]["per_second"] == 35
+    assert loud["priority"] == 7 and loud["quota"] == {} and loud["body"] == 16384
+    large = otlp.request("traces", 200).SerializeToString()
+    assert 16384 < len(large) < 65536
+    assert status(sluice, "f", large) == 413 and status(sluice, "l", large) == 413
+    assert status(sluice, "o", large) == 200
+    assert status(sluice, "f") == 200
+    assert status(sluice, "demo") == 200
+    assert [status(sluice, "l") for _ in range(9)] == [200] * 9
+    wait_for("routes by class", lambda: items_in(sluice.folder / "free") == 210)
+    wait_for("the others", lambda: items_in(sluice.folder / "rest") == 10)
+    assert sluice.metric("sluice_sampled_out_items_total", signal="traces") == 90
+
+
+def test_a_circle_of_classes_is_refused(start):
+    sluice = start(tenants={"classes": {"a": {"body": 1000}}, "tenants": {"demo": {"class": "a"}}})
+    sluice.tenants["classes"] = {"a": {"extends": "b"}, "b": {"extends": "a"}}
+    sluice.reload()
+    assert "tenants.yaml:1:" in sluice.log() and "classes in a circle: a extends b" in sluice.log()
+    assert shown(sluice, "demo")["body"] == 1000
+
+
+def test_directory(start):
+    """A folder of files, watched; one that is wrong keeps what there was."""
+    sluice = start(config={"tenants": {
+        "directory": "tenants.d", "identify": [{"header": "X-Scope-OrgID"}]}},
+        edit=lambda self: ((self.folder / "tenants.d").mkdir(), put(self, "a", {"a": {}})))
+    assert status(sluice, "a") == 200 and status(sluice, "b") == 401
+
+    put(sluice, "b", {"b": {}, "c": {}})
+    wait_for("a new file", lambda: status(sluice, "b") == 200)
+    put(sluice, "b", {"b": {"suspended": True}, "c": {}})
+    wait_for("a change of it", lambda: status(sluice, "b") == 403)
+
+    refused = sluice.metric("sluice_config_reloads_total", result="failure")
+    (sluice.folder / "tenants.d" / "b.yaml").write_text("tenants:\n  c:\n    clas: gold\n")
+    wait_for("its refusal", lambda: sluice.metric("sluice_config_reloads_total",
+                                                  result="failure") > refused)
+    assert "tenants.d/b.yaml:3:5: tenants.c: unknown key 'clas'; did you mean 'class'?" in \
+        sluice.log()
+    assert status(sluice, "b") == 403 and status(sluice, "c") == 200
+
+    (sluice.folder / "tenants.d" / "b.yaml").unlink()
+    wait_for("the file to go", lambda: status(sluice, "b") == 401)
+    assert status(sluice, "a") == 200
+
+
+def put(sluice, name, tenants):
+    """Writes a file of the folder as one that never leaves half of it to be read."""
+    folder = sluice.folder / "tenants.d"
+    (folder / f".{name}").write_text(json.dumps({"tenants": tenants}))
+    (folder / f".{name}").rename(folder / f"{name}.yaml")
