@@ -20,45 +20,6 @@ void sl_authority_begin(struct sl_authority *authority, uint64_t now_ns)
 	authority->tick_ns = now_ns;
 }
 
-// One dimension; returns whether it is full now.
-static bool fill(struct sl_quota_pool *pool, enum sl_dimension dimension,
-		 const struct sl_limit *limit, double elapsed_s)
-{
-	int64_t *tokens = &pool->tokens[dimension];
-	const int64_t level = __atomic_load_n(tokens, __ATOMIC_RELAXED);
-	const double earned = limit->per_s * elapsed_s + pool->fractions[dimension];
-
-	// The difference may be negative: a burst became smaller, or fragments came back to a full
-	// pool. Shards draw meanwhile, so the change is added, never stored.
-	if (earned >= (double)(limit->burst - level)) {
-		pool->fractions[dimension] = 0;
-		if (level != limit->burst)
-			__atomic_fetch_add(tokens, limit->burst - level, __ATOMIC_RELAXED);
-		return true;
-	}
-
-	const int64_t whole = (int64_t)earned;
-
-	pool->fractions[dimension] = earned - (double)whole;
-	if (whole)
-		__atomic_fetch_add(tokens, whole, __ATOMIC_RELAXED);
-	return false;
-}
-
-bool sl_authority_fill(struct sl_quota_pool *pool, const struct sl_limits *limits, uint64_t now_ns)
-{
-	const double elapsed_s = now_ns > pool->filled_ns
-					 ? (double)(now_ns - pool->filled_ns) / (double)SL_S
-					 : 0;
-	bool full = true;
-
-	pool->filled_ns = SL_MAX(now_ns, pool->filled_ns);
-	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++)
-		if (sl_limit_is_set(&limits->dimensions[i]))
-			full &= fill(pool, i, &limits->dimensions[i], elapsed_s);
-	return full;
-}
-
 bool sl_authority_sleep(struct sl_quota_pool *pool, const struct sl_limits *limits)
 {
 	uint32_t asleep = 0;

@@ -4,9 +4,11 @@
 
 // Who grants tokens: one bucket a tenant and dimension for the whole instance. What it has is all
 // in the pool (the instance has no one to share it with), so a grant is what time has earned since
-// the last one, up to the burst:  level' = min(burst, level + rate * elapsed).
+// the last one (algorithm.h); of a token bucket, up to the burst:
 //
-// The bound, whatever the number of shards M, over any time W, with q the largest request:
+//   level' = min(burst, level + rate * elapsed)
+//
+// Its bound, whatever the number of shards M, over any time W, with q the largest request:
 //
 //   admitted(W) <= R * (W + 3T) + B + max(0, q - B/2)          T = SL_QUOTA_TICK_NS
 //
@@ -23,9 +25,6 @@ struct sl_authority {
 
 // Moves the woken to those awake. What a full pool earned while it slept is nothing.
 void sl_authority_begin(struct sl_authority *authority, uint64_t now_ns);
-// Turns the time since the last fill into tokens. Returns true when every limited dimension is
-// full: the pool may sleep.
-bool sl_authority_fill(struct sl_quota_pool *pool, const struct sl_limits *limits, uint64_t now_ns);
 // Takes a full pool off the list; false when a shard has drawn meanwhile and it must stay.
 bool sl_authority_sleep(struct sl_quota_pool *pool, const struct sl_limits *limits);
 // New limits: gives dimensions that are limited for the first time their burst. Also for a pool

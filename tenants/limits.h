@@ -29,9 +29,19 @@ struct sl_limit {
 	int64_t burst; // what a full bucket holds, >= 1; SL_UNLIMITED: no limit
 };
 
+// How rates are held to (algorithm.h).
+enum sl_algorithm {
+	SL_ALGORITHM_TOKEN_BUCKET,
+	SL_ALGORITHM_LEAKY,
+	SL_ALGORITHM_SLIDING_WINDOW,
+};
+
 struct sl_limits {
 	struct sl_limit dimensions[SL_DIMENSIONS];
-	bool observe; // count what would be refused, refuse nothing
+	uint64_t delay_max_ns; // leaky: how long a request may be held
+	uint64_t window_ns;    // sliding window
+	uint8_t algorithm;     // enum sl_algorithm
+	bool observe;          // count what would be refused, refuse nothing
 };
 
 extern const struct sl_limits sl_limits_none;

@@ -1,26 +1,22 @@
 #include "tenants/quota_pool.h"
 
-int64_t sl_quota_pool_draw(struct sl_quota_pool *pool, enum sl_dimension dimension,
-			   const struct sl_limit *limit, int64_t own, int64_t cost, int64_t extra,
-			   uint32_t share_shift, int64_t *missing)
+int64_t sl_quota_pool_draw(struct sl_quota_pool *pool, enum sl_dimension dimension, int64_t need,
+			   int64_t own, int64_t cost, int64_t extra, uint32_t share_shift,
+			   int64_t *level)
 {
 	int64_t *tokens = &pool->tokens[dimension];
-	const bool fleet = dimension < SL_DIMENSION_RATES && sl_quota_pool_leases(pool);
-	const int64_t need = fleet ? cost : sl_limit_need(limit, cost);
-	int64_t level = __atomic_load_n(tokens, __ATOMIC_RELAXED);
 	int64_t take;
 
 	assert(own >= 0 && cost > own);
+	*level = __atomic_load_n(tokens, __ATOMIC_RELAXED);
 	do {
-		if (own + level < need) {
-			*missing = need - own - level;
+		if (*level < need)
 			return -1;
-		}
-		take = SL_MAX(cost - own, SL_MIN(level >> share_shift, extra));
+		take = SL_MAX(cost - own, SL_MIN(*level >> share_shift, extra));
 		// Sequentially consistent: the authority that lets a pool sleep looks at the level
 		// after it has said so, and the shard at `awake` after it has drawn; one of them
 		// sees the other.
-	} while (!__atomic_compare_exchange_n(tokens, &level, level - take, true, __ATOMIC_SEQ_CST,
+	} while (!__atomic_compare_exchange_n(tokens, level, *level - take, true, __ATOMIC_SEQ_CST,
 					      __ATOMIC_RELAXED));
 	return take;
 }

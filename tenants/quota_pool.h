@@ -3,6 +3,7 @@
 #include "tenants/limits.h"
 
 struct sl_quota_lease;
+struct sl_quota_window;
 
 // The tokens of one tenant in this instance, for each dimension one number that all shards share.
 // The authority's grants go in; shards draw chunks with one atomic operation and return what they
@@ -24,7 +25,8 @@ struct sl_quota_pool {
 	struct sl_quota_pool *next;    // in the list of the woken, or of those awake
 	uint32_t awake;                // on a list
 	uint32_t tenant;
-	struct sl_quota_lease *leases; // by dimension; NULL: no fleet. Never changes
+	struct sl_quota_lease *leases;  // by dimension; NULL: no fleet. Never changes
+	struct sl_quota_window *window; // algorithm.h; NULL: never had a sliding window
 	// writer: the quota thread (authority.h)
 	uint32_t filled_once; // bits: dimensions that have had their first burst
 	uint64_t filled_ns;   // up to when time was turned into tokens
@@ -40,16 +42,14 @@ struct sl_quota_woken {
 	struct sl_quota_pool *first; // writer: all shards, atomically
 };
 
-// Draws for a request that lacks tokens: its shard has `own` of the `cost`. Takes what is missing
-// and up to `extra` more (never more than a share of 1 / 2^share_shift of the pool), or nothing.
+// Draws for a request that lacks tokens: its shard has `own` of the `cost`, and it is admitted when
+// the pool's level is `need` or more. Takes what is missing and up to `extra` more (never more than
+// a share of 1 / 2^share_shift of the pool), or nothing.
 //
-// In a fleet all of the cost must be there: going into debt is borrowing, which has bounds of its
-// own.
-//
-// Returns what was taken, >= 0, or -1: refused, with the tokens missing in `*missing`.
-int64_t sl_quota_pool_draw(struct sl_quota_pool *pool, enum sl_dimension dimension,
-			   const struct sl_limit *limit, int64_t own, int64_t cost, int64_t extra,
-			   uint32_t share_shift, int64_t *missing);
+// Returns what was taken, >= 0, or -1: refused. `*level` is what the pool held before.
+int64_t sl_quota_pool_draw(struct sl_quota_pool *pool, enum sl_dimension dimension, int64_t need,
+			   int64_t own, int64_t cost, int64_t extra, uint32_t share_shift,
+			   int64_t *level);
 
 SL_INLINE struct sl_quota_lease *sl_quota_pool_leases(const struct sl_quota_pool *pool)
 {

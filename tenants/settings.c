@@ -11,6 +11,7 @@
 
 #define NAMED(field_) .present_offset = offsetof(struct sl_quota_config, has.field_)
 
+static const char *const algorithms[] = {"token_bucket", "leaky", "sliding_window", NULL};
 static const char *const modes[] = {"enforce", "observe", NULL};
 
 #define PER_S_MAX       1e11 // items; a bucket's arithmetic holds far more
@@ -30,7 +31,22 @@ static const struct sl_setting quota_rows[] = {
 	ROW(sl_quota_config, burst_ns, "burst", DURATION, NAMED(burst), .min = 2e8, .max = 3.6e12,
 	    .preset = "1s",
 	    .help = "How long the sustained rates may be saved up: an idle tenant may send this "
-		    "much at once. A request larger than the burst is taken into debt."),
+		    "much at once. A request larger than the burst is taken into debt. Of "
+		    "token_bucket "
+		    "only."),
+	ROW(sl_quota_config, algorithm, "algorithm", ENUM, NAMED(algorithm), .choices = algorithms,
+	    .preset = "token_bucket",
+	    .help = "token_bucket: idle time is saved up as `burst`. leaky: requests leave at the "
+		    "rate, one after the other; one that comes too early is held for up to "
+		    "`delay_max` and refused beyond that. sliding_window: rate times `window` in "
+		    "any window, the one before counted by the part that is still covered. The "
+		    "last two hold for one instance, so they cannot be had with quotas.redis."),
+	ROW(sl_quota_config, delay_max_ns, "delay_max", DURATION, NAMED(delay_max), .min = 1e6,
+	    .max = 1e10, .preset = "500ms",
+	    .help = "leaky: how long a request may be held. It stays within the time there is for "
+		    "its answer."),
+	ROW(sl_quota_config, window_ns, "window", DURATION, NAMED(window), .min = 1e9,
+	    .max = 8.64e13, .preset = "10s", .help = "sliding_window: how long it is."),
 	ROW(sl_quota_config, in_flight_bytes, "in_flight_bytes", BYTES, NAMED(in_flight_bytes),
 	    .help = "Body bytes of requests that have not ended. 0: no limit."),
 	ROW(sl_quota_config, in_flight_requests, "in_flight_requests", COUNT,

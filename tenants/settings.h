@@ -16,11 +16,13 @@ enum sl_quota_mode { SL_QUOTA_ENFORCE, SL_QUOTA_OBSERVE };
 struct sl_quota_config {
 	double bytes, spans, points, log_records, requests; // a second; 0: no limit
 	uint64_t burst_ns;
+	uint32_t algorithm; // enum sl_algorithm
+	uint64_t window_ns, delay_max_ns;
 	uint64_t in_flight_bytes, in_flight_requests; // 0: no limit
 	uint32_t mode;                                // enum sl_quota_mode
 	struct {                                      // which keys the file names
-		bool bytes, spans, points, log_records, requests, burst, in_flight_bytes,
-			in_flight_requests, mode;
+		bool bytes, spans, points, log_records, requests, burst, algorithm, window,
+			delay_max, in_flight_bytes, in_flight_requests, mode;
 	} has;
 };
 

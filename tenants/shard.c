@@ -1,5 +1,6 @@
 #include "tenants/shard.h"
 
+#include "tenants/algorithm.h"
 #include "tenants/quota_lease.h"
 
 #include <stdlib.h>
@@ -170,13 +171,14 @@ static int64_t chunk_max(const struct sl_tenants_shard *self, const struct sl_li
 	return limit->burst >> (LEASE_IN_FLIGHT_SHIFT + self->shard_shift);
 }
 
-// When the bucket has what this request needs, a little later for each one who asks, so that they
-// do not all come back at once.
-static uint64_t wait_for(struct sl_tenants_shard *self, const struct sl_limit *limit,
-			 int64_t missing)
+// When the pool has what this request needs, a little later for each one who asks, so that they do
+// not all come back at once.
+static uint64_t wait_for(struct sl_tenants_shard *self, const struct sl_tenants_slot *slot,
+			 unsigned i, int64_t missing)
 {
-	const double ns = limit->per_s > 0 ? (double)missing / limit->per_s * (double)SL_S
-					   : (double)IN_FLIGHT_WAIT_NS;
+	const double ns = i >= SL_DIMENSION_RATES ? (double)IN_FLIGHT_WAIT_NS
+						  : sl_algorithm_wait_ns(slot->limits, slot->pool,
+									 i, missing, self->now_ns);
 	uint64_t wait_ns = ns >= (double)WAIT_MAX_NS ? WAIT_MAX_NS : (uint64_t)ns + 1;
 
 	wait_ns = SL_MAX(wait_ns, WAIT_MIN_NS);
@@ -222,22 +224,25 @@ static __attribute__((noinline)) uint64_t spend_slowly(struct sl_tenants_shard *
 						       int64_t cost)
 {
 	const struct sl_limit *limit = &slot->limits->dimensions[i];
-	int64_t *own = &slot->chunk[i], missing = 0, took;
+	const bool leased = i < SL_DIMENSION_RATES && sl_quota_pool_leases(slot->pool);
+	int64_t *own = &slot->chunk[i], need, level, took;
 
 	if (*own >= cost) {
 		*own -= cost;
 		return 0;
 	}
-	took = sl_quota_pool_draw(slot->pool, i, limit, *own, cost, chunk_max(self, limit),
-				  1 + self->shard_shift, &missing);
-	if (i < SL_DIMENSION_RATES && sl_quota_pool_leases(slot->pool)) {
+	need = sl_algorithm_need(slot->limits, i, *own, cost, leased);
+	took = sl_quota_pool_draw(slot->pool, i, need, *own, cost, chunk_max(self, limit),
+				  1 + self->shard_shift, &level);
+	if (leased) {
 		if (took < 0)
 			took = borrow(self, slot, i, *own, cost);
 		else
 			sl_quota_lease_saw(&sl_quota_pool_leases(slot->pool)[i], cost);
 	}
 	if (took < 0)
-		return wait_for(self, limit, missing);
+		return wait_for(self, slot, i, need - level);
+	self->delay_ns = SL_MAX(self->delay_ns, sl_algorithm_delay_ns(slot->limits, i, level));
 	sl_count(&self->counters.draws[0], 1);
 	*own += took - cost;
 	if (i < SL_DIMENSION_RATES)
@@ -260,6 +265,7 @@ SL_INLINE uint64_t spend(struct sl_tenants_shard *self, struct sl_tenants_slot *
 	uint64_t wait_ns = 0;
 	unsigned spent = 0;
 
+	self->delay_ns = 0;
 	if (SL_LIKELY(slot->chunk[which[0]] >= cost[0] && slot->chunk[which[1]] >= cost[1] &&
 		      slot->chunk[which[2]] >= cost[2])) {
 		for (unsigned i = 0; i < 3; i++)
@@ -335,6 +341,10 @@ void sl_tenants_quota_stage(void *state, struct sl_batch *batch)
 		if (SL_LIKELY(wait_ns == 0)) {
 			part->charge = charge;
 			part->charged_generation = (uint32_t)self->generation;
+			if (SL_UNLIKELY(self->delay_ns && !slots[i]->limits->observe)) {
+				part->delay_ns = self->delay_ns;
+				batch->delayed = true;
+			}
 		} else if (refuse(self, slots[i], dimension, SL_REASON_QUOTA_EXCEEDED)) {
 			part->limit = (uint8_t)dimension;
 			sl_batch_refuse(batch, part, SL_REASON_QUOTA_EXCEEDED, wait_ns);
@@ -405,7 +415,8 @@ enum sl_reason sl_tenants_admit_head(struct sl_tenants_shard *self, sl_tenant_id
 
 		const int64_t level = slot->chunk[dimension] +
 				      sl_quota_pool_level(slot->pool, dimension);
-		const int64_t need = sl_limit_need(limit, least[i].cost);
+		const int64_t need = sl_algorithm_need(slot->limits, dimension, 0, least[i].cost,
+						       false);
 
 		struct sl_quota_lease *leases = sl_quota_pool_leases(slot->pool);
 
@@ -418,7 +429,7 @@ enum sl_reason sl_tenants_admit_head(struct sl_tenants_shard *self, sl_tenant_id
 		if (leases)
 			tell_unmet(self, slot, leases, dimension,
 				   SL_MAX(least[i].cost, slot->last[dimension]));
-		*retry_after_ns = wait_for(self, limit, need - level);
+		*retry_after_ns = wait_for(self, slot, dimension, need - level);
 		return refuse(self, slot, dimension, SL_REASON_QUOTA_EXCEEDED);
 	}
 	return SL_REASON_NONE;
@@ -500,7 +511,7 @@ void sl_tenants_tick(struct sl_tenants *tenants, uint64_t now_ns)
 
 		// Once it sleeps, a shard may put it on the list of the woken: `next` is read
 		// before.
-		if (sl_authority_fill(pool, limits, now_ns) && sl_authority_sleep(pool, limits))
+		if (sl_algorithm_fill(pool, limits, now_ns) && sl_authority_sleep(pool, limits))
 			*at = next;
 		else
 			at = &pool->next;

@@ -46,6 +46,7 @@ struct sl_tenants_shard {
 	const struct sl_tenants *tenants;
 	uint64_t generation; // of the snapshot that the slots' limits point into
 	uint64_t now_ns;
+	uint64_t delay_ns; // leaky: how long the request that was spent for last is to be held
 	uint32_t *slot_of; // by tenant: slot + 1; 0: cold
 	struct sl_tenants_slot *slots;
 	uint32_t hand;        // the next slot to look at

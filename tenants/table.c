@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "dataplane/base/hash.h"
+#include "tenants/algorithm.h"
 #include "tenants/classes.h"
 
 // --- indexes -------------------------------------------------------------------------------------
@@ -143,10 +144,16 @@ void sl_tenants_destroy(struct sl_tenants *tenants)
 
 // --- building ------------------------------------------------------------------------------------
 
+static struct sl_limit rate_of(const struct sl_quota_config *quota, double per_s)
+{
+	return sl_algorithm_limit(quota->algorithm, per_s, quota->burst_ns, quota->window_ns);
+}
+
 struct sl_limits sl_tenants_limits(const struct sl_quota_config *of_class,
 				   const struct sl_quota_config *own, bool observe)
 {
-	static const struct sl_quota_config nothing = {.burst_ns = SL_S};
+	static const struct sl_quota_config nothing = {
+		.burst_ns = SL_S, .window_ns = 10 * SL_S, .delay_max_ns = SL_S / 2};
 	struct sl_quota_config quota = of_class ? *of_class : nothing;
 
 	if (own)
@@ -154,14 +161,17 @@ struct sl_limits sl_tenants_limits(const struct sl_quota_config *of_class,
 	return (struct sl_limits){
 		.dimensions =
 			{
-				sl_limit_rate(quota.bytes, quota.burst_ns),
-				sl_limit_rate(quota.spans, quota.burst_ns),
-				sl_limit_rate(quota.points, quota.burst_ns),
-				sl_limit_rate(quota.log_records, quota.burst_ns),
-				sl_limit_rate(quota.requests, quota.burst_ns),
+				rate_of(&quota, quota.bytes),
+				rate_of(&quota, quota.spans),
+				rate_of(&quota, quota.points),
+				rate_of(&quota, quota.log_records),
+				rate_of(&quota, quota.requests),
 				sl_limit_in_flight(quota.in_flight_bytes),
 				sl_limit_in_flight(quota.in_flight_requests),
 			},
+		.delay_max_ns = quota.delay_max_ns,
+		.window_ns = quota.window_ns,
+		.algorithm = (uint8_t)quota.algorithm,
 		.observe = quota.has.mode ? quota.mode == SL_QUOTA_OBSERVE : observe,
 	};
 }
@@ -175,6 +185,7 @@ struct builder {
 	uint32_t class_file_count;
 	struct sl_errors *errors;
 	struct sl_classes classes;
+	bool told; // of a tenant whose algorithm cannot be had: once is enough
 };
 
 static int add_credentials(struct builder *builder, const struct sl_tenant_config *from,
@@ -272,6 +283,31 @@ static const struct sl_tenant_class *class_of(struct builder *builder,
 			       builder->errors);
 }
 
+// What the limits need beside the pool.
+static int prepare_limits(struct builder *builder, const struct sl_tenant_config *from,
+			  const struct sl_tenant_entry *entry)
+{
+	const uint8_t algorithm = entry->limits->algorithm;
+
+	// In a fleet, tokens are granted as leases of a token bucket. Without them each instance
+	// would have the whole limit.
+	if (algorithm != SL_ALGORITHM_TOKEN_BUCKET && builder->tenants->registry->fleet &&
+	    !builder->told)
+		sl_errors_add(builder->errors, &from->where,
+			      "tenant %s: algorithm %s holds for one instance, not for the fleet "
+			      "that quotas.redis makes: each would have the whole limit; use "
+			      "token_bucket",
+			      from->name,
+			      algorithm == SL_ALGORITHM_LEAKY ? "leaky" : "sliding_window");
+	builder->told |= algorithm != SL_ALGORITHM_TOKEN_BUCKET;
+	if (algorithm == SL_ALGORITHM_SLIDING_WINDOW && !entry->pool->window) {
+		entry->pool->window = calloc(1, sizeof(*entry->pool->window));
+		if (!entry->pool->window)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 static int add_tenant(struct builder *builder, const struct sl_tenant_config *from,
 		      sl_tenant_id tenant)
 {
@@ -295,6 +331,9 @@ static int add_tenant(struct builder *builder, const struct sl_tenant_config *fr
 						     : 0;
 	*find_name(tenants, sl_bytes(entry->name, entry->name_bytes)) = tenant + 1;
 	tenants->tenant_count++;
+	error = prepare_limits(builder, from, entry);
+	if (error)
+		return error;
 	sl_authority_introduce(entry->pool, entry->limits);
 	error = add_credentials(builder, from, tenant);
 	return error ? error : add_certificates(builder, from, tenant);
@@ -480,7 +519,7 @@ struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *confi
 	static const struct sl_tenants_file *const nobody_file = &nobody;
 	const uint32_t errors_before = sl_errors_count(errors);
 	struct sl_tenants *tenants = calloc(1, sizeof(*tenants));
-	struct builder builder = {tenants, files, count, files, count, errors, {0}};
+	struct builder builder = {tenants, files, count, files, count, errors, {0}, false};
 	size_t named = 0;
 	int error = tenants ? 0 : -ENOMEM;
 

@@ -95,9 +95,10 @@ uint8_t sl_tenants_last_limit(const struct sl_tenants_shard *self);
 
 // Stage: charges each part (bytes of view.body, items of its signal, one request) to its tenant,
 // all dimensions or none; refuses with SL_REASON_QUOTA_EXCEEDED and the bucket's own refill time,
-// jittered. `self` is a struct sl_tenants_shard. Mode `observe` counts and refuses nothing.
+// jittered. A leaky bucket's are charged at once and carry the time to hold them for. `self` is a
+// struct sl_tenants_shard. Mode `observe` counts, and neither refuses nor holds.
 void sl_tenants_quota_stage(void *self, struct sl_batch *batch);
-// The bound over any time and any number of shards is derived in authority.h.
+// The bounds over any time and any number of shards: authority.h, algorithm.h.
 // Gives a part's charge back (it, or another part of its request, was refused after the charge).
 // Doing it twice, or for a part that was not charged, does nothing.
 void sl_tenants_refund(struct sl_tenants_shard *self, struct sl_part *part);

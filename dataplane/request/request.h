@@ -61,6 +61,7 @@ struct sl_part {
 		rejected_items; // of those routed, how many a required destination refused for good
 	enum sl_reason reason;  // SL_REASON_NONE while kept
 	uint64_t retry_after_ns;
+	uint64_t delay_ns; // tenants/: admitted, but to be held for so long
 	struct sl_charge charge;
 	uint32_t charged_generation; // tenants/: which bucket state was charged
 	uint16_t index;              // in request->parts
@@ -122,10 +123,12 @@ struct sl_request {
 	struct sl_pin *pins;     // routing's: who pins it
 	enum { SL_TEXT_UNKNOWN, SL_TEXT_VALID, SL_TEXT_INVALID } text; // its strings, once asked
 
-	struct sl_timer timer; // the shard's: fires at answer_by_ns
-	bool late;             // answered as timed out while deliveries are open
-	bool staged;           // the shard's own hold stands
-	bool in_flight;        // counted against its tenant's limits, with in_flight_bytes
+	struct sl_timer timer;    // the shard's: fires at answer_by_ns
+	struct sl_timer leave;    // the shard's: fires when a held one goes on
+	struct sl_request **held; // who points to it among those held; NULL: it is not
+	bool late;                // answered as timed out while deliveries are open
+	bool staged;              // the shard's own hold stands
+	bool in_flight;           // counted against its tenant's limits, with in_flight_bytes
 	uint64_t in_flight_bytes;
 	uint64_t body_bytes_max; // the tenant's, or the server's
 	uint64_t
@@ -155,6 +158,7 @@ struct sl_batch {
 	uint64_t now_ns;
 	uint16_t count;
 	struct sl_part *parts[SL_BATCH_MAX];
+	bool delayed;           // some have a delay_ns
 	uint16_t refused_count; // refused in this turn, to be settled by the shard
 	struct sl_part *refused[SL_BATCH_MAX];
 };

@@ -59,6 +59,8 @@ struct sl_shard {
 
 	uint64_t tenant_share_bytes; // of this turn: what bodies of a tenant that wait may take
 	struct sl_queues queues;     // of bodies that are read, or ready and not yet decoded
+	struct sl_request *held;     // by leaky buckets
+	struct sl_request *leaving;  // those whose time has come, in order
 
 	struct sl_shard_listener *listeners;
 	struct sl_ring *handed; // sockets from each other shard; [from]
@@ -76,6 +78,18 @@ extern const struct sl_server_host sl_shard_host;
 extern const struct sl_request_owner sl_shard_request_owner;
 // Takes everything that is ready through the stages.
 void sl_shard_run_ready(struct sl_shard *shard);
+
+// Ends what is held, as refused.
+void sl_shard_refuse_held(struct sl_shard *shard, enum sl_reason reason);
+
+// hold.c
+// Holds a request that is in no batch until `leaves_ns`. False: its tenant has as much waiting as
+// it may, or it would leave too late to be answered.
+bool sl_shard_hold(struct sl_shard *shard, struct sl_request *request, uint64_t leaves_ns);
+// It is held no more. Nothing when it was not.
+void sl_shard_unhold(struct sl_shard *shard, struct sl_request *request);
+// The next whose time has come, no longer held, or NULL.
+struct sl_request *sl_shard_next_leaving(struct sl_shard *shard);
 
 // handoff.c
 void sl_shard_accepted(struct sl_listener *listener, int fd, const struct sl_address *peer,

@@ -37,6 +37,7 @@ static void host_give(void *self, struct sl_request *request)
 {
 	struct sl_shard *shard = self;
 
+	assert(!request->held);
 	sl_timer_cancel(&shard->timers, &request->timer);
 	sl_queues_release(&shard->queues, request);
 	if (request->in_flight)
@@ -97,12 +98,45 @@ static void released(struct sl_request *request)
 
 const struct sl_request_owner sl_shard_request_owner = {.settled = settled, .released = released};
 
+// Takes a whole request off the shard's own hold: it may be answered and freed here.
+static void leave_stages(struct sl_request *request)
+{
+	if (!request->staged)
+		return;
+	request->staged = false;
+	sl_request_let_go(request, true);
+}
+
+// One that a leaky bucket holds does not go on: nobody is charged for it.
+static void refuse_held(struct sl_request *request, enum sl_reason reason)
+{
+	struct sl_shard *shard = request->shard;
+
+	sl_shard_unhold(shard, request);
+	for (uint16_t i = 0; i < request->part_count; i++)
+		sl_tenants_refund(shard->tenants, &request->parts[i]);
+	sl_request_refuse(request, reason, 0);
+	leave_stages(request);
+}
+
+void sl_shard_refuse_held(struct sl_shard *shard, enum sl_reason reason)
+{
+	while (shard->held)
+		refuse_held(shard->held, reason);
+	while (shard->leaving)
+		refuse_held(shard->leaving, reason);
+}
+
 // The answer's time is over: deliveries go on, what ends later is late.
 static void answer_due(struct sl_timer *timer, uint64_t now_ns)
 {
 	struct sl_request *request = SL_CONTAINER_OF(timer, struct sl_request, timer);
 
 	((struct sl_shard *)request->shard)->now_ns = now_ns;
+	if (request->held) {
+		refuse_held(request, SL_REASON_TIMED_OUT);
+		return;
+	}
 	sl_log(SL_LOG_WARN, "answer_timed_out", "tenant=%.*s signal=%s waited_ms=%llu items=%u",
 	       (int)request->tenant_name.size, request->tenant_name.data,
 	       sl_signal_names[request->signal],
@@ -371,15 +405,6 @@ static enum sl_reason for_good(const struct sl_shard *shard, struct sl_request *
 	return SL_REASON_BODY_TOO_LARGE;
 }
 
-// Takes a whole request off the shard's own hold: it may be answered and freed here.
-static void leave_stages(struct sl_request *request)
-{
-	if (!request->staged)
-		return;
-	request->staged = false;
-	sl_request_let_go(request, true);
-}
-
 // Whether a refused part takes its whole request along: one that may be sent again does, since
 // nobody can send a part of it again; but for a tenant over its quota under mixed: partial.
 static bool refuses_all(const struct sl_shard *shard, const struct sl_part *part)
@@ -456,23 +481,57 @@ static void settle_refused(struct sl_shard *shard, struct sl_batch *batch)
 	batch->refused_count = 0;
 }
 
-static void run_stages(struct sl_shard *shard, struct sl_batch *batch)
+// Takes the requests out of the batch that are to be held: those that the quota has delayed, and
+// those of tenants that have others held, which they must not overtake. All parts of one go.
+static void hold_delayed(struct sl_shard *shard, struct sl_batch *batch)
+{
+	uint16_t kept = 0;
+
+	for (uint16_t i = 0, end; i < batch->count; i = end) {
+		struct sl_request *request = batch->parts[i]->request;
+		uint64_t leaves_ns = sl_queues_held_until(&shard->queues, request->tenant);
+		uint64_t delay_ns = 0;
+
+		for (end = i; end < batch->count && batch->parts[end]->request == request; end++)
+			delay_ns = SL_MAX(delay_ns, batch->parts[end]->delay_ns);
+		leaves_ns = SL_MAX(leaves_ns, shard->now_ns + delay_ns);
+		if (leaves_ns > shard->now_ns && sl_shard_hold(shard, request, leaves_ns))
+			continue;
+		for (; i < end; i++) {
+			if (leaves_ns > shard->now_ns)
+				sl_batch_refuse(batch, batch->parts[i], SL_REASON_QUOTA_EXCEEDED,
+						leaves_ns - shard->now_ns);
+			else
+				batch->parts[kept++] = batch->parts[i];
+		}
+	}
+	batch->count = kept;
+	batch->delayed = false;
+}
+
+enum stage { STAGE_QUOTA, STAGE_SAMPLING, STAGE_ROUTING, STAGES };
+
+static void run_stages(struct sl_shard *shard, struct sl_batch *batch, enum stage first)
 {
 	const struct {
 		sl_stage run;
 		void *self;
-	} stages[] = {
-		{sl_tenants_quota_stage, shard->tenants},
-		{sl_sampling_stage, shard->sampling},
-		{sl_routing_stage, shard->routing},
+	} stages[STAGES] = {
+		[STAGE_QUOTA] = {sl_tenants_quota_stage, shard->tenants},
+		[STAGE_SAMPLING] = {sl_sampling_stage, shard->sampling},
+		[STAGE_ROUTING] = {sl_routing_stage, shard->routing},
 	};
 
 	if (SL_UNLIKELY(batch->refused_count))
 		settle_refused(shard, batch); // before any stage
-	for (unsigned i = 0; i < SL_COUNT_OF(stages) && batch->count; i++) {
+	for (unsigned i = first; i < STAGES && batch->count; i++) {
 		stages[i].run(stages[i].self, batch);
 		if (SL_UNLIKELY(batch->refused_count))
 			settle_refused(shard, batch);
+		if (SL_UNLIKELY(i == STAGE_QUOTA && (batch->delayed || shard->held))) {
+			hold_delayed(shard, batch);
+			settle_refused(shard, batch);
+		}
 	}
 	// On its last part: the request may be gone afterwards.
 	for (uint16_t i = 0; i < batch->count; i++) {
@@ -502,7 +561,7 @@ static void press(struct sl_shard *shard, struct sl_part *part)
 static void join(struct sl_shard *shard, struct sl_batch *batch, struct sl_request *request)
 {
 	if (batch->count + batch->refused_count + request->part_count > SL_BATCH_MAX)
-		run_stages(shard, batch);
+		run_stages(shard, batch, STAGE_QUOTA);
 	for (uint16_t i = 0; i < request->part_count; i++) {
 		struct sl_part *part = &request->parts[i];
 
@@ -545,6 +604,23 @@ static uint64_t take_up(struct sl_shard *shard, struct sl_batch *batch, struct s
 	return cost + SL_QUEUE_REQUEST_BYTES;
 }
 
+// Those that a leaky bucket lets go now.
+static void run_leaving(struct sl_shard *shard)
+{
+	struct sl_batch batch = {.now_ns = shard->now_ns};
+	struct sl_request *request;
+
+	while ((request = sl_shard_next_leaving(shard))) {
+		if (batch.count + request->part_count > SL_BATCH_MAX)
+			run_stages(shard, &batch, STAGE_SAMPLING);
+		for (uint16_t i = 0; i < request->part_count; i++)
+			if (request->parts[i].reason == SL_REASON_NONE)
+				batch.parts[batch.count++] = &request->parts[i];
+	}
+	if (batch.count)
+		run_stages(shard, &batch, STAGE_SAMPLING);
+}
+
 // Not all that is ready: the rest waits for the next turn, so that answers go out, and a tenant
 // whose body arrives meanwhile takes its place in the round.
 void sl_shard_run_ready(struct sl_shard *shard)
@@ -553,9 +629,11 @@ void sl_shard_run_ready(struct sl_shard *shard)
 	struct sl_request *request;
 	uint64_t cost = 0;
 
+	if (SL_UNLIKELY(shard->leaving))
+		run_leaving(shard);
 	while (cost < (shard->queues.ready_queues > 1 ? TURN_BYTES : TURN_BYTES_ALONE) &&
 	       (request = sl_queues_pop(&shard->queues)))
 		cost += take_up(shard, &batch, request);
 	if (batch.count || batch.refused_count)
-		run_stages(shard, &batch);
+		run_stages(shard, &batch, STAGE_QUOTA);
 }

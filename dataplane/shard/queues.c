@@ -58,6 +58,7 @@ SL_INLINE struct sl_queue *make(struct sl_queues *queues, sl_tenant_id tenant)
 	queue->tenant = tenant;
 	queue->weight = 1;
 	queue->deficit = 0;
+	queue->leaves_ns = 0;
 	queues->queue_of[tenant] = (uint32_t)(queue - queues->queues) + 1;
 	return queue;
 }
@@ -98,6 +99,28 @@ void sl_queues_release(struct sl_queues *queues, struct sl_request *request)
 	request->waiting_bytes = 0;
 	request->queue = 0;
 	drop(queues, queue);
+}
+
+bool sl_queues_hold(struct sl_queues *queues, struct sl_request *request, uint64_t bytes,
+		    uint64_t share_bytes, uint64_t *leaves_ns)
+{
+	struct sl_queue *queue;
+
+	if (!sl_queues_reserve(queues, request, SL_MAX(bytes, 1), share_bytes))
+		return false;
+	queue = &queues->queues[request->queue - 1];
+	if (queue->tenant == SL_TENANT_NONE)
+		return true; // of many tenants
+	queue->leaves_ns = SL_MAX(queue->leaves_ns + 1, *leaves_ns);
+	*leaves_ns = queue->leaves_ns;
+	return true;
+}
+
+uint64_t sl_queues_held_until(const struct sl_queues *queues, sl_tenant_id tenant)
+{
+	const struct sl_queue *queue = find(queues, tenant);
+
+	return queue->tenant == tenant ? queue->leaves_ns : 0;
 }
 
 void sl_queues_push(struct sl_queues *queues, struct sl_request *request, uint32_t weight)

@@ -2,8 +2,9 @@
 
 #include "dataplane/request/request.h"
 
-// Bodies that wait, by tenant: those that are still being read (their share of the memory budget)
-// and those that are ready (served by deficit round robin, weighted by class).
+// Bodies that wait, by tenant: those that are still being read (their share of the memory budget),
+// those that are ready (served by deficit round robin, weighted by class), and requests that a
+// leaky bucket holds (hold.c).
 //
 //   by tenant: 4 bytes -> queue (only while something of it waits)
 //   ready -> [a: 3 requests, deficit] -> [b: 1] -> ...     the first with a deficit above 0 serves
@@ -23,7 +24,8 @@ struct sl_queue {
 	int64_t deficit;
 	struct sl_request *first, **last;
 	struct sl_queue *next;  // in the round
-	uint64_t waiting_bytes; // reserved for bodies that have not been taken up
+	uint64_t waiting_bytes; // reserved for bodies that have not been taken up, or are held
+	uint64_t leaves_ns;     // when the last of those held goes on
 };
 
 struct sl_queues {
@@ -45,6 +47,13 @@ void sl_queues_fini(struct sl_queues *queues);
 // names have no share.
 bool sl_queues_reserve(struct sl_queues *queues, struct sl_request *request, uint64_t bytes,
 		       uint64_t share_bytes);
+// A request that has been taken up waits once more, for its memory of `bytes`, until `*leaves_ns`,
+// which becomes later when others of its tenant leave later: their order stays. Refuses as
+// reserve() does. Released by sl_queues_release().
+bool sl_queues_hold(struct sl_queues *queues, struct sl_request *request, uint64_t bytes,
+		    uint64_t share_bytes, uint64_t *leaves_ns);
+// Until when others of the tenant are held; 0: none are.
+uint64_t sl_queues_held_until(const struct sl_queues *queues, sl_tenant_id tenant);
 // It waits no more: taken up, or given up before it was ready. Twice does nothing.
 void sl_queues_release(struct sl_queues *queues, struct sl_request *request);
 

@@ -252,6 +252,7 @@ static void tear_down(struct sl_shard *shard)
 {
 	unlisten_all(shard);
 	sl_server_refuse_all(shard->server, SL_REASON_DRAINING, shard->now_ns);
+	sl_shard_refuse_held(shard, SL_REASON_DRAINING);
 	sl_server_flush(shard->server, shard->now_ns);
 	sl_server_close_all(shard->server);
 	for (unsigned i = 0; i < 1000 && (sl_server_sessions(shard->server) ||

@@ -1,5 +1,6 @@
 #include "tests/unit/test.h"
 
+#include "tenants/algorithm.h"
 #include "tenants/authority.h"
 
 // The instance's authority by itself: what time earns, who sleeps, who is awake.
@@ -53,7 +54,7 @@ static void test_fill(void **state)
 		bool full;
 
 		levels_of(&pool, fills[i].spans, fills[i].requests);
-		full = sl_authority_fill(&pool, &limits, START + fills[i].after_ns);
+		full = sl_algorithm_fill(&pool, &limits, START + fills[i].after_ns);
 		if (full != fills[i].full ||
 		    pool.tokens[SL_DIMENSION_SPANS] != fills[i].want_spans ||
 		    pool.tokens[SL_DIMENSION_REQUESTS] != fills[i].want_requests)
@@ -77,12 +78,12 @@ static void test_fractions(void **state)
 	(void)state;
 	levels_of(&pool, 2000, 0);
 	for (unsigned i = 1; i <= 9; i++) {
-		sl_authority_fill(&pool, &limits, START + i * 10 * SL_MS);
+		sl_algorithm_fill(&pool, &limits, START + i * 10 * SL_MS);
 		assert_int_equal(pool.tokens[SL_DIMENSION_REQUESTS], 0);
 	}
-	sl_authority_fill(&pool, &limits, START + 101 * SL_MS);
+	sl_algorithm_fill(&pool, &limits, START + 101 * SL_MS);
 	assert_int_equal(pool.tokens[SL_DIMENSION_REQUESTS], 1);
-	sl_authority_fill(&pool, &limits, START);
+	sl_algorithm_fill(&pool, &limits, START);
 	assert_int_equal(pool.tokens[SL_DIMENSION_REQUESTS], 1);
 	assert_int_equal(pool.filled_ns, START + 101 * SL_MS);
 }

@@ -1,0 +1,123 @@
+"""Leaky buckets and sliding windows over the wire."""
+
+import subprocess
+import time
+
+import h2.events
+from lib import otlp, wire
+from lib.sluice import BINARY, Sluice, digest
+
+ITEMS = 50
+BODY = wire.frame(otlp.request("traces", ITEMS).SerializeToString())
+BEARER = {"authorization": "Bearer token"}
+
+
+def tenants(**quota):
+    return {"classes": {"only": {"quota": {"spans": "1000/s", **quota}}},
+            "tenants": {"demo": {}, "acme": {"class": "only", "credentials": [digest("token")]}}}
+
+
+def burst(client, count):
+    """Starts `count` calls at once; their numbers."""
+    numbers = []
+    for _ in range(count):
+        numbers.append(client.start(otlp.SERVICES["traces"], BEARER))
+        client.data(numbers[-1], BODY, end_stream=True)
+    return numbers
+
+
+def ended(client):
+    return [event.stream_id for event in client.events
+            if isinstance(event, h2.events.StreamEnded)]
+
+
+def send(client):
+    return client.call(otlp.SERVICES["traces"], BODY, BEARER)
+
+
+def test_leaky_smooths_a_burst_and_keeps_its_order(start):
+    sluice = start(tenants=tenants(algorithm="leaky", delay_max="2500ms"))
+    client = wire.Http2(sluice.grpc_port)
+    began = time.monotonic()
+    numbers = burst(client, 30)
+    assert client.pump(lambda: len(ended(client)) == len(numbers))
+    elapsed = time.monotonic() - began
+    assert [client.streams[number].grpc_status for number in numbers] == [0] * len(numbers)
+    assert ended(client) == numbers
+    # 1,500 spans at 1,000 a second; the first leave at once.
+    assert elapsed >= 1.3
+    client.close()
+
+
+def test_leaky_refuses_beyond_the_bound_with_a_true_hint(start):
+    sluice = start(tenants=tenants(algorithm="leaky", delay_max="300ms"))
+    client = wire.Http2(sluice.grpc_port)
+    numbers = burst(client, 40)
+    assert client.pump(lambda: len(ended(client)) == len(numbers))
+    streams = [client.streams[number] for number in numbers]
+    refused = [stream for stream in streams if stream.grpc_status != 0]
+    assert 0 < len(refused) < len(streams)
+    assert {stream.grpc_status for stream in refused} == {8}
+    assert all(stream.retry_delay > 0 for stream in refused)
+    # Told when to come back, whoever does is taken.
+    stream = send(client)
+    while stream.grpc_status == 0:
+        burst(client, 10)
+        stream = send(client)
+    time.sleep(stream.retry_delay + 0.02)
+    assert send(client).grpc_status == 0
+    client.close()
+
+
+def test_what_is_held_is_drained(start):
+    sluice = start(tenants=tenants(algorithm="leaky", delay_max="2500ms"))
+    gone, stays = wire.Http2(sluice.grpc_port), wire.Http2(sluice.grpc_port)
+    burst(gone, 10)
+    numbers = burst(stays, 20)
+    stays.pump(lambda: ended(stays))
+    gone.close()
+    sluice.stop()  # checks that it ended by itself, and that the books balance
+    stays.pump(lambda: len(ended(stays)) == len(numbers))
+    assert [stays.streams[number].grpc_status for number in numbers] == [0] * len(numbers)
+    stays.close()
+
+
+def test_leaky_observed_neither_refuses_nor_holds(start):
+    sluice = start(tenants=tenants(algorithm="leaky", delay_max="100ms", mode="observe"))
+    client = wire.Http2(sluice.grpc_port)
+    numbers = burst(client, 40)
+    assert client.pump(lambda: len(ended(client)) == len(numbers))
+    assert {client.streams[number].grpc_status for number in numbers} == {0}
+    assert sluice.metric("sluice_quota_observed_requests_total", dimension="spans") > 0
+    client.close()
+
+
+def test_sliding_window_has_no_second_one_at_its_boundary(start):
+    """A limit just before a boundary; after it comes what slides out, not another limit."""
+    window, limit = 2.0, 2000
+    sluice = start(tenants=tenants(algorithm="sliding_window", window=f"{window:.0f}s"))
+    client = wire.Http2(sluice.grpc_port)
+    # Boundaries are whole windows of the monotonic clock, which is the same here.
+    time.sleep((1.4 - time.monotonic() % window) % window)
+    began, admitted, late = time.monotonic(), 0, 0
+    while time.monotonic() - began < 1.8 * window:
+        sent = time.monotonic()
+        stream = send(client)
+        if stream.grpc_status == 0:
+            admitted += ITEMS
+            late += ITEMS * (sent - began > window)
+        else:
+            assert stream.grpc_status == 8 and stream.retry_delay > 0
+        # The limit, what has slid out at the rate of the last window, and a request.
+        assert admitted <= limit * (1 + (time.monotonic() - began) / window) + 2 * ITEMS
+    assert admitted >= limit and late > 0
+    client.close()
+
+
+def test_a_fleet_has_neither(tmp_path):
+    one = Sluice(tmp_path, config={"quotas": {"redis": ["127.0.0.1:1"]}},
+                 tenants=tenants(algorithm="sliding_window"))
+    one.write_config()
+    done = subprocess.run([BINARY, "--check", tmp_path / "config.yaml"], capture_output=True,
+                          text=True)
+    assert done.returncode != 0 and "holds for one instance, not for the fleet" in done.stderr
