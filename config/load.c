@@ -560,6 +560,17 @@ static void fill_missing(struct loader *loader, const struct sl_settings *settin
 	}
 }
 
+// What stands in the object's place is the value of one of its rows: a text, or a list's elements.
+static bool is_short(const struct sl_settings *settings, const struct sl_node *node,
+		     const char *shorthand)
+{
+	const struct sl_setting *row = shorthand ? find_row(settings, shorthand) : NULL;
+
+	assert(row || !shorthand);
+	return row && (node->kind == SL_NODE_SCALAR ||
+		       (node->kind == SL_NODE_SEQUENCE && row->type == SL_TYPE_LIST));
+}
+
 // Fills an object that holds its presets. `node` NULL: an empty mapping.
 static void fill_object(struct loader *loader, const struct sl_settings *settings,
 			const struct sl_node *node, const struct sl_where *where, const char *key,
@@ -582,10 +593,9 @@ static void fill_object(struct loader *loader, const struct sl_settings *setting
 	}
 	if (node && is_null(node))
 		node = NULL;
-	if (node && node->kind == SL_NODE_SCALAR && shorthand) {
+	if (node && is_short(settings, node, shorthand)) {
 		const struct sl_setting *row = find_row(settings, shorthand);
 
-		assert(row);
 		fill_row(loader, row, node, where, (char *)object + row->offset);
 		if (row->present_offset)
 			*(bool *)((char *)object + row->present_offset) = true;

@@ -3,7 +3,7 @@
 #include "dataplane/otlp/signal.h"
 
 // The books of one destination on one shard; the block bears `destination="name"`.
-//   taken = delivered + rejected + dropped + returned + lost + in flight
+//   taken = delivered + rejected + dropped + returned + lost + moved + in flight
 // Threading: the shard writes, any thread may read.
 
 //      field             kind       name                              labels  help
@@ -19,6 +19,8 @@
 	  "Items not delivered whose sender was told to send again.")                              \
 	X(lost, COUNTER, "sluice_lost_items", signal,                                              \
 	  "Items acknowledged early and then given up.")                                           \
+	X(moved, COUNTER, "sluice_moved_items", signal,                                            \
+	  "Items that its failover group has given to another destination.")                       \
 	X(in_flight, GAUGE, "sluice_destination_in_flight_items", signal,                          \
 	  "Items taken and not ended.")                                                            \
 	X(partial, COUNTER, "sluice_partially_rejected_items", signal,                             \
@@ -31,7 +33,7 @@
 	X(held_retries, COUNTER, "sluice_held_retries", none,                                      \
 	  "Times that the retry budget made a record wait.")                                       \
 	X(breaker_open, GAUGE, "sluice_breaker_open_shards", none,                                 \
-	  "Shards whose breaker is open or half open.")                                            \
+	  "Breakers that are open or half open: one a shard, of OTLP one a shard and endpoint.")   \
 	X(breaker_opened, COUNTER, "sluice_breaker_opened", none, "Times that a breaker opened.")  \
 	X(merged_records, COUNTER, "sluice_merged_records", none,                                  \
 	  "Records or calls that carry several requests.")                                         \

@@ -19,6 +19,7 @@ struct sl_io;
 struct sl_codec;
 struct sl_timers;
 struct sl_waker;
+struct sl_metrics;
 struct sl_random;
 struct sl_destination_counters;
 
@@ -30,7 +31,9 @@ struct sl_driver_env {
 	struct sl_io *io;
 	struct sl_codec *codec;
 	struct sl_random *random;
+	struct sl_metrics *metrics;
 	struct sl_destination_counters *counters; // the shard's; they outlive the side
+	uint64_t now_ns;
 };
 
 struct sl_driver {
@@ -54,6 +57,14 @@ struct sl_driver {
 	uint64_t (*record_bytes_max)(void *self);
 	// Records are keyed and split by trace id.
 	bool (*by_trace)(void *self);
+	// 0: it may be offered records; else until when it shall be spared. NULL: the destination's
+	// breaker decides that, which then has no other.
+	uint64_t (*until)(void *side, uint64_t now_ns);
+	// Records are split by who owns their keys: what the key is (`attribute`: its name), who
+	// owns one now (never 0), and whether that still is so. All or none.
+	enum sl_spread (*spread)(void *self, struct sl_bytes *attribute);
+	uint32_t (*owner)(void *side, struct sl_bytes key);
+	bool (*owns)(void *side, uint32_t owner);
 };
 
 extern const struct sl_driver sl_driver_blackhole, sl_driver_file, sl_driver_kafka, sl_driver_otlp;

@@ -91,7 +91,9 @@ static void open_side(struct sl_egress *egress)
 		.io = env->io,
 		.codec = env->codec,
 		.random = env->random,
+		.metrics = env->metrics,
 		.counters = &egress->meter->counters,
+		.now_ns = egress->shard->now_ns,
 	};
 	struct sl_destination *destination = egress->destination;
 
@@ -149,6 +151,26 @@ static void set_caps(struct sl_egress *egress, uint32_t destinations)
 					      destination->tenant_share);
 }
 
+// A group's members, once all of them are there.
+static bool set_failover(struct sl_routing_shard *self, const struct sl_routing *routing,
+			 uint32_t index)
+{
+	const struct sl_destination *destination = routing->destinations[index];
+	const struct sl_failover_config *config = routing->configs[index].failover;
+	struct sl_failover *failover = sl_failover_get(self, destination->name);
+	struct sl_egress *members[SL_FAILOVER_MAX];
+	bool whole = failover != NULL;
+
+	for (uint32_t i = 0; i < config->to.count; i++) {
+		members[i] = self->by_index[routing->failovers[index].members[i]];
+		whole &= members[i] != NULL;
+	}
+	if (whole)
+		sl_failover_set(failover, config, members, (uint32_t)config->to.count);
+	self->failover_by_index[index] = whole ? failover : NULL;
+	return whole;
+}
+
 static struct sl_egress *find_egress(struct sl_routing_shard *self,
 				     const struct sl_destination *destination)
 {
@@ -171,14 +193,24 @@ void sl_routing_shard_turn(struct sl_routing_shard *self, const struct sl_routin
 	if (SL_LIKELY(self->generation == routing->generation))
 		return;
 	free(self->by_index); // the ids in it are another snapshot's
+	free(self->failover_by_index);
 	self->by_index = calloc(routing->destination_count + 1, sizeof(struct sl_egress *));
-	if (!self->by_index)
+	self->failover_by_index = calloc(routing->destination_count + 1,
+					 sizeof(struct sl_failover *));
+	if (!self->by_index || !self->failover_by_index) {
+		free(self->by_index);
+		self->by_index = NULL;
 		return;
+	}
+	sl_failover_retire_all(self);
 	for (struct sl_egress *egress = self->egresses; egress; egress = egress->next)
 		egress->retired = true;
 	for (uint32_t i = 0; i < routing->destination_count; i++) {
-		struct sl_egress *egress = find_egress(self, routing->destinations[i]);
+		struct sl_egress *egress;
 
+		if (!routing->destinations[i]->driver)
+			continue; // a failover group
+		egress = find_egress(self, routing->destinations[i]);
 		if (!egress)
 			egress = make_egress(self, routing->destinations[i]);
 		self->by_index[i] = egress;
@@ -187,7 +219,11 @@ void sl_routing_shard_turn(struct sl_routing_shard *self, const struct sl_routin
 			continue;
 		}
 		egress->retired = false;
-		set_caps(egress, routing->destination_count);
+		set_caps(egress, routing->destination_count - routing->failover_count);
+	}
+	for (uint32_t i = 0; i < routing->destination_count; i++) {
+		if (!routing->destinations[i]->driver)
+			whole &= set_failover(self, routing, i);
 	}
 	if (whole)
 		self->generation = routing->generation;
@@ -213,6 +249,8 @@ void sl_routing_shard_destroy(struct sl_routing_shard *self)
 		free(meter);
 	}
 	sl_timer_cancel(self->env.timers, &self->timer);
+	sl_failover_destroy_all(self);
+	free(self->failover_by_index);
 	free(self->by_index);
 	free(self);
 }
@@ -248,6 +286,7 @@ static void settle(struct sl_record *record, enum sl_outcome outcome, uint64_t r
 	}
 	if (outcome == SL_OUTCOME_DELIVERED || outcome == SL_OUTCOME_REJECTED) {
 		egress->heard_ns = egress->shard->now_ns;
+		egress->failing_since_ns = 0;
 		if (record->paid)
 			sl_retry_budget_add(&egress->budget, SL_RETRY_TOKEN);
 	}
@@ -274,7 +313,7 @@ static void give_up(struct sl_record *record, uint64_t retry_after_ns)
 	settle(record, flow->waits ? SL_OUTCOME_RETRYABLE : SL_OUTCOME_DROPPED, retry_after_ns);
 }
 
-static void queue(struct sl_egress *egress, struct sl_record *record, uint64_t wait_ns)
+void sl_egress_wait(struct sl_egress *egress, struct sl_record *record, uint64_t wait_ns)
 {
 	struct sl_routing_shard *self = egress->shard;
 
@@ -302,6 +341,8 @@ static uint64_t backoff_ns(const struct sl_egress *egress, uint32_t attempts)
 static void retry(struct sl_egress *egress, struct sl_record *record, uint64_t wait_ns,
 		  uint64_t retry_after_ns)
 {
+	if (sl_failover_take(record))
+		return;
 	if (egress->shard->now_ns + wait_ns >= give_up_ns((struct sl_flow *)record->delivery)) {
 		give_up(record, retry_after_ns);
 		return;
@@ -309,7 +350,7 @@ static void retry(struct sl_egress *egress, struct sl_record *record, uint64_t w
 	record->attempts++;
 	record->paid = false;
 	sl_count(&egress->meter->counters.retried_records[0], 1);
-	queue(egress, record, wait_ns);
+	sl_egress_wait(egress, record, wait_ns);
 }
 
 // Each member has the end that it would have had alone. A refusal for good may be the fault of one
@@ -328,7 +369,7 @@ static void end_merged(struct sl_record *merged, enum sl_outcome outcome, uint64
 		next = member->next;
 		if (outcome == SL_OUTCOME_REJECTED) {
 			member->alone = true;
-			queue(egress, member, 0);
+			sl_egress_wait(egress, member, 0);
 		} else if (outcome == SL_OUTCOME_RETRYABLE) {
 			retry(egress, member, wait_ns, retry_after_ns);
 		} else {
@@ -357,6 +398,8 @@ void sl_egress_end(struct sl_record *record, enum sl_outcome outcome, uint64_t r
 
 	// Who says when to come again is there.
 	hear(egress, outcome == SL_OUTCOME_RETRYABLE && !retry_after_ns);
+	if (outcome == SL_OUTCOME_RETRYABLE && !egress->failing_since_ns)
+		egress->failing_since_ns = egress->shard->now_ns;
 	if (record->members)
 		end_merged(record, outcome, retry_after_ns);
 	else if (outcome == SL_OUTCOME_RETRYABLE)
@@ -408,12 +451,22 @@ static void put_off(struct sl_egress *egress, struct sl_record *record, uint64_t
 
 	for (record = record->members ? sl_merged_open(record) : record; record; record = next) {
 		next = record->next;
+		if (sl_failover_take(record))
+			continue;
 		if (egress->shard->now_ns + wait_ns >=
 		    give_up_ns((struct sl_flow *)record->delivery))
 			give_up(record, wait_ns);
 		else
-			queue(egress, record, wait_ns);
+			sl_egress_wait(egress, record, wait_ns);
 	}
+}
+
+void sl_egress_line_up(struct sl_egress *egress, struct sl_record *record)
+{
+	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
+
+	// One owner that has no room must not stand before the others of its tenant.
+	sl_lanes_push(&egress->lanes, flow->tenant + (record->owner & 0xff) * 7, record);
 }
 
 // Into its tenant's lane, until the driver has room.
@@ -421,25 +474,69 @@ static void line_up(struct sl_egress *egress, struct sl_record *record)
 {
 	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
 
-	sl_lanes_push(&egress->lanes, flow->tenant, record);
+	sl_egress_line_up(egress, record);
 	egress->ask_due_ns = SL_MIN(egress->ask_due_ns, egress->shard->now_ns + QUEUE_FULL_WAIT_NS);
 	egress->expire_due_ns = SL_MIN(egress->expire_due_ns, give_up_ns(flow));
 }
 
 enum verdict { TAKEN, HELD, REFUSED };
 
-// Offers to the driver; what the breaker holds back waits, what it has no room for is untouched.
+// How long it shall be spared; 0: not.
+static uint64_t spared_ns(struct sl_egress *egress)
+{
+	const uint64_t now_ns = egress->shard->now_ns;
+	const struct sl_driver *driver = egress->destination->driver;
+	struct sl_breaker *breaker = &egress->breaker;
+	uint64_t until_ns;
+
+	if (driver->until) {
+		until_ns = driver->until(egress->side, now_ns);
+		return until_ns ? SL_MAX(until_ns - now_ns, SL_MS) : 0;
+	}
+	if (SL_LIKELY(sl_breaker_lets(breaker, now_ns)))
+		return 0;
+	return breaker->state == SL_BREAKER_OPEN ? breaker->until_ns - now_ns : QUEUE_FULL_WAIT_NS;
+}
+
+bool sl_egress_is_available(const struct sl_egress *egress)
+{
+	const uint64_t now_ns = egress->shard->now_ns;
+	const struct sl_driver *driver = egress->destination->driver;
+
+	if (driver->until)
+		return driver->until(egress->side, now_ns) == 0;
+	return egress->breaker.state != SL_BREAKER_OPEN || now_ns >= egress->breaker.until_ns;
+}
+
+// The keys of a record, or of a merged one's members, have other owners now: they are dealt anew.
+static bool dealt_anew(struct sl_egress *egress, struct sl_record *record)
+{
+	struct sl_record *next;
+
+	if (SL_LIKELY(!record->owner) ||
+	    egress->destination->driver->owns(egress->side, record->owner))
+		return false;
+	for (record = record->members ? sl_merged_open(record) : record; record; record = next) {
+		next = record->next;
+		record->next = NULL;
+		if (!sl_egress_move(record, egress))
+			put_off(egress, record, BUDGET_WAIT_NS);
+	}
+	return true;
+}
+
+// Offers to the driver; what is to be spared waits, what it has no room for is untouched.
 static enum verdict try_driver(struct sl_egress *egress, struct sl_record *record)
 {
 	struct sl_breaker *breaker = &egress->breaker;
-	const uint64_t now_ns = egress->shard->now_ns;
+	const uint64_t wait_ns = spared_ns(egress);
 
-	if (SL_UNLIKELY(!sl_breaker_lets(breaker, now_ns))) {
-		put_off(egress, record,
-			breaker->state == SL_BREAKER_OPEN ? breaker->until_ns - now_ns
-							  : QUEUE_FULL_WAIT_NS);
+	if (SL_UNLIKELY(wait_ns)) {
+		put_off(egress, record, wait_ns);
 		return HELD;
 	}
+	if (dealt_anew(egress, record))
+		return HELD;
 	sl_breaker_sent(breaker);
 	if (egress->destination->driver->submit(egress->side, record) == SL_REASON_NONE)
 		return TAKEN;
@@ -477,7 +574,7 @@ static bool merges(struct sl_egress *egress, struct sl_record *record)
 }
 
 // Behind what waits for room already, or nobody would ever get his turn.
-static void offer(struct sl_egress *egress, struct sl_record *record)
+void sl_egress_again(struct sl_egress *egress, struct sl_record *record)
 {
 	if (egress->lanes.count)
 		line_up(egress, record);
@@ -502,7 +599,7 @@ void sl_egress_submit(struct sl_flow *flow)
 		 counters->in_flight[record->signal] + flow->delivery.items);
 	for (; record; record = next) {
 		next = record->next;
-		offer(egress, record);
+		sl_egress_again(egress, record);
 	}
 }
 
@@ -520,11 +617,11 @@ static void run_waiting(struct sl_egress *egress, uint64_t now_ns)
 		if (now_ns >= give_up_ns((struct sl_flow *)record->delivery))
 			give_up(record, 0);
 		else if (now_ns < record->due_ns)
-			queue(egress, record, record->due_ns - now_ns);
+			sl_egress_wait(egress, record, record->due_ns - now_ns);
 		else if (!pay(egress, record))
-			queue(egress, record, BUDGET_WAIT_NS);
+			sl_egress_wait(egress, record, BUDGET_WAIT_NS);
 		else
-			offer(egress, record);
+			sl_egress_again(egress, record);
 	}
 }
 
@@ -613,7 +710,7 @@ void sl_routing_poll(struct sl_routing_shard *self, uint64_t now_ns)
 		else if (now_ns >= egress->open_due_ns)
 			open_side(egress);
 		look_for_stall(egress, now_ns);
-		if (SL_UNLIKELY(egress->retired && !egress->records)) {
+		if (SL_UNLIKELY(egress->retired && !egress->records && !egress->pinned_bytes)) {
 			*link = egress->next;
 			close_egress(egress);
 			continue;
@@ -621,6 +718,7 @@ void sl_routing_poll(struct sl_routing_shard *self, uint64_t now_ns)
 		due_ns = SL_MIN(due_ns, SL_MIN(egress->waiting_due_ns, egress->ask_due_ns));
 		link = &egress->next;
 	}
+	due_ns = SL_MIN(due_ns, sl_failover_run(self));
 	if (due_ns == UINT64_MAX)
 		return;
 	self->timer.fire = nothing;

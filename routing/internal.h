@@ -4,6 +4,7 @@
 #include "routing/breaker.h"
 #include "routing/counters.h"
 #include "routing/driver.h"
+#include "routing/failover.h"
 #include "routing/lanes.h"
 #include "routing/routing.h"
 
@@ -14,8 +15,8 @@
 // Shared by all snapshots that name it with the same settings.
 struct sl_destination {
 	char name[DESTINATION_NAME_MAX + 1];
-	const struct sl_driver *driver;
-	void *self; // the driver's; NULL under --check
+	const struct sl_driver *driver; // NULL: a failover group
+	void *self;                     // the driver's; NULL under --check
 	struct sl_retry_config retry;
 	uint64_t pinned_bytes_max;
 	double tenant_share;
@@ -23,9 +24,11 @@ struct sl_destination {
 	struct sl_merge_config merge;     // requests 0: none
 	struct sl_breaker_config breaker; // failures 0: none
 	bool by_trace;
-	uint64_t files;      // stamp of the files that its settings name
-	uint32_t references; // snapshots; the control thread's
-	uint32_t sides;      // shards that have it open; atomic
+	enum sl_spread spread;            // over its endpoints: by the hash of what
+	struct sl_bytes spread_attribute; // the driver's
+	uint64_t files;                   // stamp of the files that its settings name
+	uint32_t references;              // snapshots; the control thread's
+	uint32_t sides;                   // shards that have it open; atomic
 };
 
 struct sl_pattern {
@@ -57,7 +60,11 @@ struct sl_routing {
 	enum sl_acknowledge acknowledge;
 	const struct sl_destination_config *configs; // as long as the snapshot
 	struct sl_destination **destinations;
-	uint32_t destination_count;
+	uint32_t destination_count, failover_count; // groups among them
+	// By destination; of groups only.
+	struct sl_failover_indices {
+		uint32_t members[SL_FAILOVER_MAX];
+	} * failovers;
 	struct sl_route *routes;
 	uint32_t route_count;
 };
@@ -88,13 +95,14 @@ struct sl_egress {
 	bool broken; // counted as open in the meter
 	struct sl_retry_budget budget;
 	struct sl_record *waiting, **waiting_last;
-	uint64_t waiting_due_ns; // the first's of all
-	struct sl_lanes lanes;   // refused by a driver that is full, and what came behind
-	uint32_t refusals;       // by the driver, since the lanes were last served
-	uint64_t ask_due_ns;     // when the driver is asked for them
-	uint64_t expire_due_ns;  // when one of them has to be given up, at the earliest
-	uint64_t heard_ns;       // when it last gave a verdict, or had nothing to do
-	bool stalled;            // counted in the meter
+	uint64_t waiting_due_ns;   // the first's of all
+	struct sl_lanes lanes;     // refused by a driver that is full, and what came behind
+	uint32_t refusals;         // by the driver, since the lanes were last served
+	uint64_t ask_due_ns;       // when the driver is asked for them
+	uint64_t expire_due_ns;    // when one of them has to be given up, at the earliest
+	uint64_t heard_ns;         // when it last gave a verdict, or had nothing to do
+	uint64_t failing_since_ns; // all that ended since is to be tried again; 0: not
+	bool stalled;              // counted in the meter
 };
 
 struct sl_routing_shard {
@@ -103,6 +111,8 @@ struct sl_routing_shard {
 	uint64_t generation, now_ns;
 	struct sl_egress *egresses;
 	struct sl_egress **by_index; // by the snapshot's index; NULL, or one: no memory for it yet
+	struct sl_failover **failover_by_index;
+	struct sl_failover *failovers;
 	struct sl_meter *meters;
 	struct sl_timer timer; // only ends a wait: poll() does the work
 	uint64_t in_flight;    // records
@@ -113,7 +123,8 @@ struct sl_routing_shard {
 struct sl_flow {
 	struct sl_delivery delivery; // first: a record points to it
 	struct sl_flow *next;
-	struct sl_egress *egress;
+	struct sl_egress *egress;     // where it is pinned
+	struct sl_failover *failover; // whose records may go elsewhere; NULL: none
 	struct sl_record *records;
 	uint64_t began_ns;
 	struct sl_pin *pin; // NULL: none
@@ -133,8 +144,17 @@ uint32_t sl_route_find(const struct sl_routing *routing, const struct sl_part *p
 // The route of one resource envelope.
 uint32_t sl_route_find_resource(const struct sl_routing *routing, const struct sl_part *part,
 				uint32_t envelope);
+// A resource's attribute as text: integers, numbers and booleans as JSON writes them, in `scratch`.
+// False: absent.
+bool sl_route_attribute_text(const struct sl_view *view, uint32_t resource, struct sl_bytes name,
+			     char scratch[32], struct sl_bytes *value);
 // Records of what `keep` leaves of the part, `*records` being a list. Returns 0 or -ENOMEM.
 int sl_records_make(struct sl_flow *flow, const uint64_t *keep, struct sl_record **records);
+// The same items as records for `egress`, in place of the one that is neither merged nor with a
+// driver: as a list, and how many. Of the books only the delivery's open records change. On
+// -ENOMEM nothing has changed.
+int sl_records_remake(struct sl_record *record, struct sl_egress *egress,
+		      struct sl_record **records, uint32_t *count);
 
 // Records that wait for others of their key (merge.c). NULL when out of memory.
 struct sl_merger *sl_merger_create(void);
@@ -145,6 +165,18 @@ bool sl_merger_take(struct sl_egress *egress, struct sl_record *record);
 uint64_t sl_merger_run(struct sl_egress *egress);
 // Frees a merged record and returns its members.
 struct sl_record *sl_merged_open(struct sl_record *merged);
+// Whether records may be offered to it now: it is not spared.
+bool sl_egress_is_available(const struct sl_egress *egress);
+// A record that is not merged: to be tried now, and after a time.
+void sl_egress_again(struct sl_egress *egress, struct sl_record *record);
+void sl_egress_wait(struct sl_egress *egress, struct sl_record *record, uint64_t wait_ns);
+// Into the lane of its tenant and owner.
+void sl_egress_line_up(struct sl_egress *egress, struct sl_record *record);
+// Makes a record that is neither merged nor with a driver anew for that destination, perhaps the
+// same, and offers it there. False: it stays as and where it is.
+bool sl_egress_move(struct sl_record *record, struct sl_egress *to);
+// Sends what waits there of failover groups to where they are now.
+void sl_egress_sweep(struct sl_egress *egress);
 // Offers a record, alone or merged, to the driver; what it does not take waits.
 void sl_egress_offer(struct sl_egress *egress, struct sl_record *record);
 

@@ -52,11 +52,9 @@ uint32_t sl_route_find(const struct sl_routing *routing, const struct sl_part *p
 	return routing->route_count;
 }
 
-// A resource's attribute as text: integers, numbers and booleans as JSON writes them, in `scratch`.
-// A value that is no scalar is still there, but only the empty pattern and "*" match it. False:
-// absent.
-static bool attribute_text(const struct sl_view *view, uint32_t resource, struct sl_bytes name,
-			   char scratch[32], struct sl_bytes *value)
+// A value that is no scalar is still there, but only the empty pattern and "*" match it.
+bool sl_route_attribute_text(const struct sl_view *view, uint32_t resource, struct sl_bytes name,
+			     char scratch[32], struct sl_bytes *value)
 {
 	struct sl_any any;
 	double number;
@@ -93,8 +91,8 @@ uint32_t sl_route_find_resource(const struct sl_routing *routing, const struct s
 			struct sl_bytes value;
 			char scratch[32];
 
-			matched = attribute_text(view, envelope, route->attributes[i].name, scratch,
-						 &value) &&
+			matched = sl_route_attribute_text(view, envelope, route->attributes[i].name,
+							  scratch, &value) &&
 				  sl_pattern_match(&route->attributes[i].value, value);
 		}
 		if (matched)

@@ -51,7 +51,7 @@ static sl_tenant_id tenant_of(const struct sl_record *record)
 
 static bool same_key(const struct sl_record *a, const struct sl_record *b)
 {
-	return a->signal == b->signal && tenant_of(a) == tenant_of(b) &&
+	return a->signal == b->signal && tenant_of(a) == tenant_of(b) && a->owner == b->owner &&
 	       !a->key.data == !b->key.data && sl_bytes_equal(a->key, b->key);
 }
 
@@ -91,6 +91,7 @@ static struct sl_record *merge(struct sl_egress *egress, struct sl_record *membe
 	record->destination = egress;
 	record->members = members;
 	record->key = members->key;
+	record->owner = members->owner;
 	record->signal = members->signal;
 	record->tenant_name = members->tenant_name;
 	for (struct sl_record *member = members; member; member = member->next) {
@@ -184,7 +185,7 @@ static void open_bucket(struct sl_egress *egress, struct bucket *bucket)
 bool sl_merger_take(struct sl_egress *egress, struct sl_record *record)
 {
 	const uint64_t most = bytes_max(egress);
-	const uint64_t hash = (record->key.size ? sl_hash(record->key) : 0) +
+	const uint64_t hash = (record->key.size ? sl_hash(record->key) : 0) + record->owner * 31 +
 			      tenant_of(record) * SL_SIGNALS + record->signal;
 	struct bucket *bucket = &egress->merger->buckets[hash % BUCKETS];
 

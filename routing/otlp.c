@@ -2,10 +2,9 @@
 #include <stdlib.h>
 
 #include "dataplane/base/log.h"
-#include "dataplane/base/random.h"
 #include "dataplane/codec/codec.h"
-#include "dataplane/conn/client.h"
 #include "dataplane/tls/tls.h"
+#include "routing/endpoints.h"
 #include "routing/internal.h"
 #include "routing/otlp_answer.h"
 
@@ -14,25 +13,23 @@
 #define HEADERS_MAX  16
 #define IDLE_NS      (60 * SL_S)
 #define CONNECT_NS   (5 * SL_S)
-#define PING_NS      (10 * SL_S)     // a peer that has died silently is found out after twice of it
-#define PREFIX_BYTES 5               // gRPC: flag, length
-#define CALL_BYTES   (3584 * SL_KIB) // inflated: common receivers stop at 4 MiB
+#define PING_NS      (10 * SL_S) // a peer that has died silently is found out after twice of it
+#define PREFIX_BYTES 5           // gRPC: flag, length
 
 struct otlp {
-	char *name, *host, *authority, *tenant_header;
-	uint16_t port;
-	bool http;
+	char *name, *tenant_header, *attribute, *health_service, *health_path;
+	bool http, secure, merge_compressed;
 	enum sl_coding coding;
-	uint64_t timeout_ns, concurrency, connections;
+	uint64_t timeout_ns, concurrency, call_bytes_max;
 	char grpc_timeout[16];
 	struct sl_name_value_config *headers; // copies, names in lower case
 	uint32_t header_count;
-	struct sl_tls_context *tls;
+	struct sl_endpoints_config endpoints;
 };
 
 struct side {
 	struct otlp *otlp;
-	struct sl_client_pool *pool;
+	struct sl_endpoints endpoints;
 	struct sl_memory *memory;
 	struct sl_codec *codec;
 	uint32_t in_flight;
@@ -42,6 +39,8 @@ struct side {
 struct post {
 	struct sl_client_call call; // first
 	struct side *side;
+	struct sl_endpoint *endpoint;
+	uint32_t hops; // to other endpoints, as the ones before were not reached
 	struct sl_record *record;
 	struct sl_buffer packed;
 	struct iovec *pieces; // room for a prefix and all pieces
@@ -80,14 +79,34 @@ static void say(const struct post *post, int result)
 		[-SL_CLIENT_BROKEN] = "broken",
 		[-SL_CLIENT_UNPROCESSED] = "unprocessed",
 	};
+	const struct sl_endpoint *endpoint = post->endpoint;
 
 	if (result == SL_CLIENT_OK)
-		sl_log(SL_LOG_WARN, "otlp_refused", "destination=%s http=%u grpc=%d",
-		       post->side->otlp->name, post->answer.status, post->answer.grpc_status);
+		sl_log(SL_LOG_WARN, "otlp_refused", "destination=%s endpoint=%s http=%u grpc=%d",
+		       post->side->otlp->name, endpoint->name, post->answer.status,
+		       post->answer.grpc_status);
 	else
-		sl_log(SL_LOG_WARN, "otlp_failed", "destination=%s how=%s last_error=\"%s\"",
-		       post->side->otlp->name, failures[-result],
-		       sl_client_pool_error(post->side->pool));
+		sl_log(SL_LOG_WARN, "otlp_failed",
+		       "destination=%s endpoint=%s how=%s last_error=\"%s\"",
+		       post->side->otlp->name, endpoint->name, failures[-result],
+		       sl_client_pool_error(endpoint->pool));
+}
+
+static int start(struct post *post, struct sl_endpoint *endpoint, uint64_t now_ns);
+
+// What no endpoint has seen goes to another at once; that is no attempt of the record.
+static bool go_elsewhere(struct post *post, int result, uint64_t now_ns)
+{
+	struct sl_endpoints *endpoints = &post->side->endpoints;
+	struct sl_endpoint *endpoint;
+
+	if (result != SL_CLIENT_UNREACHABLE || post->record->owner ||
+	    ++post->hops >= endpoints->count)
+		return false;
+	endpoint = sl_endpoints_pick(endpoints, 0, now_ns);
+	if (!endpoint || endpoint == post->endpoint)
+		return false;
+	return start(post, endpoint, now_ns) == 0;
 }
 
 static void on_ended(struct sl_client_call *call, int result, uint64_t now_ns)
@@ -98,16 +117,26 @@ static void on_ended(struct sl_client_call *call, int result, uint64_t now_ns)
 	enum sl_outcome outcome = SL_OUTCOME_RETRYABLE;
 	const uint64_t retry_after_ns = post->answer.retry_after_ns;
 
-	(void)now_ns;
 	side->in_flight--;
-	sl_buffer_give(side->memory, &post->packed);
-	post->packed = (struct sl_buffer){0};
 	if (result == SL_CLIENT_OK)
 		outcome = sl_otlp_answer_outcome(&post->answer);
+	sl_endpoint_heard(post->endpoint,
+			  (struct sl_endpoint_verdict){
+				  .delivered = outcome == SL_OUTCOME_DELIVERED,
+				  // Who says when to come again is there.
+				  .failing = outcome == SL_OUTCOME_RETRYABLE && !retry_after_ns,
+				  .unreachable = result == SL_CLIENT_UNREACHABLE,
+			  },
+			  now_ns);
+	if (outcome != SL_OUTCOME_DELIVERED) {
+		say(post, result);
+		if (go_elsewhere(post, result, now_ns))
+			return;
+	}
+	sl_buffer_give(side->memory, &post->packed);
+	post->packed = (struct sl_buffer){0};
 	if (outcome == SL_OUTCOME_DELIVERED)
 		sl_egress_partial(record, sl_otlp_answer_rejected(&post->answer));
-	else
-		say(post, result);
 	sl_egress_end(record, outcome, retry_after_ns);
 }
 
@@ -144,50 +173,84 @@ static void fill_headers(struct post *post, enum sl_coding coding)
 // A body that came compressed alike and was not touched; what came as JSON is compressed JSON.
 static bool is_as_it_came(const struct sl_record *record, enum sl_coding coding)
 {
-	const struct sl_request *request;
+	const struct sl_request *request = record->delivery->part->request;
 
-	if (record->members)
-		return false;
-	request = record->delivery->part->request;
 	return record->piece_count == 1 && record->bytes == request->view.body.size &&
 	       record->pieces[0].iov_base == request->view.body.data && request->single_member &&
 	       request->origin.coding == coding &&
 	       request->origin.protocol != SL_PROTOCOL_HTTP_JSON;
 }
 
+static struct iovec received_of(const struct sl_record *record)
+{
+	const struct sl_bytes body = record->delivery->part->request->received;
+
+	return (struct iovec){(void *)(uintptr_t)body.data, body.size};
+}
+
+// The bodies of a record whose requests all came so, one behind the other: a body of several
+// members (or frames) where the destination takes such. Returns how many; 0: it is packed anew.
+static uint32_t take_received(struct post *post, enum sl_coding coding)
+{
+	const struct sl_record *record = post->record;
+	uint32_t count = 0;
+
+	if (!record->members) {
+		post->pieces[1] = received_of(record);
+		return is_as_it_came(record, coding);
+	}
+	if (!post->side->otlp->merge_compressed)
+		return 0;
+	for (const struct sl_record *member = record->members; member; member = member->next) {
+		if (!is_as_it_came(member, coding))
+			return 0;
+		post->pieces[1 + count++] = received_of(member);
+	}
+	return count;
+}
+
+// The compressed body's pieces behind room for a prefix.
+static int pack(struct post *post, enum sl_coding coding)
+{
+	const struct sl_record *record = post->record;
+	struct sl_http_exchange *exchange = &post->call.exchange;
+
+	exchange->body_count = take_received(post, coding);
+	if (!exchange->body_count) {
+		if (sl_codec_deflate(post->side->codec, coding, record->pieces, record->piece_count,
+				     &post->packed) != SL_CODEC_OK)
+			return -1;
+		post->pieces[1] = (struct iovec){post->packed.data, post->packed.size};
+		exchange->body_count = 1;
+	}
+	exchange->body_bytes = 0;
+	for (uint32_t i = 0; i < exchange->body_count; i++)
+		exchange->body_bytes += post->pieces[1 + i].iov_len;
+	return 0;
+}
+
 // The body's pieces behind room for a prefix.
 static int fill_body(struct post *post, enum sl_coding coding)
 {
 	const struct sl_record *record = post->record;
-	const bool as_it_came = is_as_it_came(record, coding);
 	struct sl_http_exchange *exchange = &post->call.exchange;
 	const bool grpc = !post->side->otlp->http;
-	uint64_t bytes = record->bytes;
 
-	exchange->body_count = record->piece_count;
-	memcpy(post->pieces + 1, record->pieces, record->piece_count * sizeof(struct iovec));
 	if (coding != SL_CODING_IDENTITY) {
-		struct sl_bytes body;
-
-		if (as_it_came) {
-			body = record->delivery->part->request->received;
-		} else {
-			if (sl_codec_deflate(post->side->codec, coding, record->pieces,
-					     record->piece_count, &post->packed) != SL_CODEC_OK)
-				return -1;
-			body = sl_bytes(post->packed.data, post->packed.size);
-		}
-		post->pieces[1] = (struct iovec){(void *)(uintptr_t)body.data, body.size};
-		exchange->body_count = 1;
-		bytes = body.size;
+		if (pack(post, coding) < 0)
+			return -1;
+	} else {
+		memcpy(post->pieces + 1, record->pieces,
+		       record->piece_count * sizeof(struct iovec));
+		exchange->body_count = record->piece_count;
+		exchange->body_bytes = record->bytes;
 	}
 	exchange->body = post->pieces + 1;
-	exchange->body_bytes = bytes;
 	if (!grpc)
 		return 0;
 	post->prefix[0] = coding != SL_CODING_IDENTITY;
 	for (unsigned i = 0; i < 4; i++)
-		post->prefix[1 + i] = (uint8_t)(bytes >> (24 - 8 * i));
+		post->prefix[1 + i] = (uint8_t)(exchange->body_bytes >> (24 - 8 * i));
 	post->pieces[0] = (struct iovec){post->prefix, PREFIX_BYTES};
 	exchange->body = post->pieces;
 	exchange->body_count++;
@@ -216,60 +279,97 @@ static struct post *post_of(struct side *side, struct sl_record *record)
 	post->pieces = pieces;
 	post->side = side;
 	post->record = record;
-	sl_otlp_answer_init(&post->answer, side->otlp->http);
 	record->driver_data = post;
 	return post;
+}
+
+// Gives the call to an endpoint: anew each time, but for its body and headers.
+static int start(struct post *post, struct sl_endpoint *endpoint, uint64_t now_ns)
+{
+	struct side *side = post->side;
+	const struct otlp *otlp = side->otlp;
+	const struct sl_http_exchange was = post->call.exchange;
+	const uint64_t deadline_ns = post->call.deadline_ns;
+	int failed;
+
+	sl_otlp_answer_init(&post->answer, otlp->http);
+	post->endpoint = endpoint;
+	post->call = (struct sl_client_call){
+		.exchange =
+			{
+				.method = SL_LITERAL("POST"),
+				.scheme = otlp->secure ? SL_LITERAL("https") : SL_LITERAL("http"),
+				.authority = sl_bytes_of(endpoint->target->authority),
+				.path = path_of(otlp, post->record->signal),
+				.headers = post->headers,
+				.header_count = was.header_count,
+				.body = was.body,
+				.body_count = was.body_count,
+				.body_bytes = was.body_bytes,
+			},
+		.deadline_ns = deadline_ns,
+		.head = on_head,
+		.data = on_data,
+		.trailers = on_trailers,
+		.ended = on_ended,
+	};
+	// Counted first: it may end before this returns.
+	sl_endpoint_sent(endpoint);
+	side->in_flight++;
+	failed = sl_client_call_start(endpoint->pool, &post->call, now_ns);
+	if (failed) {
+		side->in_flight--;
+		sl_endpoint_unsent(endpoint);
+	}
+	return failed;
 }
 
 static enum sl_reason submit(void *state, struct sl_record *record)
 {
 	struct side *side = state;
 	const struct otlp *otlp = side->otlp;
+	const uint64_t now_ns = sl_egress_now_ns(record);
+	struct sl_endpoint *endpoint;
 	struct post *post;
 
 	if (side->in_flight >= otlp->concurrency)
 		return SL_REASON_EGRESS_FULL;
-	post = post_of(side, record);
+	endpoint = sl_endpoints_pick(&side->endpoints, record->owner, now_ns);
+	post = endpoint ? post_of(side, record) : NULL;
 	if (!post || fill_body(post, otlp->coding) < 0)
 		return SL_REASON_EGRESS_FULL;
 	fill_headers(post, otlp->coding);
-	post->call.exchange.method = SL_LITERAL("POST");
-	post->call.exchange.scheme = otlp->tls ? SL_LITERAL("https") : SL_LITERAL("http");
-	post->call.exchange.authority = sl_bytes_of(otlp->authority);
-	post->call.exchange.path = path_of(otlp, record->signal);
-	post->call.exchange.headers = post->headers;
-	post->call.deadline_ns = sl_egress_now_ns(record) + otlp->timeout_ns;
-	post->call.head = on_head;
-	post->call.data = on_data;
-	post->call.trailers = on_trailers;
-	post->call.ended = on_ended;
-	if (sl_client_call_start(side->pool, &post->call, sl_egress_now_ns(record)) < 0) {
+	post->call.deadline_ns = now_ns + otlp->timeout_ns;
+	if (start(post, endpoint, now_ns) < 0) {
 		sl_buffer_give(side->memory, &post->packed);
 		return SL_REASON_EGRESS_FULL;
 	}
-	side->in_flight++;
 	return SL_REASON_NONE;
 }
 
 static void poll_side(void *state, uint64_t now_ns)
 {
-	sl_client_pool_flush(((struct side *)state)->pool, now_ns);
+	sl_endpoints_poll(&((struct side *)state)->endpoints, now_ns);
+}
+
+static uint64_t until(void *state, uint64_t now_ns)
+{
+	return sl_endpoints_until(&((struct side *)state)->endpoints, now_ns);
+}
+
+static uint32_t owner_of(void *state, struct sl_bytes key)
+{
+	return sl_endpoints_owner(&((struct side *)state)->endpoints, key);
+}
+
+static bool owns(void *state, uint32_t owner)
+{
+	return sl_endpoints_owns(&((struct side *)state)->endpoints, owner);
 }
 
 static void *open_side(void *self, const struct sl_driver_env *env)
 {
 	struct otlp *otlp = self;
-	const struct sl_client_options options = {
-		.host = otlp->host,
-		.port = otlp->port,
-		.tls = otlp->tls,
-		.http2 = !otlp->http,
-		.connections = (uint32_t)otlp->connections,
-		.streams = (uint32_t)otlp->concurrency,
-		.connect_timeout_ns = CONNECT_NS,
-		.idle_timeout_ns = IDLE_NS,
-		.ping_after_ns = PING_NS,
-	};
 	struct side *side = calloc(1, sizeof(*side));
 
 	if (!side)
@@ -277,21 +377,19 @@ static void *open_side(void *self, const struct sl_driver_env *env)
 	side->otlp = otlp;
 	side->memory = env->memory;
 	side->codec = env->codec;
-	side->pool = sl_client_pool_create(&options, env->io, env->memory, env->timers);
-	if (!side->pool) {
+	if (sl_endpoints_init(&side->endpoints, &otlp->endpoints, env, env->now_ns) < 0) {
 		free(side);
 		return NULL;
 	}
 	return side;
 }
 
-// Connections may take a little longer to go than the side: they know nothing of it any more.
 static void close_side(void *state)
 {
 	struct side *side = state;
 
 	assert(side->in_flight == 0);
-	sl_client_pool_destroy(side->pool, NULL, NULL);
+	sl_endpoints_fini(&side->endpoints);
 	free(side);
 }
 
@@ -305,11 +403,17 @@ static void destroy(void *self)
 		free((void *)(uintptr_t)otlp->headers[i].name);
 		free((void *)(uintptr_t)otlp->headers[i].value);
 	}
-	sl_tls_context_put(otlp->tls);
+	for (uint32_t i = 0; i < otlp->endpoints.target_count; i++) {
+		sl_tls_context_put(otlp->endpoints.targets[i].tls);
+		free(otlp->endpoints.targets[i].authority);
+		free(otlp->endpoints.targets[i].host);
+	}
+	free(otlp->endpoints.targets);
 	free(otlp->headers);
 	free(otlp->tenant_header);
-	free(otlp->authority);
-	free(otlp->host);
+	free(otlp->attribute);
+	free(otlp->health_service);
+	free(otlp->health_path);
 	free(otlp->name);
 	free(otlp);
 }
@@ -325,7 +429,7 @@ static char *lower(const char *text)
 	return copy;
 }
 
-static bool make_tls(struct otlp *otlp, const struct sl_otlp_config *config,
+static bool make_tls(struct sl_endpoint_target *target, const struct sl_otlp_config *config,
 		     struct sl_errors *errors)
 {
 	const struct sl_otlp_tls_config none = {.verify = true};
@@ -336,15 +440,15 @@ static bool make_tls(struct otlp *otlp, const struct sl_otlp_config *config,
 		.certificate_count = from->certificate_file ? 1 : 0,
 		.ca_file = from->ca_file,
 		.insecure = !from->verify,
-		.server_name = otlp->host,
-		.alpn = otlp->http ? "http/1.1" : "h2",
+		.server_name = target->host,
+		.alpn = config->protocol ? "http/1.1" : "h2",
 	};
 	char error[256];
 
-	otlp->tls = sl_tls_context_create(&tls, error, sizeof(error));
-	if (!otlp->tls)
+	target->tls = sl_tls_context_create(&tls, error, sizeof(error));
+	if (!target->tls)
 		sl_errors_add(errors, &config->where, "otlp: %s", error);
-	return otlp->tls != NULL;
+	return target->tls != NULL;
 }
 
 static bool copy_headers(struct otlp *otlp, const struct sl_otlp_config *config)
@@ -366,14 +470,97 @@ static bool copy_headers(struct otlp *otlp, const struct sl_otlp_config *config)
 	return true;
 }
 
+static bool make_target(struct otlp *otlp, const struct sl_otlp_config *config, const char *url,
+			struct sl_errors *errors)
+{
+	struct sl_endpoint_target *target = &otlp->endpoints.targets[otlp->endpoints.target_count];
+	const bool secure = strncmp(url, "https://", 8) == 0;
+	const bool plain = strncmp(url, "http://", 7) == 0;
+	char host[256];
+
+	otlp->endpoints.target_count++;
+	otlp->secure = secure;
+	target->authority = strdup(url + (secure ? 8 : plain ? 7 : 0));
+	if (!target->authority)
+		return false;
+	if ((!secure && !plain) || sl_address_split(target->authority, host, &target->port) < 0) {
+		sl_errors_add(errors, &config->where,
+			      "otlp: endpoint must be http://host:port or https://host:port");
+		return false;
+	}
+	target->host = strdup(host);
+	return target->host && (!secure || make_tls(target, config, errors));
+}
+
+static bool make_targets(struct otlp *otlp, const struct sl_otlp_config *config,
+			 struct sl_errors *errors)
+{
+	const char *const *endpoints = config->endpoints.items;
+
+	otlp->endpoints.targets = calloc(config->endpoints.count + 1,
+					 sizeof(*otlp->endpoints.targets));
+	if (!otlp->endpoints.targets)
+		return false;
+	if (config->endpoint)
+		return make_target(otlp, config, config->endpoint, errors);
+	for (size_t i = 0; i < config->endpoints.count; i++) {
+		if (!make_target(otlp, config, endpoints[i], errors))
+			return false;
+	}
+	return true;
+}
+
+static bool copy_text(char **to, const char *from)
+{
+	*to = from ? strdup(from) : NULL;
+	return !from == !*to;
+}
+
+// Who is chosen, spared and checked. Keys need to know who is there: checked at least by TCP.
+static bool make_endpoints(struct otlp *otlp, const struct sl_destination_config *destination,
+			   struct sl_errors *errors)
+{
+	static const struct sl_health_config tcp = {.check = SL_HEALTH_TCP,
+						    .interval_ns = 5 * SL_S,
+						    .timeout_ns = SL_S,
+						    .up = 2,
+						    .down = 3};
+	const struct sl_otlp_config *config = destination->otlp;
+	const struct sl_balance_config *balance = config->balance;
+	struct sl_endpoints_config *endpoints = &otlp->endpoints;
+
+	endpoints->destination = otlp->name;
+	endpoints->listed = config->endpoints.count > 0;
+	endpoints->http2 = !otlp->http;
+	endpoints->connections = (uint32_t)config->connections;
+	endpoints->concurrency = (uint32_t)config->concurrency;
+	endpoints->connect_ns = CONNECT_NS;
+	endpoints->idle_ns = IDLE_NS;
+	endpoints->ping_ns = PING_NS;
+	if (destination->breaker)
+		endpoints->breaker = *destination->breaker;
+	if (config->outlier)
+		endpoints->outlier = *config->outlier;
+	if (balance) {
+		endpoints->spread = (enum sl_spread)(balance->hash + 1);
+		endpoints->bound = balance->bound;
+	}
+	endpoints->checked = config->health || balance;
+	endpoints->health = config->health ? *config->health : tcp;
+	if (!copy_text(&otlp->attribute, balance ? balance->attribute : NULL) ||
+	    !copy_text(&otlp->health_service, endpoints->health.service) ||
+	    !copy_text(&otlp->health_path, endpoints->health.path))
+		return false;
+	endpoints->health.service = otlp->health_service;
+	endpoints->health.path = otlp->health_path;
+	return make_targets(otlp, config, errors);
+}
+
 static void *create(const struct sl_destination_config *destination, bool check_only,
 		    struct sl_errors *errors)
 {
 	const struct sl_otlp_config *config = destination->otlp;
-	const bool secure = strncmp(config->endpoint, "https://", 8) == 0;
-	const bool plain = strncmp(config->endpoint, "http://", 7) == 0;
 	struct otlp *otlp = calloc(1, sizeof(*otlp));
-	char host[256];
 
 	(void)check_only;
 	if (!otlp)
@@ -385,22 +572,14 @@ static void *create(const struct sl_destination_config *destination, bool check_
 	snprintf(otlp->grpc_timeout, sizeof(otlp->grpc_timeout), "%um",
 		 (unsigned)SL_MAX(config->timeout_ns / SL_MS, 1));
 	otlp->concurrency = config->concurrency;
-	otlp->connections = config->connections;
-	otlp->authority = strdup(config->endpoint + (secure ? 8 : plain ? 7 : 0));
-	if ((!secure && !plain) || !otlp->authority ||
-	    sl_address_split(otlp->authority, host, &otlp->port) < 0) {
-		sl_errors_add(errors, &config->where,
-			      "otlp: endpoint must be http://host:port or https://host:port");
-		goto fail;
-	}
+	otlp->call_bytes_max = config->call_bytes_max;
+	otlp->merge_compressed = config->merge_compressed;
 	if (config->headers.count > HEADERS_MAX) {
 		sl_errors_add(errors, &config->where, "otlp: at most %d headers", HEADERS_MAX);
 		goto fail;
 	}
-	otlp->host = strdup(host);
 	otlp->name = strdup(destination->name);
-	if (otlp->host && otlp->name && copy_headers(otlp, config) &&
-	    (!secure || make_tls(otlp, config, errors)))
+	if (otlp->name && copy_headers(otlp, config) && make_endpoints(otlp, destination, errors))
 		return otlp;
 fail:
 	destroy(otlp);
@@ -409,8 +588,15 @@ fail:
 
 static uint64_t record_bytes_max(void *self)
 {
-	(void)self;
-	return CALL_BYTES;
+	return ((struct otlp *)self)->call_bytes_max;
+}
+
+static enum sl_spread spread(void *self, struct sl_bytes *attribute)
+{
+	const struct otlp *otlp = self;
+
+	*attribute = sl_bytes_of(otlp->attribute);
+	return otlp->endpoints.spread;
 }
 
 const struct sl_driver sl_driver_otlp = {
@@ -422,4 +608,8 @@ const struct sl_driver sl_driver_otlp = {
 	.submit = submit,
 	.poll = poll_side,
 	.record_bytes_max = record_bytes_max,
+	.until = until,
+	.spread = spread,
+	.owner = owner_of,
+	.owns = owns,
 };

@@ -17,10 +17,11 @@
 
 static const struct sl_driver *driver_of(const struct sl_destination_config *config)
 {
-	return config->kafka  ? &sl_driver_kafka
-	       : config->otlp ? &sl_driver_otlp
-	       : config->file ? &sl_driver_file
-			      : &sl_driver_blackhole;
+	return config->failover ? NULL
+	       : config->kafka  ? &sl_driver_kafka
+	       : config->otlp   ? &sl_driver_otlp
+	       : config->file   ? &sl_driver_file
+				: &sl_driver_blackhole;
 }
 
 static void free_destination(struct sl_destination *destination)
@@ -120,10 +121,12 @@ static struct sl_destination *make_destination(const struct sl_destination_confi
 	destination->tenant_share = config->tenant_share;
 	if (config->merge)
 		destination->merge = *config->merge;
-	if (config->breaker)
+	if (config->breaker && destination->driver && !destination->driver->until)
 		destination->breaker = *config->breaker;
 	destination->references = 1;
 	destination->files = files_of(config);
+	if (!destination->driver)
+		return destination;
 	destination->self = destination->driver->create(config, build->check_only, build->errors);
 	if (!destination->self) {
 		free(destination);
@@ -134,6 +137,9 @@ static struct sl_destination *make_destination(const struct sl_destination_confi
 			destination->self);
 	if (destination->driver->by_trace)
 		destination->by_trace = destination->driver->by_trace(destination->self);
+	if (destination->driver->spread)
+		destination->spread = destination->driver->spread(destination->self,
+								  &destination->spread_attribute);
 	return destination;
 }
 
@@ -169,6 +175,27 @@ static int make_attributes(struct sl_route *route, const struct sl_route_match_c
 	return 0;
 }
 
+static uint32_t index_of(const struct sl_routing *routing, const char *name)
+{
+	uint32_t index = 0;
+
+	while (strcmp(routing->configs[index].name, name) != 0)
+		index++;
+	return index;
+}
+
+static void make_failover(struct sl_routing *routing, uint32_t index)
+{
+	const struct sl_failover_config *config = routing->configs[index].failover;
+	const struct sl_failover_to_config *to = config ? config->to.items : NULL;
+
+	if (!config)
+		return;
+	routing->failover_count++;
+	for (size_t i = 0; i < config->to.count; i++)
+		routing->failovers[index].members[i] = index_of(routing, to[i].destination);
+}
+
 static int make_route(struct sl_routing *routing, struct sl_route *route,
 		      const struct sl_route_config *config)
 {
@@ -185,12 +212,9 @@ static int make_route(struct sl_routing *routing, struct sl_route *route,
 	if (!route->targets)
 		return -1;
 	for (size_t i = 0; i < config->to.count; i++) {
-		uint32_t index = 0;
-
-		while (strcmp(routing->configs[index].name, to[i].destination) != 0)
-			index++;
 		route->targets[route->target_count++] = (struct sl_route_target){
-			.destination = index, .required = to[i].required};
+			.destination = index_of(routing, to[i].destination),
+			.required = to[i].required};
 	}
 	return 0;
 }
@@ -208,6 +232,7 @@ static void destroy(void *object)
 		free(routing->routes[i].targets);
 	}
 	free(routing->destinations);
+	free(routing->failovers);
 	free(routing->routes);
 	free(routing);
 }
@@ -228,9 +253,12 @@ static void *build(const void *object, const struct sl_build *build)
 	routing->destination_count = (uint32_t)config->destinations.count;
 	routing->route_count = (uint32_t)config->routes.count;
 	routing->destinations = calloc(config->destinations.count + 1, sizeof(void *));
+	routing->failovers = calloc(config->destinations.count + 1, sizeof(*routing->failovers));
 	routing->routes = calloc(config->routes.count + 1, sizeof(*routing->routes));
-	if (!routing->destinations || !routing->routes)
+	if (!routing->destinations || !routing->failovers || !routing->routes)
 		goto fail;
+	for (uint32_t i = 0; i < routing->destination_count; i++)
+		make_failover(routing, i);
 	for (uint32_t i = 0; i < routing->route_count; i++) {
 		if (make_route(routing, &routing->routes[i], &routes[i]) < 0)
 			goto fail;

@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#include "routing/failover.h"
+
 #include "config/rows.h"
 
 static const struct sl_setting blackhole_rows[] = {WHERE(sl_blackhole_config)};
@@ -33,8 +35,8 @@ static const struct sl_setting header_rows[] = {
 	ROW(sl_name_value_config, value, "value", STRING, .required = true, .secret = true,
 	    .help = "What it says."),
 };
-static const struct sl_settings header_settings = SETTINGS(
-	"destination.header", sl_name_value_config, header_rows, .help = "One header.");
+const struct sl_settings sl_header_settings = SETTINGS("destination.header", sl_name_value_config,
+						       header_rows, .help = "One header.");
 
 static const struct sl_setting property_rows[] = {
 	ROW(sl_name_value_config, name, NULL, KEY,
@@ -118,7 +120,7 @@ static const struct sl_setting kafka_rows[] = {
 	    .help = "Header that carries the tenant's name, such as X-Scope-OrgID."),
 	ROW(sl_kafka_config, client_id, "client_id", STRING, .preset = "sluice",
 	    .help = "client.id."),
-	ROW(sl_kafka_config, headers, "headers", MAP, .object = &header_settings,
+	ROW(sl_kafka_config, headers, "headers", MAP, .object = &sl_header_settings,
 	    .shorthand = "value", .help = "More headers, the same on every record."),
 	ROW(sl_kafka_config, tls, "tls", OPTIONAL, .object = &kafka_tls_settings,
 	    .help = "Speak TLS."),
@@ -161,47 +163,6 @@ static void check_kafka(const void *object, struct sl_errors *errors)
 static const struct sl_settings kafka_settings = SETTINGS("destination.kafka", sl_kafka_config,
 							  kafka_rows, .check = check_kafka,
 							  .help = "Topics of a Kafka cluster.");
-
-static const struct sl_setting otlp_tls_rows[] = {
-	ROW(sl_otlp_tls_config, ca_file, "ca_file", PATH, .watched = true,
-	    .help = "PEM file of the authorities; without it the system's."),
-	ROW(sl_otlp_tls_config, certificate_file, "certificate_file", PATH, .watched = true,
-	    .help = "PEM file: the client's certificate."),
-	ROW(sl_otlp_tls_config, key_file, "key_file", PATH, .watched = true,
-	    .help = "PEM file: its key."),
-	ROW(sl_otlp_tls_config, verify, "verify", BOOL, .preset = "true",
-	    .help = "Check the upstream's certificate and name."),
-};
-static const struct sl_settings otlp_tls_settings = SETTINGS(
-	"destination.otlp.tls", sl_otlp_tls_config, otlp_tls_rows, .help = "TLS to the upstream.");
-
-static const char *const otlp_protocols[] = {"grpc", "http", NULL};
-static const char *const otlp_compressions[] = {"none", "gzip", "zstd", NULL};
-static const struct sl_setting otlp_rows[] = {
-	WHERE(sl_otlp_config),
-	ROW(sl_otlp_config, endpoint, "endpoint", STRING, .required = true,
-	    .help = "http://host:port or https://host:port."),
-	ROW(sl_otlp_config, protocol, "protocol", ENUM, .choices = otlp_protocols, .preset = "grpc",
-	    .help = "grpc, or http (HTTP/1.1 with protobuf)."),
-	ROW(sl_otlp_config, compression, "compression", ENUM, .choices = otlp_compressions,
-	    .preset = "none",
-	    .help = "Compression; a body that came with the same and was not changed goes as it "
-		    "came."),
-	ROW(sl_otlp_config, timeout_ns, "timeout", DURATION, .min = 1e6, .max = 6e11,
-	    .preset = "10s", .help = "Of one call."),
-	ROW(sl_otlp_config, concurrency, "concurrency", COUNT, .min = 1, .max = 10000,
-	    .preset = "100", .help = "Calls at a time, each shard."),
-	ROW(sl_otlp_config, connections, "connections", COUNT, .min = 1, .max = 1000, .preset = "2",
-	    .help = "Connections, each shard."),
-	ROW(sl_otlp_config, tenant_header, "tenant_header", STRING,
-	    .help = "Header that carries the tenant's name, such as X-Scope-OrgID."),
-	ROW(sl_otlp_config, headers, "headers", MAP, .object = &header_settings,
-	    .shorthand = "value", .help = "More headers, the same on every call."),
-	ROW(sl_otlp_config, tls, "tls", OPTIONAL, .object = &otlp_tls_settings,
-	    .help = "How to speak TLS, where the endpoint is https."),
-};
-static const struct sl_settings otlp_settings = SETTINGS("destination.otlp", sl_otlp_config,
-							 otlp_rows, .help = "An OTLP upstream.");
 
 static const struct sl_setting retry_rows[] = {
 	ROW(sl_retry_config, initial_ns, "initial", DURATION, .min = 1e6, .max = 3.6e12,
@@ -252,17 +213,49 @@ static const struct sl_settings merge_settings = SETTINGS(
 	"destination.merge", sl_merge_config, merge_rows,
 	.help = "Small requests of one tenant and signal (and record key) go together.");
 
+static const struct sl_setting failover_to_rows[] = {
+	WHERE(sl_failover_to_config),
+	ROW(sl_failover_to_config, destination, "destination", STRING, .required = true,
+	    .help = "A destination's name."),
+};
+static const struct sl_settings failover_to_settings = SETTINGS(
+	"destination.failover.to", sl_failover_to_config, failover_to_rows,
+	.help = "One destination of a group.");
+static const struct sl_setting failover_rows[] = {
+	WHERE(sl_failover_config),
+	ROW(sl_failover_config, to, "to", LIST, .element = SL_TYPE_CHOICE, .required = true,
+	    .object = &failover_to_settings, .shorthand = "destination",
+	    .help = "Two to eight destinations, the preferred first."),
+	ROW(sl_failover_config, after_ns, "after", DURATION, .min = 1e6, .max = 3.6e12,
+	    .preset = "2s",
+	    .help = "The next takes over when the one in use has only failed, or given no answer, "
+		    "for so long; at once when its breaker is open or its endpoints are "
+		    "unhealthy."),
+	ROW(sl_failover_config, return_after_ns, "return_after", DURATION, .min = 1e6,
+	    .max = 8.64e13, .preset = "30s",
+	    .help = "A preferred one is used again when it could be for so long; each time that it "
+		    "fails again within this it is twice as long, at most 32 times."),
+};
+static const struct sl_settings failover_settings = SETTINGS(
+	"destination.failover", sl_failover_config, failover_rows,
+	.help = "Each shard decides by itself. What waits goes along, what is with a destination "
+		"ends there; the books are the destinations' own.");
+
 static const struct sl_setting destination_rows[] = {
 	ROW(sl_destination_config, name, NULL, KEY, .help = "Its name, for routes and metrics."),
 	WHERE(sl_destination_config),
 	ROW(sl_destination_config, kafka, "kafka", OPTIONAL, .object = &kafka_settings,
 	    .help = "A Kafka cluster."),
-	ROW(sl_destination_config, otlp, "otlp", OPTIONAL, .object = &otlp_settings,
+	ROW(sl_destination_config, otlp, "otlp", OPTIONAL, .object = &sl_otlp_settings,
 	    .help = "An OTLP upstream."),
 	ROW(sl_destination_config, file, "file", OPTIONAL, .object = &file_settings,
 	    .help = "Files."),
 	ROW(sl_destination_config, blackhole, "blackhole", OPTIONAL, .object = &blackhole_settings,
 	    .help = "Nowhere."),
+	ROW(sl_destination_config, failover, "failover", OPTIONAL, .object = &failover_settings,
+	    .shorthand = "to",
+	    .help = "The first of these other destinations that works. All else is theirs to "
+		    "say."),
 	ROW(sl_destination_config, retry, "retry", OBJECT, .object = &retry_settings,
 	    .help = "Trying again."),
 	ROW(sl_destination_config, breaker, "breaker", OPTIONAL, .object = &breaker_settings,
@@ -278,13 +271,15 @@ static const struct sl_setting destination_rows[] = {
 static void check_destination(const void *object, struct sl_errors *errors)
 {
 	const struct sl_destination_config *config = object;
-	const int kinds = !!config->kafka + !!config->otlp + !!config->file + !!config->blackhole;
+	const int kinds = !!config->kafka + !!config->otlp + !!config->file + !!config->blackhole +
+			  !!config->failover;
 	static const char legal[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 				    "_-.";
 
 	if (kinds != 1)
 		sl_errors_add(errors, &config->where,
-			      "destination %s: say exactly one of kafka, otlp, file, blackhole",
+			      "destination %s: say exactly one of kafka, otlp, file, blackhole, "
+			      "failover",
 			      config->name);
 	if (config->merge && !config->kafka && !config->otlp)
 		sl_errors_add(errors, &config->where, "destination %s: only kafka and otlp merge",
@@ -373,26 +368,107 @@ static unsigned distance(const char *a, const char *b)
 	return row[size];
 }
 
-static void check_target(const struct sl_routing_config *config,
-			 const struct sl_route_target_config *target, struct sl_errors *errors)
+static const struct sl_destination_config *find(const struct sl_routing_config *config,
+						const char *name)
+{
+	const struct sl_destination_config *destinations = config->destinations.items;
+
+	for (size_t i = 0; i < config->destinations.count; i++) {
+		if (strcmp(destinations[i].name, name) == 0)
+			return &destinations[i];
+	}
+	return NULL;
+}
+
+static void check_name(const struct sl_routing_config *config, const char *name, const char *who,
+		       const struct sl_where *where, struct sl_errors *errors)
 {
 	const struct sl_destination_config *destinations = config->destinations.items;
 	const char *nearest = NULL;
 	unsigned best = 4;
 
+	if (find(config, name))
+		return;
 	for (size_t i = 0; i < config->destinations.count; i++) {
-		const unsigned far = distance(target->destination, destinations[i].name);
+		const unsigned far = distance(name, destinations[i].name);
 
-		if (far == 0)
-			return;
 		if (far < best) {
 			best = far;
 			nearest = destinations[i].name;
 		}
 	}
-	sl_errors_add(errors, &target->where, "routes: no destination is named \"%s\"%s%s%s",
-		      target->destination, nearest ? "; did you mean \"" : "",
-		      nearest ? nearest : "", nearest ? "\"?" : "");
+	sl_errors_add(errors, where, "%s: no destination is named \"%s\"%s%s%s", who, name,
+		      nearest ? "; did you mean \"" : "", nearest ? nearest : "",
+		      nearest ? "\"?" : "");
+}
+
+// Groups of groups could be circles, and say nothing that one list does not.
+static void check_failover(const struct sl_routing_config *config,
+			   const struct sl_destination_config *group, struct sl_errors *errors)
+{
+	const struct sl_failover_to_config *to = group->failover->to.items;
+	const size_t count = group->failover->to.count;
+
+	if (count < 2 || count > SL_FAILOVER_MAX)
+		sl_errors_add(errors, &group->failover->where,
+			      "failover: %s names %zu destinations, not 2 to %u", group->name,
+			      count, SL_FAILOVER_MAX);
+	for (size_t i = 0; i < count; i++) {
+		const struct sl_destination_config *named = find(config, to[i].destination);
+
+		check_name(config, to[i].destination, "failover", &to[i].where, errors);
+		if (named == group)
+			sl_errors_add(errors, &to[i].where, "failover: %s names itself",
+				      group->name);
+		else if (named && named->failover)
+			sl_errors_add(errors, &to[i].where,
+				      "failover: \"%s\" is a group itself; name its destinations",
+				      named->name);
+		for (size_t j = 0; j < i; j++) {
+			if (strcmp(to[i].destination, to[j].destination) == 0)
+				sl_errors_add(errors, &to[i].where,
+					      "failover: \"%s\" is named twice", to[i].destination);
+		}
+	}
+}
+
+// Whether what goes to both could come to one of them twice.
+static bool overlap(const struct sl_routing_config *config, const char *a, const char *b)
+{
+	const struct sl_destination_config *group = find(config, a);
+	const struct sl_failover_to_config *to = group && group->failover
+							 ? group->failover->to.items
+							 : NULL;
+
+	for (size_t i = 0; to && i < group->failover->to.count; i++) {
+		if (strcmp(to[i].destination, b) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void check_targets(const struct sl_routing_config *config,
+			  const struct sl_route_config *route, struct sl_errors *errors)
+{
+	const struct sl_route_target_config *to = route->to.items;
+
+	for (size_t i = 0; i < route->to.count; i++) {
+		const char *name = to[i].destination;
+
+		check_name(config, name, "routes", &to[i].where, errors);
+		for (size_t j = 0; j < i; j++) {
+			const char *other = to[j].destination;
+
+			if (strcmp(name, other) == 0)
+				sl_errors_add(errors, &to[i].where, "routes: \"%s\" is named twice",
+					      name);
+			else if (overlap(config, name, other) || overlap(config, other, name))
+				sl_errors_add(errors, &to[i].where,
+					      "routes: \"%s\" and \"%s\": one is a failover "
+					      "group of the other",
+					      name, other);
+		}
+	}
 }
 
 static bool matches_all(const struct sl_route_match_config *match)
@@ -404,26 +480,23 @@ static bool matches_all(const struct sl_route_match_config *match)
 static void check_routing(const void *object, struct sl_errors *errors)
 {
 	const struct sl_routing_config *config = object;
+	const struct sl_destination_config *destinations = config->destinations.items;
 	const struct sl_route_config *routes = config->routes.items;
 
 	if (!config->routes.count) {
 		sl_errors_add(errors, NULL, "routes: at least one is needed");
 		return;
 	}
+	for (size_t i = 0; i < config->destinations.count; i++) {
+		if (destinations[i].failover)
+			check_failover(config, &destinations[i], errors);
+	}
 	for (size_t i = 0; i < config->routes.count; i++) {
 		const struct sl_route_config *route = &routes[i];
-		const struct sl_route_target_config *to = route->to.items;
 
 		if (route->drop == (route->to.count > 0))
 			sl_errors_add(errors, &route->where, "routes: say either to or drop: true");
-		for (size_t j = 0; j < route->to.count; j++) {
-			check_target(config, &to[j], errors);
-			for (size_t k = 0; k < j; k++)
-				if (strcmp(to[j].destination, to[k].destination) == 0)
-					sl_errors_add(errors, &to[j].where,
-						      "routes: \"%s\" is named twice",
-						      to[j].destination);
-		}
+		check_targets(config, route, errors);
 		if (i + 1 < config->routes.count && matches_all(route->match))
 			sl_errors_add(errors, &routes[i + 1].where,
 				      "routes: never reached, the rule before takes everything");

@@ -61,14 +61,47 @@ struct sl_otlp_tls_config {
 	bool verify;
 };
 
+// How records are spread over a destination's endpoints: the fewest calls in flight, or by the hash
+// of a key.
+enum sl_spread { SL_SPREAD_LEAST, SL_SPREAD_TRACE, SL_SPREAD_TENANT, SL_SPREAD_ATTRIBUTE };
+
+#define SL_ENDPOINTS_MAX 64
+
+struct sl_balance_config {
+	struct sl_where where;
+	uint32_t hash; // enum sl_spread, less 1
+	const char *attribute;
+	double bound;
+};
+
+enum sl_health_check { SL_HEALTH_TCP, SL_HEALTH_GRPC, SL_HEALTH_HTTP };
+#define SL_HEALTH_SERVICE_MAX 120
+
+struct sl_health_config {
+	struct sl_where where;
+	uint32_t check; // enum sl_health_check
+	uint64_t interval_ns, timeout_ns, up, down, port;
+	const char *service, *path;
+};
+
+struct sl_outlier_config {
+	uint64_t interval_ns, calls_min, wait_ns, wait_max_ns;
+	double error_rate, share_max;
+};
+
 struct sl_otlp_config {
 	struct sl_where where;
 	const char *endpoint, *tenant_header;
-	uint32_t protocol;    // 0 gRPC, 1 HTTP
-	uint32_t compression; // enum sl_coding
-	uint64_t timeout_ns, concurrency, connections;
+	struct sl_list endpoints; // const char *; instead of `endpoint`
+	uint32_t protocol;        // 0 gRPC, 1 HTTP
+	uint32_t compression;     // enum sl_coding
+	uint64_t timeout_ns, concurrency, connections, call_bytes_max;
+	bool merge_compressed;
 	struct sl_list headers; // struct sl_name_value_config
 	struct sl_otlp_tls_config *tls;
+	struct sl_balance_config *balance; // NULL: the fewest calls in flight
+	struct sl_health_config *health;   // NULL: none
+	struct sl_outlier_config *outlier; // NULL: none
 };
 
 struct sl_retry_config {
@@ -85,6 +118,17 @@ struct sl_merge_config {
 	uint64_t bytes, requests, delay_ns;
 };
 
+struct sl_failover_to_config {
+	struct sl_where where;
+	const char *destination;
+};
+
+struct sl_failover_config {
+	struct sl_where where;
+	struct sl_list to; // struct sl_failover_to_config
+	uint64_t after_ns, return_after_ns;
+};
+
 struct sl_destination_config {
 	const char *name;
 	struct sl_where where;
@@ -97,6 +141,7 @@ struct sl_destination_config {
 	struct sl_file_config *file;
 	struct sl_kafka_config *kafka;
 	struct sl_otlp_config *otlp;
+	struct sl_failover_config *failover;
 };
 
 struct sl_route_attribute_config {
@@ -129,6 +174,8 @@ struct sl_routing_config {
 };
 
 extern const struct sl_settings sl_routing_settings, sl_destination_settings;
+// Of parts of a destination, for the tables of the others.
+extern const struct sl_settings sl_otlp_settings, sl_header_settings;
 
 // Whether two structs that `settings` describes say the same; places in the file do not matter.
 bool sl_settings_same(const struct sl_settings *settings, const void *a, const void *b);

@@ -15,7 +15,7 @@ struct share {
 };
 
 static struct sl_flow *make_flow(struct sl_routing_shard *self, const struct share *share,
-				 const struct sl_route_target *target)
+				 const struct sl_route_target *target, struct sl_egress *egress)
 {
 	struct sl_flow *flow = sl_arena_zalloc(&share->part->request->arena, sizeof(*flow));
 
@@ -28,7 +28,8 @@ static struct sl_flow *make_flow(struct sl_routing_shard *self, const struct sha
 		.items = share->items,
 		.share_rejected = share->rejected,
 	};
-	flow->egress = self->by_index[target->destination];
+	flow->egress = egress;
+	flow->failover = self->failover_by_index[target->destination];
 	flow->began_ns = self->now_ns;
 	flow->tenant = share->part->tenant;
 	flow->best_effort = !target->required;
@@ -38,11 +39,21 @@ static struct sl_flow *make_flow(struct sl_routing_shard *self, const struct sha
 	return flow;
 }
 
+// Of a failover group the one in use.
+static struct sl_egress *egress_of(struct sl_routing_shard *self, uint32_t index)
+{
+	if (SL_UNLIKELY(!self->by_index))
+		return NULL;
+	if (SL_UNLIKELY(self->failover_by_index[index]))
+		return sl_failover_current(self->failover_by_index[index]);
+	return self->by_index[index];
+}
+
 static enum sl_reason plan_target(struct sl_routing_shard *self, const struct share *share,
 				  const struct sl_route_target *target)
 {
-	struct sl_egress *egress = self->by_index ? self->by_index[target->destination] : NULL;
-	struct sl_flow *flow = egress ? make_flow(self, share, target) : NULL;
+	struct sl_egress *egress = egress_of(self, target->destination);
+	struct sl_flow *flow = egress ? make_flow(self, share, target, egress) : NULL;
 
 	if (!flow)
 		return SL_REASON_MEMORY_FULL;

@@ -73,8 +73,8 @@ struct sl_metric_block {
 	const struct sl_metric_row *rows;
 	uint32_t row_count;
 	const void *base;
-	int shard;       // -1: the process'
-	char labels[96]; // `destination="main"`, or empty
+	int shard;        // -1: the process'
+	char labels[160]; // `destination="main"`, or empty
 };
 
 // The process' list of blocks. Threading: any thread, under a lock: shards add and remove at set-up

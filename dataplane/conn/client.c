@@ -82,7 +82,10 @@ static bool parse_numeric(struct sl_client_pool *pool)
 	struct sl_address *address = &pool->addresses[0];
 	const char *host = pool->options.host;
 
-	if (inet_pton(AF_INET, host, &address->u.v4.sin_addr) == 1) {
+	if (pool->options.address) {
+		*address = *pool->options.address;
+		pool->options.address = NULL; // the caller's
+	} else if (inet_pton(AF_INET, host, &address->u.v4.sin_addr) == 1) {
 		address->u.v4.sin_family = AF_INET;
 		address->u.v4.sin_port = htons(pool->options.port);
 		address->size = sizeof(address->u.v4);

@@ -16,6 +16,8 @@ struct sl_client_pool;
 struct sl_client_options {
 	const char *host; // name or address
 	uint16_t port;
+	const struct sl_address
+		*address;           // that one alone, whatever the name means; copied. May be NULL
 	struct sl_tls_context *tls; // NULL: plain
 	bool http2;
 	uint32_t connections; // at most

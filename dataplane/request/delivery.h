@@ -32,6 +32,9 @@ struct sl_record {
 	bool paid;                    // its retry, from the budget
 	bool alone;                   // not to be merged: refused once together with others
 	struct sl_bytes key;          // data NULL: none; size 0 with data: an empty key
+	uint32_t owner;       // of its key among the destination's endpoints; 0: any of them
+	const uint64_t *keep; // the items it was made of: these (NULL: the request's),
+	const uint32_t *list; // or, when not NULL, those in this list of `items`
 	struct iovec *pieces;
 	uint32_t piece_count;
 	uint32_t items;

@@ -55,6 +55,8 @@ class Upstream:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):
+        if self.stopped:
+            return
         self.stopped = True
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()

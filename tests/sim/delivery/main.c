@@ -22,6 +22,7 @@ struct one {
 	struct call call; // first
 	uint32_t items, confirmed[DESTINATIONS], refused[DESTINATIONS];
 	unsigned required; // a bit a destination
+	unsigned group;    // of these, all of it at one or shared between them
 	bool bad, offered, checked;
 };
 
@@ -48,7 +49,7 @@ static struct {
 	struct place places[DESTINATIONS];
 	struct one ones[CALLS];
 	struct rig rig;
-	uint64_t opened, merged, apart, retried, ends[4];
+	uint64_t opened, merged, apart, retried, moved, ends[4];
 } world;
 
 __attribute__((format(printf, 1, 2), noreturn)) static void broken(const char *format, ...)
@@ -101,8 +102,17 @@ static void note(struct place *place, const struct sl_record *record, enum sl_ou
 {
 	struct one *one = one_of(record);
 
+	uint32_t sum = 0;
+
 	if (outcome == SL_OUTCOME_DELIVERED)
 		one->confirmed[place->index] += record->items;
+	for (unsigned i = 0; i < DESTINATIONS; i++) {
+		if (one->confirmed[i] > one->items)
+			broken("%u has %u of %u items", i, one->confirmed[i], one->items);
+		sum += one->group >> i & 1 ? one->confirmed[i] : 0;
+	}
+	if (sum > one->items)
+		broken("the group has %u of %u items", sum, one->items);
 	if (outcome == SL_OUTCOME_REJECTED)
 		one->refused[place->index] += record->items;
 }
@@ -229,8 +239,8 @@ static void adjust(struct sl_routing *routing)
 	for (uint32_t i = 0; i < routing->destination_count; i++) {
 		struct sl_destination *destination = routing->destinations[i];
 
-		if (destination->driver == &place_driver)
-			continue; // shared with the snapshot before
+		if (destination->driver == &place_driver || !destination->driver)
+			continue; // shared with the snapshot before; a failover group
 		destination->driver = &place_driver;
 		destination->self = &world.places[destination->name[0] - 'a'];
 		destination->by_trace = one_in(3);
@@ -264,7 +274,8 @@ static void check_meter(const struct sl_meter *meter)
 	for (unsigned signal = 0; signal < SL_SIGNALS; signal++) {
 		const uint64_t sum = counters->delivered[signal] + counters->rejected[signal] +
 				     counters->dropped[signal] + counters->returned[signal] +
-				     counters->lost[signal] + counters->in_flight[signal];
+				     counters->lost[signal] + counters->moved[signal] +
+				     counters->in_flight[signal];
 
 		if (counters->taken[signal] != sum)
 			broken("%s: taken %llu, but %llu are accounted for", meter->name,
@@ -276,6 +287,7 @@ static void check_meter(const struct sl_meter *meter)
 static void check_one(struct one *one)
 {
 	const struct call *call = &one->call;
+	uint32_t group = 0;
 
 	if (call->settled > 1 || call->released > 1)
 		broken("answered %u times, freed %u times", call->settled, call->released);
@@ -287,6 +299,10 @@ static void check_one(struct one *one)
 	if (call->refused != SL_REASON_NONE || call->request.reason != SL_REASON_NONE ||
 	    world.queued)
 		return;
+	for (unsigned i = 0; i < DESTINATIONS; i++)
+		group += one->group >> i & 1 ? one->confirmed[i] : 0;
+	if (one->group && group != one->items)
+		broken("acknowledged with %u of %u items in the group", group, one->items);
 	for (unsigned i = 0; i < DESTINATIONS; i++) {
 		if (!(one->required >> i & 1))
 			continue;
@@ -327,8 +343,8 @@ static void send_one(struct one *one)
 {
 	static const struct {
 		const char *tenant;
-		unsigned required;
-	} kinds[] = {{"one", 1}, {"two", 3}, {"best", 1}, {"only", 0}};
+		unsigned required, group;
+	} kinds[] = {{"one", 1, 0}, {"two", 3, 0}, {"best", 1, 0}, {"only", 0, 0}, {"group", 0, 6}};
 	const unsigned kind = (unsigned)below(SL_COUNT_OF(kinds));
 	char json[2000], *at = json;
 
@@ -336,6 +352,7 @@ static void send_one(struct one *one)
 	one->offered = true;
 	one->bad = one_in(10);
 	one->required = kinds[kind].required;
+	one->group = kinds[kind].group;
 	one->items = 1 + (uint32_t)below(6);
 	at += sprintf(at, "{\"resourceSpans\":[{\"scopeSpans\":[{\"spans\":[");
 	for (uint32_t i = 0; i < one->items; i++)
@@ -387,7 +404,9 @@ static void describe(char *yaml, size_t size, const char *elapsed)
 		 "  a: {blackhole: {}, retry: {initial: 10ms, max: 500ms, max_elapsed: 20s}}\n"
 		 "  b: {blackhole: {}, pinned_bytes: 1MB, retry: {max_elapsed: %s}}\n"
 		 "  c: {blackhole: {}, retry: {max_elapsed: 2s}}\n"
+		 "  g: {failover: {to: [b, c], after: 300ms, return_after: 500ms}}\n"
 		 "routes:\n"
+		 "  - {match: {tenant: group}, to: [g]}\n"
 		 "  - {match: {tenant: two}, to: [a, b]}\n"
 		 "  - {match: {tenant: best}, to: [a, {destination: c, required: false}]}\n"
 		 "  - {match: {tenant: only}, to: [{destination: b, required: false}]}\n"
@@ -443,6 +462,7 @@ static void run(uint64_t seed)
 		world.merged += meter->counters.merged_records[0];
 		world.apart += meter->counters.taken_apart[0];
 		world.retried += meter->counters.retried_records[0];
+		world.moved += meter->counters.moved[SL_TRACES];
 	}
 	tear_down(rig);
 }
@@ -466,11 +486,13 @@ int main(int argc, char **argv)
 		run(seed);
 	printf("%llu seeds: ends delivered %llu, refused %llu, retryable %llu; retried %llu, "
 	       "merged "
-	       "%llu, taken apart %llu; breakers opened %llu\n",
+	       "%llu, taken apart %llu; breakers opened %llu; items moved %llu\n",
 	       (unsigned long long)(last - first + 1), (unsigned long long)world.ends[0],
 	       (unsigned long long)world.ends[SL_OUTCOME_REJECTED],
 	       (unsigned long long)world.ends[SL_OUTCOME_RETRYABLE],
 	       (unsigned long long)world.retried, (unsigned long long)world.merged,
-	       (unsigned long long)world.apart, (unsigned long long)world.opened);
-	return !(world.tells || (world.merged && world.apart && world.retried && world.opened));
+	       (unsigned long long)world.apart, (unsigned long long)world.opened,
+	       (unsigned long long)world.moved);
+	return !(world.tells ||
+		 (world.merged && world.apart && world.retried && world.opened && world.moved));
 }

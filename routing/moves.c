@@ -1,0 +1,84 @@
+#include "routing/internal.h"
+
+// Records that change their place: to another destination of their failover group, or to who owns
+// their keys now. Their items are made records anew, as the other place wants them; nothing of them
+// is with a driver meanwhile, so nothing can end twice.
+
+bool sl_egress_move(struct sl_record *record, struct sl_egress *to)
+{
+	struct sl_egress *from = record->destination;
+	struct sl_destination_counters *left = &from->meter->counters;
+	struct sl_destination_counters *taken = &to->meter->counters;
+	const enum sl_signal signal = record->signal;
+	struct sl_record *moved, *next;
+	uint32_t count;
+
+	if (!to->side || sl_records_remake(record, to, &moved, &count) < 0)
+		return false;
+	from->records--;
+	to->records += count;
+	to->shard->in_flight += count - 1;
+	sl_gauge(&left->records[0], from->records);
+	sl_gauge(&taken->records[0], to->records);
+	if (to != from) {
+		sl_count(&left->moved[signal], record->items);
+		sl_count(&taken->taken[signal], record->items);
+		sl_gauge(&left->in_flight[signal], left->in_flight[signal] - record->items);
+		sl_gauge(&taken->in_flight[signal], taken->in_flight[signal] + record->items);
+	}
+	for (; moved; moved = next) {
+		next = moved->next;
+		moved->next = NULL;
+		sl_egress_again(to, moved);
+	}
+	return true;
+}
+
+static bool goes(const struct sl_record *record)
+{
+	return ((const struct sl_flow *)record->delivery)->failover != NULL;
+}
+
+// What waits, and what waits for room, of flows that belong to failover groups, as a list.
+static struct sl_record *take_waiting(struct sl_egress *egress)
+{
+	struct sl_record *all = NULL, **last = &all, *lined_up, *next;
+	struct sl_record **link = &egress->waiting;
+
+	for (struct sl_record *record = *link; record; record = next) {
+		next = record->next;
+		if (goes(record)) {
+			*link = next;
+			*last = record;
+			last = &record->next;
+		} else {
+			link = &record->next;
+		}
+	}
+	egress->waiting_last = link;
+	*last = NULL;
+	lined_up = sl_lanes_take_all(&egress->lanes);
+	for (struct sl_record *record = lined_up; record; record = next) {
+		next = record->next;
+		record->next = NULL;
+		if (goes(record)) {
+			*last = record;
+			last = &record->next;
+		} else {
+			sl_egress_line_up(egress, record);
+		}
+	}
+	return all;
+}
+
+void sl_egress_sweep(struct sl_egress *egress)
+{
+	struct sl_record *record = take_waiting(egress), *next;
+
+	for (; record; record = next) {
+		next = record->next;
+		record->next = NULL;
+		if (!sl_failover_take(record))
+			sl_egress_wait(egress, record, SL_MS);
+	}
+}

@@ -1,0 +1,383 @@
+"""Several endpoints of one upstream: who gets what, who is left out, and what moves when one goes."""
+
+import collections
+import concurrent.futures
+import random
+import socket
+import threading
+
+import grpc
+import pytest
+from lib import otlp, ports, wire
+from lib.sluice import wait_for
+from lib.upstream import Upstream
+
+TRACES = otlp.SERVICES["traces"]
+HEALTH = "/grpc.health.v1.Health/Check"
+
+
+def config(upstreams, http=False, more=None, retry=None, breaker=None, **settings):
+    destination = {"otlp": {"endpoints": [f"http://127.0.0.1:{one.port}" for one in upstreams],
+                            "protocol": "http" if http else "grpc", **settings},
+                   "retry": {"initial": "20ms", "max": "100ms", **(retry or {})}}
+    if breaker:
+        destination["breaker"] = breaker
+    return {"destinations": {"up": destination}, "routes": [{"to": ["up"]}], **(more or {})}
+
+
+def post(client, message, signal="traces"):
+    return client.call(otlp.SERVICES[signal], wire.frame(message.SerializeToString()))
+
+
+def send(sluice, message=None, signal="traces"):
+    client = wire.Http2(sluice.grpc_port)
+    try:
+        return post(client, message or otlp.request(signal, 2), signal)
+    finally:
+        client.close()
+
+
+def traces_of(upstream):
+    return {span.trace_id for message in upstream.messages() for rs in message.resource_spans
+            for ss in rs.scope_spans for span in ss.spans}
+
+
+def spans_of(upstream):
+    return [span.span_id for message in upstream.messages() for rs in message.resource_spans
+            for ss in rs.scope_spans for span in ss.spans]
+
+
+def of_traces(ids, chance, spans=4):
+    """A request with some spans of each of these traces, well mixed, in two resources."""
+    message = otlp.request("traces", 0)
+    del message.resource_spans[:]
+    for service in ("a", "b"):
+        resource = message.resource_spans.add()
+        attribute = resource.resource.attributes.add(key="service.name")
+        attribute.value.string_value = service
+        scope = resource.scope_spans.add()
+        chosen = [trace for trace in ids for _ in range(spans // 2)]
+        chance.shuffle(chosen)
+        for trace in chosen:
+            scope.spans.add(trace_id=trace, span_id=chance.randbytes(8), name="x")
+    return message
+
+
+def test_calls_go_to_the_least_busy(start):
+    """One of three answers slowly: it gets few calls, the others the rest."""
+    with Upstream(script=[{"delay": 0.5}] * 10000) as slow, Upstream() as b, Upstream() as c:
+        sluice = start(config=config([slow, b, c]))
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: send(sluice).grpc_status, range(60)))
+        assert found == [0] * 60
+        counts = [len(one.calls) for one in (slow, b, c)]
+        assert sum(counts) == 60 and counts[0] < 15 and min(counts[1:]) > 10
+
+
+def test_all_addresses_of_a_name_get_calls(start):
+    """localhost is 127.0.0.1 and, where there is IPv6, ::1; what is there serves."""
+    with Upstream() as upstream:
+        sluice = start(config={
+            "destinations": {"up": {"otlp": {"endpoint": f"http://localhost:{upstream.port}"},
+                                    "retry": {"initial": "20ms"}}},
+            "routes": [{"to": ["up"]}]})
+        for _ in range(6):
+            assert send(sluice).grpc_status == 0
+        assert len(upstream.calls) == 6
+        assert sluice.metric("sluice_endpoint_calls_total", destination="up",
+                             endpoint=f"127.0.0.1:{upstream.port}") == 6
+
+
+def test_one_that_is_not_there_costs_no_attempt(start):
+    """Its calls go to another at once: the sender sees nothing, and nothing is booked as a retry."""
+    with Upstream() as there, Upstream() as gone:
+        gone.close()
+        sluice = start(config=config([gone, there], retry={"initial": "10s", "max": "10s"}))
+        for _ in range(20):
+            assert send(sluice).grpc_status == 0
+        assert len(there.calls) == 20
+        assert sluice.metric("sluice_retried_records_total", destination="up") == 0
+
+
+def test_each_endpoint_has_its_breaker(start):
+    with Upstream(script=[{"status": 14}] * 10000) as bad, Upstream() as good:
+        sluice = start(config=config([bad, good], breaker={"failures": 3, "wait": "1h",
+                                                           "wait_max": "1h"}))
+        for _ in range(40):
+            assert send(sluice).grpc_status == 0
+        assert len(bad.calls) == 3 and len(good.calls) == 40
+        assert sluice.metric("sluice_breaker_open_shards", destination="up") == 1
+        assert sluice.metric("sluice_endpoint_healthy_shards",
+                             endpoint=f"127.0.0.1:{bad.port}") == 0
+        assert sluice.metric("sluice_endpoint_healthy_shards",
+                             endpoint=f"127.0.0.1:{good.port}") == 1
+        assert f"breaker_open destination=up endpoint=127.0.0.1:{bad.port}" in sluice.log()
+
+
+def test_one_that_stands_out_is_ejected(start):
+    """It refuses for good what the others take: no breaker counts that, but it stands out."""
+    with Upstream(script=[{"status": 13}] * 10000) as odd, Upstream() as b, Upstream() as c:
+        sluice = start(config=config([odd, b, c], outlier={
+            "interval": "300ms", "min_calls": 4, "wait": "1h", "wait_max": "1h"}))
+
+        def ejected():
+            for _ in range(15):
+                send(sluice)
+            return sluice.metric("sluice_endpoint_ejections_total",
+                                 endpoint=f"127.0.0.1:{odd.port}")
+        wait_for("the ejection", ejected)
+        before = len(odd.calls)
+        for _ in range(20):
+            assert send(sluice).grpc_status == 0
+        assert len(odd.calls) == before
+        assert "endpoint_ejected" in sluice.log()
+
+
+# --- checks --------------------------------------------------------------------------------------
+
+class Server:
+    """grpcio's own server with OTLP traces and the health service, as OpenTelemetry's are."""
+
+    def __init__(self, port=0):
+        self.status, self.calls, self.asked = 1, 0, []
+        self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
+
+        def export(request, _):
+            self.calls += 1
+            return b""
+
+        def check(request, context):
+            self.asked.append(request)
+            if self.status is None:
+                context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such service")
+            return bytes([8, self.status]) if self.status else b""
+
+        self.server.add_generic_rpc_handlers((
+            grpc.method_handlers_generic_handler(
+                TRACES.split("/")[1], {"Export": grpc.unary_unary_rpc_method_handler(export)}),
+            grpc.method_handlers_generic_handler(
+                HEALTH.split("/")[1], {"Check": grpc.unary_unary_rpc_method_handler(check)})))
+        self.port = self.server.add_insecure_port(f"127.0.0.1:{port}")
+        self.server.start()
+
+    def close(self):
+        self.server.stop(0)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def healthy(sluice, server):
+    return sluice.metric("sluice_endpoint_healthy_shards", endpoint=f"127.0.0.1:{server.port}")
+
+
+@pytest.mark.parametrize("status", [2, 0, None], ids=["NOT_SERVING", "UNKNOWN", "UNIMPLEMENTED"])
+def test_grpc_checks(start, status):
+    with Server() as one, Server() as other:
+        sluice = start(config=config([one, other], health={
+            "check": "grpc", "service": "otlp", "interval": "50ms"}))
+        wait_for("checks", lambda: len(one.asked) > 2 and len(other.asked) > 2)
+        assert one.asked[0] == b"\n\x04otlp"
+        one.status = status
+        wait_for("it to be down", lambda: healthy(sluice, one) == 0)
+        before = one.calls
+        for _ in range(10):
+            assert send(sluice).grpc_status == 0
+        assert one.calls == before and other.calls >= 10 and healthy(sluice, other) == 1
+        one.status = 1
+        wait_for("it to be up", lambda: healthy(sluice, one) == 1)
+        for _ in range(10):
+            assert send(sluice).grpc_status == 0
+        assert one.calls > before
+        assert "endpoint_unhealthy" in sluice.log() and "endpoint_healthy" in sluice.log()
+
+
+def test_tcp_checks(start):
+    with Upstream() as one, Upstream() as other:
+        sluice = start(config=config([one, other], health={"check": "tcp", "interval": "50ms"}))
+        one.close()
+        wait_for("it to be down", lambda: healthy(sluice, one) == 0)
+        assert healthy(sluice, other) == 1
+        with Upstream(port=one.port) as again:
+            wait_for("it to be up", lambda: healthy(sluice, one) == 1)
+            for _ in range(6):
+                assert send(sluice).grpc_status == 0
+            assert again.calls and other.calls
+
+
+def test_http_checks_on_another_port(start):
+    """A Collector tells its health over HTTP, on a port of its own."""
+    answers = {"status": b"200 OK"}
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=answer, args=(peer,), daemon=True).start()
+
+    def answer(peer):
+        with peer:
+            while True:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    data = peer.recv(4096)
+                    if not data:
+                        return
+                    head += data
+                assert head.startswith(b"GET /healthz HTTP/1.1\r\n")
+                peer.sendall(b"HTTP/1.1 " + answers["status"] + b"\r\ncontent-length: 0\r\n\r\n")
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        with Upstream() as upstream:
+            sluice = start(config=config([upstream], more={"answer_within": "300ms"}, health={
+                "check": "http", "path": "/healthz", "interval": "50ms",
+                "port": listener.getsockname()[1]}))
+            assert send(sluice).grpc_status == 0
+            answers["status"] = b"503 Service Unavailable"
+            wait_for("it to be down", lambda: healthy(sluice, upstream) == 0)
+            assert send(sluice).grpc_status == 14 and len(upstream.calls) == 1  # and nothing sent
+            answers["status"] = b"204 No Content"
+            wait_for("it to be up", lambda: healthy(sluice, upstream) == 1)
+            assert send(sluice).grpc_status == 0
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+# --- by hash -------------------------------------------------------------------------------------
+
+@pytest.mark.shards
+def test_whole_traces_to_one_endpoint_while_one_leaves_and_returns(start):
+    chance = random.Random(3)
+    ids = [chance.randbytes(16) for _ in range(300)]
+    ups = [Upstream() for _ in range(4)]
+    try:
+        sluice = start(shards=2, config=config(ups, balance="trace_id",
+                                               health={"interval": "50ms"}))
+        client = wire.Http2(sluice.grpc_port)
+
+        def owners():
+            """Sends three times, in other orders and together with others; who got which."""
+            for one in ups:
+                one.calls.clear()
+            sent = 0
+            for _ in range(3):
+                mixed = list(ids)
+                chance.shuffle(mixed)
+                for at in range(0, len(mixed), 50):
+                    message = of_traces(mixed[at:at + 50], chance)
+                    sent += 200
+                    assert post(client, message).grpc_status == 0
+            assert sum(len(spans_of(one)) for one in ups) == sent
+            found = collections.defaultdict(set)
+            for one in ups:
+                for trace in traces_of(one):
+                    found[trace].add(one.port)
+            assert set(found) == set(ids)
+            assert all(len(ports_) == 1 for ports_ in found.values())  # whole
+            return {trace: ports_.pop() for trace, ports_ in found.items()}
+
+        before = owners()
+        shares = collections.Counter(before.values())
+        assert len(shares) == 4 and max(shares.values()) < 300 / 4 * 1.25 * 1.4
+        gone = ups[1]
+        gone.close()
+        wait_for("all shards to see it", lambda: healthy(sluice, gone) == 0)
+        during = owners()
+        moved = {trace for trace in ids if during[trace] != before[trace]}
+        assert moved == {trace for trace in ids if before[trace] == gone.port}  # its keys alone
+        assert len({during[trace] for trace in moved}) == 3  # to all others
+        assert "ring_changed" in sluice.log() and f'left="127.0.0.1:{gone.port}"' in sluice.log()
+        ups[1] = Upstream(port=gone.port)
+        wait_for("all shards to see it", lambda: healthy(sluice, gone) == 2)
+        assert owners() == before
+        client.close()
+    finally:
+        for one in ups:
+            one.close()
+
+
+def test_what_waits_follows_its_keys(start):
+    """An owner that is gone: its records are dealt anew, whole traces, and nobody is told no."""
+    chance = random.Random(5)
+    ids = [chance.randbytes(16) for _ in range(60)]
+    with Upstream() as a, Upstream() as b, Upstream() as c:
+        sluice = start(config=config([a, b, c], balance="trace_id", health={"interval": "100ms"}))
+        b.close()
+        for _ in range(4):
+            assert send(sluice, of_traces(ids, chance)).grpc_status == 0
+        assert not traces_of(b)
+        assert traces_of(a) | traces_of(c) == set(ids) and not traces_of(a) & traces_of(c)
+        assert sluice.metric("sluice_delivered_items_total", destination="up") == 4 * 240
+
+
+@pytest.mark.parametrize("balance", ["tenant", {"hash": "attribute", "attribute": "service.name"}])
+def test_by_tenant_and_attribute(start, balance):
+    ups = [Upstream() for _ in range(3)]
+    try:
+        sluice = start(config=config(ups, balance=balance, tenant_header="X-Scope-OrgID"),
+                       tenants={"tenants": {f"t{i}": {} for i in range(12)} | {"demo": {}}})
+        client = wire.Http2(sluice.grpc_port)
+        for turn in range(3):
+            for i in range(12):
+                message = otlp.request("logs", 4)
+                if balance != "tenant":
+                    for resource in message.resource_logs:
+                        del resource.resource.attributes[:]
+                        resource.resource.attributes.add(
+                            key="service.name").value.string_value = f"s{i}"
+                assert client.call(otlp.SERVICES["logs"], wire.frame(message.SerializeToString()),
+                                   {"x-scope-orgid": f"t{i}"}).grpc_status == 0
+        client.close()
+        found = collections.defaultdict(set)
+        for one in ups:
+            for call, message in zip(one.calls, one.messages("logs")):
+                if balance == "tenant":
+                    found[call.headers["x-scope-orgid"]].add(one.port)
+                    continue
+                for resource in message.resource_logs:
+                    found[resource.resource.attributes[0].value.string_value].add(one.port)
+        assert len(found) == 12 and all(len(ports_) == 1 for ports_ in found.values())
+        assert sum(len(one.calls) for one in ups) == 36
+        assert len({ports_.pop() for ports_ in found.values()}) > 1
+    finally:
+        for one in ups:
+            one.close()
+
+
+def test_a_body_that_one_owner_has_goes_as_it_came(start):
+    """One trace: nothing is cut, so its gzip bytes are not touched either."""
+    chance = random.Random(9)
+    packed = otlp.compress("gzip", of_traces([chance.randbytes(16)], chance).SerializeToString())
+    with Upstream() as a, Upstream() as b:
+        sluice = start(config=config([a, b], balance="trace_id", compression="gzip"))
+        client = wire.Http2(sluice.grpc_port)
+        assert client.call(TRACES, wire.frame(packed, 1), {"grpc-encoding": "gzip"}).grpc_status == 0
+        client.close()
+        assert [call.body for call in a.calls + b.calls] == [wire.frame(packed, 1)]
+
+
+def test_one_owner_that_hangs_does_not_stop_the_others(start):
+    """Of the calls at a time an endpoint has its share only; counts, not times."""
+    chance = random.Random(11)
+    with Upstream(script=[{"do": "silent"}] * 10000) as dead, Upstream() as b, Upstream() as c:
+        sluice = start(config=config([dead, b, c], balance="trace_id", concurrency=6,
+                                     timeout="1m", more={"answer_within": "1s"}))
+        singles = [of_traces([chance.randbytes(16)], chance) for _ in range(90)]
+        with concurrent.futures.ThreadPoolExecutor(45) as pool:
+            found = list(pool.map(lambda one: send(sluice, one).grpc_status, singles))
+        theirs = [one.resource_spans[0].scope_spans[0].spans[0].trace_id for one in singles]
+        arrived = traces_of(b) | traces_of(c)
+        assert len(dead.calls) <= 3  # its share of 6 with the bound: 2.5
+        assert 30 < len(arrived) < 90
+        for status, trace in zip(found, theirs):
+            assert status == (0 if trace in arrived else 14)
+        sluice.clean = False  # calls to the dead one are still open
+        sluice.kill()
