@@ -6,7 +6,7 @@
 #include "dataplane/base/random.h"
 #include "dataplane/base/varint.h"
 #include "dataplane/conn/client.h"
-#include "dataplane/io/io.h"
+#include "dataplane/conn/probe.h"
 
 #define SERVING     1  // HealthCheckResponse.status
 #define REPLY_BYTES 16 // gRPC prefix and a message of two bytes
@@ -25,11 +25,10 @@ struct sl_health {
 // One check. Without a health its end is nobody's business, but its memory's.
 struct check {
 	union {
-		struct sl_conn conn;
+		struct sl_probe probe;
 		struct sl_client_call call;
 	} u; // first: upcalls cast back
 	struct sl_health *health;
-	bool up;
 	uint16_t status;
 	int grpc_status;
 	uint8_t request[REQUEST_MAX], reply[REPLY_BYTES];
@@ -67,37 +66,16 @@ static void end(struct check *check, const char *why)
 
 // --- TCP -----------------------------------------------------------------------------------------
 
-static void on_connected(struct sl_conn *conn, uint64_t now_ns)
+static void on_probed(struct sl_probe *probe, const char *error)
 {
-	(void)now_ns;
-	((struct check *)conn)->up = true;
-	sl_io_abort(conn); // nothing was said: no TIME_WAIT for it
+	end((struct check *)probe, error);
 }
-
-static void on_received(struct sl_conn *conn, struct sl_bytes bytes, uint64_t now_ns)
-{
-	(void)conn, (void)bytes, (void)now_ns;
-}
-
-static void on_closed(struct sl_conn *conn, enum sl_close why, int error)
-{
-	struct check *check = (struct check *)conn;
-
-	(void)why;
-	end(check, check->up ? NULL : error ? strerror(error) : "closed by the peer");
-}
-
-static const struct sl_io_upcalls tcp_upcalls = {
-	.connected = on_connected,
-	.received = on_received,
-	.closed = on_closed,
-};
 
 static int start_tcp(struct sl_health *health, struct check *check)
 {
-	check->u.conn.upcalls = &tcp_upcalls;
-	return sl_io_connect(health->env.io, &check->u.conn, &health->env.address,
-			     health->env.config->timeout_ns);
+	check->u.probe.ended = on_probed;
+	return sl_probe_start(&check->u.probe, health->env.io, &health->env.address,
+			      health->env.config->timeout_ns);
 }
 
 // --- gRPC and HTTP -------------------------------------------------------------------------------
@@ -267,7 +245,7 @@ void sl_health_destroy(struct sl_health *health)
 	if (check) {
 		check->health = NULL;
 		if (!health->pool)
-			sl_io_abort(&check->u.conn);
+			sl_probe_cancel(&check->u.probe);
 	}
 	sl_client_pool_destroy(health->pool, NULL, NULL);
 	free(health);
