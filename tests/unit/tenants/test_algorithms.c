@@ -234,15 +234,7 @@ static void test_leaky_against_model(void **state)
 			sl_tenants_tick(tenants, now_ns);
 		}
 		assert_true(held > 0 && refusals > 0);
-		// Times of leaving are not in the order of arrival over all shards; sorted they
-		// are.
-		for (unsigned i = 1; i < sent_count; i++)
-			for (unsigned j = i; j && sent[j].at_s < sent[j - 1].at_s; j--) {
-				const __typeof__(sent[0]) swap = sent[j];
-
-				sent[j] = sent[j - 1];
-				sent[j - 1] = swap;
-			}
+		sort_sent();
 		assert_true(largest_excess(rate) <=
 			    rate * 2 * TICK_S + (double)largest + rate * slack_s);
 		drop_shards(all, shards);
