@@ -1,11 +1,11 @@
 #pragma once
 
-#include <librdkafka/rdkafka.h>
 #include <pthread.h>
 
 #include "dataplane/base/ring.h"
 #include "dataplane/base/waker.h"
 #include "routing/driver.h"
+#include "routing/kafka_conf.h"
 
 // The Kafka driver's own types: producers with a thread each, and shards' sides.
 //
@@ -53,5 +53,3 @@ struct kafka {
 void *sl_kafka_create(const struct sl_destination_config *config, bool check_only,
 		      struct sl_errors *errors);
 void sl_kafka_destroy(void *self);
-// What an error code means for a record.
-enum sl_outcome sl_kafka_outcome(rd_kafka_resp_err_t code);

@@ -13,30 +13,7 @@
 #define FLUSH_MS         1000
 #define RECORD_OVERHEAD  512 // key and framing beside the value, for message.max.bytes
 #define HEADER_OVERHEAD  10  // of one header: its lengths
-#define UNKNOWN_TOPIC_MS "2000"
 #define PRODUCERS_PRESET 4
-
-enum sl_outcome sl_kafka_outcome(rd_kafka_resp_err_t code)
-{
-	switch (code) {
-	case RD_KAFKA_RESP_ERR_NO_ERROR:
-		return SL_OUTCOME_DELIVERED;
-	case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
-	case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
-	case RD_KAFKA_RESP_ERR__INVALID_ARG:
-	case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
-	case RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION:
-	case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-	case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
-	case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
-	case RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE:
-	case RD_KAFKA_RESP_ERR_INVALID_RECORD:
-	case RD_KAFKA_RESP_ERR_POLICY_VIOLATION:
-		return SL_OUTCOME_REJECTED;
-	default:
-		return SL_OUTCOME_RETRYABLE;
-	}
-}
 
 // --- a producer's thread -------------------------------------------------------------------------
 
@@ -77,13 +54,6 @@ static void throttled(rd_kafka_t *handle, const char *broker, int32_t id, int wa
 	(void)handle, (void)id;
 	sl_log(SL_LOG_WARN, "kafka_throttled", "destination=%s broker=%s wait_ms=%d",
 	       producer->kafka->name, broker, wait_ms);
-}
-
-static void logged(const rd_kafka_t *handle, int level, const char *facility, const char *text)
-{
-	(void)handle;
-	sl_log(level <= 3 ? SL_LOG_WARN : SL_LOG_DEBUG, "librdkafka", "facility=%s text=\"%s\"",
-	       facility, text);
 }
 
 static rd_kafka_t *make_handle(struct kafka_producer *producer, char *error, size_t error_size)
@@ -158,101 +128,16 @@ static void *thread_main(void *argument)
 
 // --- control thread ------------------------------------------------------------------------------
 
-struct setter {
-	rd_kafka_conf_t *conf;
-	const struct sl_where *where;
-	struct sl_errors *errors;
-	bool failed;
-};
-
-static void set(struct setter *setter, const char *name, const char *value)
-{
-	char error[256];
-
-	if (!value ||
-	    rd_kafka_conf_set(setter->conf, name, value, error, sizeof(error)) == RD_KAFKA_CONF_OK)
-		return;
-	sl_errors_add(setter->errors, setter->where, "kafka: %s", error);
-	setter->failed = true;
-}
-
-static void set_number(struct setter *setter, const char *name, uint64_t value)
-{
-	char text[32];
-
-	snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
-	set(setter, name, text);
-}
-
-static void set_security(struct setter *setter, const struct sl_kafka_config *config)
-{
-	const struct sl_kafka_tls_config *tls = config->tls;
-	const struct sl_kafka_sasl_config *sasl = config->sasl;
-
-	if (tls || sasl)
-		set(setter, "security.protocol",
-		    tls && sasl ? "sasl_ssl"
-		    : tls       ? "ssl"
-				: "sasl_plaintext");
-	if (tls) {
-		set(setter, "ssl.ca.location", tls->ca_file);
-		set(setter, "ssl.certificate.location", tls->certificate_file);
-		set(setter, "ssl.key.location", tls->key_file);
-		set(setter, "ssl.key.password", tls->key_password);
-		set(setter, "enable.ssl.certificate.verification", tls->verify ? "true" : "false");
-		set(setter, "ssl.endpoint.identification.algorithm",
-		    tls->verify ? "https" : "none");
-	}
-	if (sasl) {
-		set(setter, "sasl.mechanism", sl_kafka_sasl[sasl->mechanism]);
-		set(setter, "sasl.username", sasl->username);
-		set(setter, "sasl.password", sasl->password);
-	}
-}
-
-static void set_brokers(struct setter *setter, const struct sl_kafka_config *config)
-{
-	const char *const *brokers = config->brokers.items;
-	char *text = NULL;
-	size_t size = 0;
-	FILE *out = open_memstream(&text, &size);
-
-	for (size_t i = 0; out && i < config->brokers.count; i++)
-		fprintf(out, "%s%s", i ? "," : "", brokers[i]);
-	if (out && fclose(out) == 0)
-		set(setter, "bootstrap.servers", text);
-	free(text);
-}
-
-static bool fill_conf(rd_kafka_conf_t *conf, const struct sl_kafka_config *config,
+static bool fill_conf(struct kafka *kafka, const struct sl_kafka_config *config,
 		      struct sl_errors *errors)
 {
-	const struct sl_name_value_config *properties = config->properties.items;
-	struct setter setter = {.conf = conf, .where = &config->where, .errors = errors};
-
-	set_brokers(&setter, config);
-	set(&setter, "client.id", config->client_id);
-	set(&setter, "acks", sl_kafka_acks[config->acks]);
-	set(&setter, "enable.idempotence", config->idempotence ? "true" : "false");
-	set(&setter, "compression.codec", sl_kafka_compressions[config->compression]);
-	set(&setter, "partitioner", config->partitioner);
-	set_number(&setter, "linger.ms", config->linger_ns / SL_MS);
-	set_number(&setter, "message.timeout.ms", config->message_timeout_ns / SL_MS);
-	set_number(&setter, "message.max.bytes", config->message_bytes_max);
-	set_number(&setter, "queue.buffering.max.kbytes", config->queue_bytes_max / 1024);
-	set_number(&setter, "queue.buffering.max.messages", config->queue_records_max);
-	set(&setter, "socket.keepalive.enable", "true");
-	// A topic that nobody has made after this is an error for good, told while the sender
-	// still waits; the time covers a broker that makes topics at first sight.
-	set(&setter, "topic.metadata.propagation.max.ms", UNKNOWN_TOPIC_MS);
-	set_security(&setter, config);
-	for (size_t i = 0; i < config->properties.count; i++)
-		set(&setter, properties[i].name, properties[i].value);
-	rd_kafka_conf_set_dr_msg_cb(conf, report);
-	rd_kafka_conf_set_error_cb(conf, error_seen);
-	rd_kafka_conf_set_throttle_cb(conf, throttled);
-	rd_kafka_conf_set_log_cb(conf, logged);
-	return !setter.failed;
+	kafka->conf = sl_kafka_conf(config, errors);
+	if (!kafka->conf)
+		return false;
+	rd_kafka_conf_set_dr_msg_cb(kafka->conf, report);
+	rd_kafka_conf_set_error_cb(kafka->conf, error_seen);
+	rd_kafka_conf_set_throttle_cb(kafka->conf, throttled);
+	return true;
 }
 
 void sl_kafka_destroy(void *self)
@@ -359,7 +244,6 @@ void *sl_kafka_create(const struct sl_destination_config *destination, bool chec
 					? (uint32_t)config->producers
 					: (uint32_t)SL_MAX(1, SL_MIN(cores, PRODUCERS_PRESET));
 	kafka->producers = calloc(kafka->producer_count, sizeof(*kafka->producers));
-	kafka->conf = rd_kafka_conf_new();
 	for (uint32_t i = 0; kafka->producers && i < kafka->producer_count; i++) {
 		kafka->producers[i].kafka = kafka;
 		pthread_mutex_init(&kafka->producers[i].lock, NULL);
@@ -371,7 +255,7 @@ void *sl_kafka_create(const struct sl_destination_config *destination, bool chec
 		sl_errors_add(errors, &config->where,
 			      "kafka: max_message_bytes has no room beside the headers");
 	else if (kafka->producers && copy_names(kafka, destination->name, config) == 0 &&
-		 fill_conf(kafka->conf, config, errors) &&
+		 fill_conf(kafka, config, errors) &&
 		 (check_only || start_producers(kafka, &config->where, errors) == 0))
 		return kafka;
 	sl_kafka_destroy(kafka);

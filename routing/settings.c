@@ -160,9 +160,9 @@ static void check_kafka(const void *object, struct sl_errors *errors)
 	if (kafka->idempotence && kafka->acks != 0)
 		sl_errors_add(errors, &kafka->where, "kafka: idempotence needs acks: all");
 }
-static const struct sl_settings kafka_settings = SETTINGS("destination.kafka", sl_kafka_config,
-							  kafka_rows, .check = check_kafka,
-							  .help = "Topics of a Kafka cluster.");
+const struct sl_settings sl_kafka_settings = SETTINGS("destination.kafka", sl_kafka_config,
+						      kafka_rows, .check = check_kafka,
+						      .help = "Topics of a Kafka cluster.");
 
 static const struct sl_setting retry_rows[] = {
 	ROW(sl_retry_config, initial_ns, "initial", DURATION, .min = 1e6, .max = 3.6e12,
@@ -244,7 +244,7 @@ static const struct sl_settings failover_settings = SETTINGS(
 static const struct sl_setting destination_rows[] = {
 	ROW(sl_destination_config, name, NULL, KEY, .help = "Its name, for routes and metrics."),
 	WHERE(sl_destination_config),
-	ROW(sl_destination_config, kafka, "kafka", OPTIONAL, .object = &kafka_settings,
+	ROW(sl_destination_config, kafka, "kafka", OPTIONAL, .object = &sl_kafka_settings,
 	    .help = "A Kafka cluster."),
 	ROW(sl_destination_config, otlp, "otlp", OPTIONAL, .object = &sl_otlp_settings,
 	    .help = "An OTLP upstream."),

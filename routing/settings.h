@@ -175,7 +175,7 @@ struct sl_routing_config {
 
 extern const struct sl_settings sl_routing_settings, sl_destination_settings;
 // Of parts of a destination, for the tables of the others.
-extern const struct sl_settings sl_otlp_settings, sl_header_settings;
+extern const struct sl_settings sl_otlp_settings, sl_header_settings, sl_kafka_settings;
 
 // Whether two structs that `settings` describes say the same; places in the file do not matter.
 bool sl_settings_same(const struct sl_settings *settings, const void *a, const void *b);

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <librdkafka/rdkafka.h>
+
+#include "dataplane/request/request.h"
+#include "routing/settings.h"
+
+// What every producer of ours is made of: the driver's (kafka_producer.c), and that of usage
+// records (config/control/ledger_usage.c).
+//
+// Threading: control thread. Memory: the conf is the caller's to destroy, or goes with its handle.
+
+// NULL after lines in `errors`. Callbacks but the log's are the caller's to set.
+rd_kafka_conf_t *sl_kafka_conf(const struct sl_kafka_config *config, struct sl_errors *errors);
+// What an error code means for a record.
+enum sl_outcome sl_kafka_outcome(rd_kafka_resp_err_t code);
