@@ -253,6 +253,28 @@ static const struct sl_sampler *prioritise(const struct sl_sampler *sampler, enu
 	return own;
 }
 
+static bool read_state(enum sl_signal signal, const struct found *found,
+		       struct sl_tracestate *state)
+{
+	return signal == SL_TRACES ? sl_tracestate_parse(found->trace_state_text, state)
+				   : read_log_state(found, state);
+}
+
+double sl_sampling_excess(const struct sl_view *view, uint32_t index)
+{
+	static const struct sl_sampling_rule nothing; // asks for no attribute of its own
+	const struct sl_bytes payload = sl_view_item_payload(view, index);
+	struct sl_tracestate state;
+	struct found found = {0};
+
+	if (view->signal == SL_METRICS)
+		return 0;
+	walk(&nothing, view->signal, payload, (uint32_t)(payload.data - view->body.data), &found);
+	return read_state(view->signal, &found, &state) && state.has_threshold
+		       ? sl_threshold_excess(state.threshold)
+		       : 0;
+}
+
 struct sl_sampled sl_sampling_item(const struct sl_sampling_rule *rule, struct sl_part *part,
 				   uint32_t index)
 {
@@ -269,19 +291,21 @@ struct sl_sampled sl_sampling_item(const struct sl_sampling_rule *rule, struct s
 	uint8_t trace_id[16];
 	bool readable;
 
-	// Kept as it came, whatever it carries: nothing of it need be read.
-	if (sampler->all && !rule->priority[view->signal].size)
+	// Kept as it came, whatever it carries.
+	if (sampler->all && !rule->priority[view->signal].size) {
+		sampled.excess = sl_sampling_excess(view, index);
 		return sampled;
+	}
 	walk(rule, view->signal, payload, base, &found);
 	sampler = prioritise(sampler, view->signal, &found.priority, &own);
 	if (!sampler) {
 		sampled.verdict = SL_VERDICT_DROP;
 		return sampled;
 	}
+	readable = read_state(view->signal, &found, &state);
+	sampled.excess = readable && state.has_threshold ? sl_threshold_excess(state.threshold) : 0;
 	if (sampler->all)
 		return sampled;
-	readable = view->signal == SL_TRACES ? sl_tracestate_parse(found.trace_state_text, &state)
-					     : read_log_state(&found, &state);
 	if (!readable || found.threshold.more) {
 		sampled.unreadable = true;
 		if (sampler->fail_closed)
@@ -302,6 +326,7 @@ struct sl_sampled sl_sampling_item(const struct sl_sampling_rule *rule, struct s
 		sample.hashed = sl_bytes(trace_id, sizeof(trace_id));
 	sampled.verdict = sl_sampler_decide(sampler, &sample);
 	sampled.note = sample.note;
+	sampled.excess = sample.has_threshold ? sl_threshold_excess(sample.threshold) : 0;
 	if (sampled.verdict != SL_VERDICT_REWRITE)
 		return sampled;
 	state.has_threshold = sample.has_threshold;

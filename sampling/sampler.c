@@ -15,6 +15,7 @@ void sl_sampler_init(struct sl_sampler *sampler, enum sl_sampling_mode mode, dou
 		.rate = rate,
 		.threshold = sl_threshold_of(rate, precision),
 	};
+	sampler->excess = sl_threshold_excess(sampler->threshold);
 }
 
 static enum sl_verdict decide_hash(const struct sl_sampler *sampler, struct sl_sample *sample)

@@ -20,6 +20,7 @@ struct sl_sampler {
 	uint32_t seed, scaled; // hash_seed
 	double rate;
 	uint64_t threshold; // for an item that no earlier stage sampled
+	double excess;      // what an item that is kept by it stands for beyond itself
 };
 
 enum sl_verdict { SL_VERDICT_DROP, SL_VERDICT_KEEP, SL_VERDICT_REWRITE };

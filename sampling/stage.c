@@ -51,6 +51,7 @@ struct pass {
 	const struct sl_sampling_rule *field_of; // whose field is copied to the arena
 	struct sl_bytes field;
 	uint64_t dropped, without_id, inconsistent, unreadable;
+	double excess; // what its kept items stand for beyond themselves
 };
 
 static bool rule_is_for(const struct sl_sampling_rule *rule, const struct sl_part *part)
@@ -103,6 +104,8 @@ static bool look_closely(struct pass *pass, const struct sl_sampling_rule *rule,
 	pass->inconsistent += sampled.note == SL_SAMPLE_INCONSISTENT;
 	pass->unreadable += sampled.unreadable;
 	*kept = sampled.verdict != SL_VERDICT_DROP;
+	if (*kept)
+		pass->excess += sampled.excess;
 	return true;
 }
 
@@ -134,6 +137,7 @@ static bool settle_word(struct pass *pass, const struct sl_sampling_rule *rule, 
 		if (!copy_field(pass, rule) || sl_edits_add(&part->edits, &part->request->arena,
 							    item->at + behind_id, 0, pass->field))
 			return false;
+		pass->excess += rule->rate.excess;
 	}
 	return true;
 }
@@ -240,6 +244,31 @@ static uint32_t find_rules(const struct sl_sampling_set *set, const struct sl_pa
 	return count;
 }
 
+// Items that no rule looked at: spans that were sampled before say so. Of log records it would
+// take a walk over each, which only rules are worth.
+static double excess_of(const struct sl_part *part, uint32_t first, uint32_t end)
+{
+	const struct sl_view *view = &part->request->view;
+	const uint8_t states = SL_ITEM_HAS_TRACE_STATE | SL_ITEM_GENERAL;
+	uint8_t any = 0;
+	double excess = 0;
+
+	if (view->signal != SL_TRACES)
+		return 0;
+	for (uint32_t i = first; i < end; i++)
+		any |= view->items[i].flags;
+	for (uint32_t i = first; any & states && i < end; i++)
+		if (view->items[i].flags & states && sl_keep_has(part->keep, i))
+			excess += sl_sampling_excess(view, i);
+	return excess;
+}
+
+// A part's estimate is one of many: half of 1/256 item does not show.
+static void set_adjusted(struct sl_part *part, double excess)
+{
+	part->adjusted_q8 = (uint64_t)(SL_MIN(excess, 0x1p50) * 256 + 0.5);
+}
+
 static bool sample_resources(struct pass *pass, const struct sl_sampling_rule *const *rules,
 			     uint32_t count)
 {
@@ -247,20 +276,20 @@ static bool sample_resources(struct pass *pass, const struct sl_sampling_rule *c
 
 	for (uint32_t i = 0; i < view->envelope_count; i++) {
 		const struct sl_envelope *resource = &view->envelopes[i];
+		const uint32_t end = resource->first_item + resource->item_count;
 		struct sl_bytes service = SL_BYTES_NONE;
+		uint32_t j = 0;
 
 		if (resource->kind != SL_ENVELOPE_RESOURCE || !resource->item_count)
 			continue;
 		sl_view_resource_attribute(view, i, SL_LITERAL("service.name"), &service);
-		for (uint32_t j = 0; j < count; j++) {
-			if (rules[j]->service.size && !sl_glob_match(rules[j]->service, service))
-				continue;
-			if (!rules[j]->rate.all &&
-			    !sample(pass, rules[j], resource->first_item,
-				    resource->first_item + resource->item_count))
-				return false;
-			break;
-		}
+		while (j < count && rules[j]->service.size &&
+		       !sl_glob_match(rules[j]->service, service))
+			j++;
+		if (j == count || rules[j]->rate.all)
+			pass->excess += excess_of(pass->part, resource->first_item, end);
+		else if (!sample(pass, rules[j], resource->first_item, end))
+			return false;
 	}
 	return true;
 }
@@ -276,8 +305,10 @@ static bool sample_part(struct sl_sampling_shard *self, struct sl_part *part)
 	struct pass pass = {.part = part, .items = part->request->view.items};
 	bool done;
 
-	if (!count || (!rules[0]->service.size && rules[0]->rate.all))
+	if (!count || (!rules[0]->service.size && rules[0]->rate.all)) {
+		set_adjusted(part, excess_of(part, 0, part->request->view.item_count));
 		return true;
+	}
 	if (!sl_part_own_keep(part))
 		return false;
 	done = rules[0]->service.size ? sample_resources(&pass, rules, count)
@@ -286,6 +317,7 @@ static bool sample_part(struct sl_sampling_shard *self, struct sl_part *part)
 		return false;
 	if (!pass.dropped && !had_keep)
 		part->keep = NULL;
+	set_adjusted(part, pass.excess);
 	assert(pass.dropped <= part->kept_items);
 	part->kept_items -= (uint32_t)pass.dropped;
 	sl_count(&self->counters.sampled_out[signal], pass.dropped);

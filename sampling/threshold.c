@@ -35,6 +35,11 @@ double sl_threshold_probability(uint64_t threshold)
 	return (double)(SL_THRESHOLD_NEVER - threshold) * 0x1p-56;
 }
 
+double sl_threshold_excess(uint64_t threshold)
+{
+	return threshold < SL_THRESHOLD_NEVER ? 1 / sl_threshold_probability(threshold) - 1 : 0;
+}
+
 bool sl_threshold_parse(struct sl_bytes text, uint64_t *threshold)
 {
 	uint64_t value = 0;

@@ -19,6 +19,9 @@ uint64_t sl_threshold_of(double probability, unsigned precision);
 // The probability that a threshold stands for.
 double sl_threshold_probability(uint64_t threshold);
 
+// What an item kept at it stands for beyond itself: 1/p - 1; 0 when nothing is kept.
+double sl_threshold_excess(uint64_t threshold);
+
 // Reads 1..14 lowercase hex digits, as if zeros followed. Returns false on anything else.
 bool sl_threshold_parse(struct sl_bytes text, uint64_t *threshold);
 

@@ -67,6 +67,8 @@ struct sl_part {
 	uint16_t index;              // in request->parts
 	uint8_t limit;               // tenants/: over quota, of which dimension
 	uint8_t thinning;            // sampling keeps 1/2^n of what it would: overload
+	uint32_t account;            // tenants/ledger: the row that it was received in
+	uint64_t adjusted_q8;        // sampling: sum of 1/p - 1 over what is kept, in 1/256 items
 };
 
 enum sl_outcome { // worse is larger; a delivery's outcome is the worst of its records'
