@@ -21,6 +21,7 @@
 #include "dataplane/shard/shard.h"
 #include "routing/routing.h"
 #include "sampling/sampling.h"
+#include "tenants/ledger/ledger.h"
 #include "tenants/tenants.h"
 
 #define BACKLOG 4096
@@ -31,6 +32,7 @@ struct process {
 	struct sl_process_config config; // of the first snapshot: what needs a restart
 	int *listen_fds;
 	struct sl_address *listen_addresses;
+	struct sl_ledger *ledger;
 	struct sl_dpdk *dpdk; // or NULL
 	uint32_t listen_count;
 	bool *listen_inherited; // another process may serve them when we drain
@@ -60,6 +62,7 @@ static void check_whole(void *self, const struct sl_snapshot *snapshot, struct s
 
 	(void)self;
 	sl_control_check_quotas(snapshot, errors);
+	sl_control_check_ledger(snapshot, errors);
 	for (uint32_t i = 0; i < server->listen_count; i++) {
 		if (sl_address_clashes(&server->listens[i].address, &config->admin))
 			sl_errors_add(errors, &config->where, "admin: listen has that address");
@@ -249,6 +252,7 @@ static int start_shards(struct process *process)
 		       .read_bytes = 256 * SL_KIB},
 		.snapshots = process->snapshots,
 		.metrics = process->metrics,
+		.ledger = process->ledger,
 		.listen_fds = process->listen_fds,
 		.listen_addresses = process->listen_addresses,
 		.listen_count = process->listen_count,
@@ -339,6 +343,7 @@ static int serve(struct process *process, const char *file)
 		.module_count = SL_MODULES,
 		.snapshots = process->snapshots,
 		.metrics = process->metrics,
+		.ledger = process->ledger,
 		.file = file,
 		.hooks = {.self = process,
 			  .shards = process->shard_count,
@@ -406,7 +411,8 @@ static int run(const char *file)
 	process.metrics = sl_metrics_create();
 	process.shards = calloc(process.shard_count, sizeof(struct sl_shard *));
 	process.snapshots = sl_snapshots_create(process.shard_count + 1, snapshot);
-	if (!process.metrics || !process.shards || !process.snapshots)
+	process.ledger = sl_control_open_ledger(&process.config, process.shard_count);
+	if (!process.metrics || !process.shards || !process.snapshots || !process.ledger)
 		return SL_EXIT_FAILURE;
 	code = open_port(&process) < 0 ||
 			       open_listeners(&process, snapshot->parts[SL_MODULE_SERVER]) < 0
@@ -416,6 +422,7 @@ static int run(const char *file)
 		if (process.listen_fds[i] >= 0)
 			close(process.listen_fds[i]);
 	}
+	sl_ledger_destroy(process.ledger);
 	sl_dpdk_close(process.dpdk);
 	sl_snapshots_destroy(process.snapshots, modules, SL_MODULES);
 	sl_metrics_destroy(process.metrics);

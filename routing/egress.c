@@ -60,6 +60,8 @@ static struct sl_meter *meter_of(struct sl_routing_shard *self, const char *name
 		free(meter);
 		return NULL;
 	}
+	if (self->env.endings.ended)
+		meter->number = self->env.endings.number(self->env.endings.names, name);
 	meter->next = self->meters;
 	self->meters = meter;
 	return meter;
@@ -262,20 +264,52 @@ uint64_t sl_routing_in_flight(const struct sl_routing_shard *self)
 
 // --- ends ----------------------------------------------------------------------------------------
 
+void sl_egress_note(const struct sl_flow *flow, enum sl_end end, uint64_t items, uint64_t bytes,
+		    uint64_t records)
+{
+	const struct sl_endings *endings = &flow->egress->shard->env.endings;
+	const struct sl_part *part = flow->delivery.part;
+
+	if (!endings->ended)
+		return;
+	endings->ended(endings->self, &(struct sl_ending){
+					      .tenant = part->tenant,
+					      .tenant_name = part->tenant_name,
+					      .signal = part->request->signal,
+					      .end = end,
+					      .destination = flow->egress->meter->number,
+					      .items = items,
+					      .bytes = bytes,
+					      .records = records,
+				      });
+}
+
+static enum sl_end end_of(const struct sl_flow *flow, enum sl_outcome outcome)
+{
+	switch (outcome) {
+	case SL_OUTCOME_DELIVERED:
+		return SL_END_DELIVERED;
+	case SL_OUTCOME_REJECTED:
+		return SL_END_REJECTED;
+	case SL_OUTCOME_RETRYABLE:
+		return SL_END_RETURNED;
+	default:
+		return flow->acknowledged ? SL_END_LOST : SL_END_DROPPED;
+	}
+}
+
 // Books the end of a record and passes it on; the record may be gone afterwards.
 static void settle(struct sl_record *record, enum sl_outcome outcome, uint64_t retry_after_ns)
 {
 	struct sl_flow *flow = (struct sl_flow *)record->delivery;
 	struct sl_egress *egress = record->destination;
 	struct sl_destination_counters *counters = &egress->meter->counters;
-	uint64_t *by_outcome[] = {
-		[SL_OUTCOME_DELIVERED] = counters->delivered,
-		[SL_OUTCOME_DROPPED] = counters->dropped,
-		[SL_OUTCOME_REJECTED] = counters->rejected,
-		[SL_OUTCOME_RETRYABLE] = counters->returned,
+	uint64_t *by_end[] = {
+		[SL_END_DELIVERED] = counters->delivered, [SL_END_REJECTED] = counters->rejected,
+		[SL_END_DROPPED] = counters->dropped,     [SL_END_RETURNED] = counters->returned,
+		[SL_END_LOST] = counters->lost,
 	};
-	uint64_t *row = outcome == SL_OUTCOME_DROPPED && flow->acknowledged ? counters->lost
-									    : by_outcome[outcome];
+	const enum sl_end end = end_of(flow, outcome);
 
 	assert(egress->records > 0 && egress->shard->in_flight > 0);
 	egress->records--;
@@ -290,7 +324,8 @@ static void settle(struct sl_record *record, enum sl_outcome outcome, uint64_t r
 		if (record->paid)
 			sl_retry_budget_add(&egress->budget, SL_RETRY_TOKEN);
 	}
-	sl_count(&row[record->signal], record->items);
+	sl_count(&by_end[end][record->signal], record->items);
+	sl_egress_note(flow, end, record->items, record->bytes, 1);
 	sl_gauge(&counters->in_flight[record->signal],
 		 counters->in_flight[record->signal] - record->items);
 	sl_gauge(&counters->records[0], egress->records);

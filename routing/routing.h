@@ -6,6 +6,7 @@
 #include "dataplane/base/timer.h"
 #include "dataplane/base/waker.h"
 #include "dataplane/request/delivery.h"
+#include "dataplane/request/ending.h"
 
 // Where parts go: match rules -> deliveries -> records -> drivers (kafka, otlp, file, blackhole),
 // with retry, caps on pinned bytes, and the ends back to the request.
@@ -28,6 +29,7 @@ struct sl_routing_env {
 	struct sl_codec *codec;
 	struct sl_metrics *metrics;
 	struct sl_random *random;
+	struct sl_endings endings; // who keeps books by tenant
 };
 
 struct sl_routing_shard *sl_routing_shard_create(const struct sl_routing_env *env);

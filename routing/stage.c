@@ -193,12 +193,14 @@ static void submit_flows(struct sl_flow *flow)
 		const enum sl_signal signal = delivery->part->request->signal;
 
 		sl_count(&counters->taken[signal], delivery->items);
-		if (flow->full)
+		if (flow->full) {
 			sl_count(&counters->dropped[signal], delivery->items);
-		else if (flow->records)
+			sl_egress_note(flow, SL_END_DROPPED, delivery->items, 0, 0);
+		} else if (flow->records) {
 			sl_egress_submit(flow);
-		else
+		} else {
 			sl_egress_unpin(flow);
+		}
 	}
 }
 

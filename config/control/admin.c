@@ -7,6 +7,7 @@
 #include "config/control/internal.h"
 #include "config/control/usage.h"
 #include "dataplane/base/clock.h"
+#include "tenants/ledger/ledger.h"
 #include "tenants/tenants.h"
 
 // The admin HTTP server, run by the control loop: libmicrohttpd gives an epoll descriptor and
@@ -15,6 +16,8 @@
 #define TIMEOUT_S       10
 #define BODY_BYTES_MAX  64
 #define FULL_NS         (10 * SL_S)
+#define LIST_PRESET     100
+#define LIST_MOST       1000
 
 struct sl_admin {
 	struct sl_control *control;
@@ -62,6 +65,8 @@ static struct answer get_index(struct sl_control *control, struct MHD_Connection
 		"GET  /readyz        it takes traffic\n"
 		"GET  /config        the effective configuration\n"
 		"GET  /tenants/{id}  one tenant's settings and counters\n"
+		"GET  /tenants/{id}/ledger  its whole account\n"
+		"GET  /tenants       accounts, the largest first; ?skip=0&limit=100\n"
 		"POST /reload        load the configuration anew\n"
 		"POST /drain         fail /readyz, then let connections go; the process stays\n"
 		"POST /log-level     ?level=debug|info|warn|error\n"
@@ -72,19 +77,26 @@ static struct answer get_metrics(struct sl_control *control, struct MHD_Connecti
 				 const char *path, const struct call *call)
 {
 	const char *by = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "by");
-	char usage[SL_USAGE_TEXT_MAX], *text, *whole;
+	char usage[SL_USAGE_TEXT_MAX], *text, *whole = NULL, *tenants = NULL;
 	const size_t more = sl_usage_metrics(usage);
-	size_t size = 0;
+	size_t size = 0, tenants_size = 0;
 
 	(void)path, (void)call;
+	if (control->options.ledger) {
+		sl_ledger_fold(control->options.ledger, false);
+		tenants = sl_ledger_metrics(control->options.ledger, &tenants_size);
+	}
 	text = sl_metrics_render(control->options.metrics, by && strcmp(by, "shard") == 0, &size);
-	whole = text ? realloc(text, size + more + 1) : NULL;
+	whole = text ? realloc(text, size + more + tenants_size + 1) : NULL;
 	if (whole) {
 		memcpy(whole + size, usage, more);
-		whole[size + more] = '\0';
+		if (tenants)
+			memcpy(whole + size + more, tenants, tenants_size);
+		whole[size + more + (tenants ? tenants_size : 0)] = '\0';
 	} else {
 		free(text);
 	}
+	free(tenants);
 	return (struct answer){200, "text/plain; version=0.0.4; charset=utf-8", whole};
 }
 
@@ -129,17 +141,92 @@ static struct answer get_config(struct sl_control *control, struct MHD_Connectio
 				 sl_snapshots_current(options->snapshots)->loaded.object)};
 }
 
+// A number of the query; `otherwise` when it is not there or none.
+static uint32_t number_of(struct MHD_Connection *connection, const char *name, uint32_t otherwise)
+{
+	const char *text = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, name);
+	unsigned long long value;
+	char *end;
+
+	if (!text || *text < '0' || *text > '9')
+		return otherwise;
+	value = strtoull(text, &end, 10);
+	return *end ? otherwise : (uint32_t)SL_MIN(value, UINT32_MAX);
+}
+
+static struct answer get_tenants(struct sl_control *control, struct MHD_Connection *connection,
+				 const char *path, const struct call *call)
+{
+	struct sl_ledger *ledger = control->options.ledger;
+	const uint32_t limit = number_of(connection, "limit", LIST_PRESET);
+
+	(void)path, (void)call;
+	if (!ledger)
+		return mistake(404, "no ledger is kept");
+	sl_ledger_fold(ledger, false);
+	return (struct answer){
+		200, JSON,
+		sl_ledger_list(ledger, number_of(connection, "skip", 0), SL_MIN(limit, LIST_MOST))};
+}
+
+static char *ledger_of(struct sl_control *control, struct sl_bytes tenant)
+{
+	struct sl_ledger *ledger = control->options.ledger;
+
+	if (!ledger)
+		return strdup("null");
+	sl_ledger_fold(ledger, false);
+	return sl_ledger_describe(ledger, tenant);
+}
+
+// Tenants that the configuration has no more keep their accounts.
+static struct answer get_account(struct sl_control *control, struct sl_bytes tenant, bool known)
+{
+	char *text = ledger_of(control, tenant);
+
+	if (text && strcmp(text, "null") == 0 && !known) {
+		free(text);
+		return mistake(404, "no such tenant");
+	}
+	return (struct answer){200, JSON, text};
+}
+
+// {"tenant": ...} with "ledger": {...} in it.
+static char *with_ledger(char *settings, char *ledger)
+{
+	const size_t size = settings ? strlen(settings) : 0;
+	char *text = NULL;
+
+	if (size && ledger &&
+	    asprintf(&text, "%.*s,\"ledger\":%s}", (int)(size - 1), settings, ledger) < 0)
+		text = NULL;
+	free(settings);
+	free(ledger);
+	return text;
+}
+
 static struct answer get_tenant(struct sl_control *control, struct MHD_Connection *connection,
 				const char *path, const struct call *call)
 {
+	static const struct sl_bytes suffix = {(const uint8_t *)"/ledger", 7};
 	const struct sl_tenants *tenants =
 		sl_snapshots_current(control->options.snapshots)->parts[SL_MODULE_TENANTS];
+	struct sl_bytes name = sl_bytes_of(path);
+	const bool all = name.size > suffix.size &&
+			 memcmp(name.data + name.size - suffix.size, suffix.data, suffix.size) == 0;
 	sl_tenant_id tenant;
+	bool known;
 
 	(void)connection, (void)call;
-	if (!tenants || !sl_tenants_find(tenants, sl_bytes_of(path), &tenant))
+	name.size -= all ? suffix.size : 0;
+	known = tenants && sl_tenants_find(tenants, name, &tenant);
+	if (all)
+		return get_account(control, name, known);
+	if (!known)
 		return mistake(404, "no such tenant");
-	return (struct answer){200, JSON, sl_tenants_describe(tenants, tenant)};
+	return (struct answer){
+		200, JSON,
+		with_ledger(sl_tenants_describe(tenants, tenant), ledger_of(control, name))};
 }
 
 static struct answer post_drain(struct sl_control *control, struct MHD_Connection *connection,
@@ -208,6 +295,7 @@ static const struct {
 	{"/healthz", false, "GET, HEAD", get_health},
 	{"/readyz", false, "GET, HEAD", get_ready},
 	{"/config", false, "GET, HEAD", get_config},
+	{"/tenants", false, "GET, HEAD", get_tenants},
 	{"/tenants/", true, "GET, HEAD", get_tenant},
 	{"/drain", false, "POST", post_drain},
 	{"/reload", false, "POST", post_reload},

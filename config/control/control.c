@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "config/control/internal.h"
+#include "config/control/ledger.h"
 #include "config/control/quota.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/hash.h"
@@ -129,6 +130,8 @@ static void took_over(struct sl_control *control)
 	const struct sl_snapshot *snapshot = current(control);
 	const struct sl_process_config *config = sl_control_config(control);
 
+	if (control->ledger)
+		sl_ledger_thread_configure(control->ledger, snapshot);
 	sl_log_set_level(config->log.level);
 	sl_log_set_format(config->log.format);
 	sl_gauge(control->counters.generation, snapshot->generation);
@@ -382,6 +385,12 @@ struct sl_control *sl_control_create(const struct sl_control_options *options)
 						options->metrics);
 	if (!control->quota)
 		goto fail;
+	if (options->ledger) {
+		control->ledger = sl_ledger_thread_create(options->ledger, options->metrics,
+							  current(control));
+		if (!control->ledger)
+			goto fail;
+	}
 	took_over(control);
 	watch_files(control);
 	control->watched_stamp = stamp(control);
@@ -404,6 +413,7 @@ void sl_control_destroy(struct sl_control *control)
 		return;
 	sl_admin_destroy(control->admin);
 	sl_quota_thread_destroy(control->quota);
+	sl_ledger_thread_destroy(control->ledger);
 	sl_metrics_remove(control->options.metrics, &control->counters);
 	sl_metrics_remove(control->options.metrics, &control->build);
 	forget_watched(control);

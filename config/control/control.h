@@ -33,7 +33,8 @@ struct sl_control_options {
 	uint32_t module_count;
 	struct sl_snapshots *snapshots; // with hooks.shards + 1 readers
 	struct sl_metrics *metrics;
-	const char *file; // the configuration's
+	struct sl_ledger *ledger; // or NULL; outlives the control
+	const char *file;         // the configuration's
 	struct sl_control_hooks hooks;
 };
 

@@ -108,6 +108,8 @@ static const struct sl_setting process_rows[] = {
 	ROW(sl_process_config, drain_timeout_ns, "drain_timeout", DURATION, .max = 3.6e12,
 	    .preset = "30s",
 	    .help = "What is still open this long after drain_delay is abandoned."),
+	ROW(sl_process_config, ledger, "ledger", OBJECT, .object = &sl_ledger_settings,
+	    .help = "What each tenant sent and what became of it."),
 };
 static const struct sl_settings process_settings = {
 	.name = "process",

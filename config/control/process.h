@@ -1,10 +1,12 @@
 #pragma once
 
+#include "config/control/ledger.h"
 #include "config/module.h"
 #include "dataplane/base/log.h"
 
 // The PROCESS module: what belongs to the whole process. Threading: read-only once built. Keys
-// `shards`, `io`, `dpdk`, `poll`, `admin`, `log`, `memory_budget`, `drain_delay`, `drain_timeout`.
+// `shards`, `io`, `dpdk`, `poll`, `admin`, `log`, `memory_budget`, `drain_delay`,
+// `drain_timeout`, `ledger`.
 // Its part is the struct itself.
 enum sl_process_io { SL_PROCESS_IO_KERNEL, SL_PROCESS_IO_DPDK };
 
@@ -27,6 +29,7 @@ struct sl_process_config {
 	} log;
 	uint64_t memory_budget_bytes; // of a shard; 0: auto
 	uint64_t drain_delay_ns, drain_timeout_ns;
+	struct sl_ledger_config ledger;
 };
 
 extern const struct sl_module sl_process_module;

@@ -241,6 +241,13 @@ void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_re
 	note_hint(call, request, reason, retry_after_ns);
 }
 
+static void note_refused(const struct sl_server_env *env, const struct sl_request *request,
+			 enum sl_reason reason)
+{
+	if (env->host->refused)
+		env->host->refused(env->self, request, reason);
+}
+
 // Refuses a call whose request, if there is one, has not gone to the shard.
 static void refuse(struct sl_call *call, enum sl_reason reason, uint64_t retry_after_ns)
 {
@@ -252,6 +259,7 @@ static void refuse(struct sl_call *call, enum sl_reason reason, uint64_t retry_a
 	if (request) {
 		request->origin.call = NULL;
 		call->request = NULL;
+		note_refused(env, request, reason);
 	}
 	sl_call_answer(call, request, reason, retry_after_ns);
 	if (request)
@@ -271,6 +279,7 @@ static bool turn_away(struct sl_call *call)
 	request->origin.call = NULL;
 	call->request = NULL;
 	call->answered = true;
+	note_refused(env, request, SL_REASON_QUOTA_EXCEEDED);
 	count_answer(session, call->protocol, SL_REASON_QUOTA_EXCEEDED);
 	sl_count(&session->server->counters->hint_refused_streams[0], 1);
 	env->host->give(env->self, request);

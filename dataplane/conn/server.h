@@ -32,6 +32,8 @@ struct sl_server_host {
 	void (*ready)(void *self, struct sl_request *request);
 	// The client of a request that is the shard's has gone; request->origin.call is NULL now.
 	void (*abandoned)(void *self, struct sl_request *request);
+	// A request that is refused before it is ready; it is given next. NULL: nobody asks.
+	void (*refused)(void *self, const struct sl_request *request, enum sl_reason reason);
 	// A request that never became ready, or that the shard released: free it.
 	struct sl_request *(*take)(void *self);
 	void (*give)(void *self, struct sl_request *request);

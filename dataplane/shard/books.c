@@ -35,7 +35,7 @@ void sl_books_fini(struct sl_books *books, struct sl_metrics *metrics)
 	sl_metrics_remove(metrics, books);
 }
 
-void sl_books_received(struct sl_books *books, const struct sl_request *request)
+void sl_books_received(struct sl_books *books, struct sl_request *request)
 {
 	struct sl_shard_counters *counters = &books->counters;
 	const uint32_t items = request->view.item_count;
@@ -43,6 +43,7 @@ void sl_books_received(struct sl_books *books, const struct sl_request *request)
 	sl_count(&counters->received_items[request->signal], items);
 	sl_count(&counters->received_bytes[request->signal], request->view.body.size);
 	sl_count(&counters->in_flight_items[request->signal], items);
+	sl_ledger_received(books->ledger, request);
 }
 
 void sl_books_answered(struct sl_books *books, const struct sl_request *request, uint64_t now_ns)
@@ -53,6 +54,7 @@ void sl_books_answered(struct sl_books *books, const struct sl_request *request,
 
 	sl_histogram_add(&books->duration, now_ns - request->received_ns);
 	sl_count(&counters->in_flight_items[signal], -(uint64_t)items);
+	sl_ledger_answered(books->ledger, request);
 	if (request->reason != SL_REASON_NONE) {
 		sl_count(&books->refused[signal * SL_REASONS + request->reason], items);
 		return;

@@ -2,6 +2,7 @@
 
 #include "dataplane/base/metrics.h"
 #include "dataplane/request/request.h"
+#include "tenants/ledger/book.h"
 
 // A shard's books: what clients sent and what became of it, to the item.
 //   received = accepted + refused + in flight
@@ -54,13 +55,14 @@ struct sl_books {
 	struct sl_shard_counters counters;
 	uint64_t refused[SL_SIGNALS * SL_REASONS];
 	struct sl_histogram duration;
+	struct sl_ledger_book *ledger; // the same by tenant; NULL: not kept
 };
 
 // Registers the books under the shard's number. Returns 0 or -ENOMEM.
 int sl_books_init(struct sl_books *books, struct sl_metrics *metrics, uint32_t shard);
 void sl_books_fini(struct sl_books *books, struct sl_metrics *metrics);
 
-// A request was read: its items are in flight.
-void sl_books_received(struct sl_books *books, const struct sl_request *request);
+// A request was read and has its parts, or was refused before it had any: its items are in flight.
+void sl_books_received(struct sl_books *books, struct sl_request *request);
 // Its answer is decided (once a request).
 void sl_books_answered(struct sl_books *books, const struct sl_request *request, uint64_t now_ns);

@@ -197,6 +197,8 @@ static enum sl_reason host_admit(void *self, struct sl_request *request,
 
 	if (identity.reason != SL_REASON_NONE)
 		return identity.reason;
+	request->tenant = identity.tenant;
+	request->tenant_name = identity.name;
 	if (SL_UNLIKELY(!identity.by_resource && is_overloaded_for(shard, identity.tenant))) {
 		*retry_after_ns = overload_limits(shard)->after_ns;
 		return SL_REASON_OVERLOADED;
@@ -205,8 +207,6 @@ static enum sl_reason host_admit(void *self, struct sl_request *request,
 	if (sl_tenants_info(shard->snapshot->parts[SL_MODULE_TENANTS], identity.tenant, &info) &&
 	    info.body_bytes_max && info.body_bytes_max < request->body_bytes_max)
 		request->body_bytes_max = info.body_bytes_max;
-	request->tenant = identity.tenant;
-	request->tenant_name = identity.name;
 	if (identity.by_resource) {
 		request->claimant = sl_arena_alloc(&request->arena, sizeof(*request->claimant));
 		if (!request->claimant)
@@ -274,11 +274,19 @@ static void host_abandoned(void *self, struct sl_request *request)
 	sl_count(&shard->books.counters.abandoned_requests[0], 1);
 }
 
+static void host_refused(void *self, const struct sl_request *request, enum sl_reason reason)
+{
+	struct sl_shard *shard = self;
+
+	sl_ledger_turned_away(shard->books.ledger, request, reason);
+}
+
 const struct sl_server_host sl_shard_host = {
 	.admit = host_admit,
 	.reserve = host_reserve,
 	.ready = host_ready,
 	.abandoned = host_abandoned,
+	.refused = host_refused,
 	.take = host_take,
 	.give = host_give,
 };
@@ -586,10 +594,10 @@ static uint64_t take_up(struct sl_shard *shard, struct sl_batch *batch, struct s
 	request->references = request->required_open = 1;
 	request->staged = true;
 	reason = decode(shard, request);
-	sl_books_received(&shard->books, request);
 	cost = json ? received * JSON_COST : SL_MAX(received, request->view.body.size);
 	if (reason == SL_REASON_NONE)
 		reason = sl_tenants_make_parts(shard->tenants, request);
+	sl_books_received(&shard->books, request);
 	if (reason != SL_REASON_NONE) {
 		sl_request_refuse(request, for_good(shard, request, reason), 0);
 		leave_stages(request);

@@ -9,6 +9,7 @@
 #include "dataplane/base/log.h"
 #include "dataplane/io/backend.h"
 #include "dataplane/shard/internal.h"
+#include "tenants/ledger/ledger.h"
 
 #define WAIT_MOST_NS (100 * SL_MS) // a turn at least so often: gauges, timeouts, drain
 #define HANDED_COUNT 1024
@@ -111,6 +112,9 @@ static int set_up(struct sl_shard *shard)
 	if (options->backend)
 		sl_io_attach(shard->io, options->backend);
 
+	if (options->ledger)
+		shard->books.ledger = sl_ledger_book_of(options->ledger, options->index);
+
 	const struct sl_server_env server = {
 		.io = shard->io,
 		.memory = &shard->memory,
@@ -131,6 +135,10 @@ static int set_up(struct sl_shard *shard)
 		.codec = shard->codec = sl_codec_create(&shard->memory),
 		.metrics = options->metrics,
 		.random = &shard->random,
+		.endings = {.self = shard->books.ledger,
+			    .names = options->ledger,
+			    .number = sl_ledger_number,
+			    .ended = options->ledger ? sl_ledger_ended : NULL},
 	};
 
 	shard->server = sl_server_create(&server);
@@ -243,6 +251,7 @@ static void run(struct sl_shard *shard)
 		sl_shard_run_ready(shard);
 		sl_routing_poll(shard->routing, shard->now_ns);
 		sl_server_flush(shard->server, shard->now_ns);
+		sl_ledger_book_turn(shard->books.ledger);
 		update_gauges(shard);
 	}
 }

@@ -24,7 +24,8 @@ struct sl_shard_options {
 	struct sl_io_backend *backend; // beside the kernel's sockets, or NULL; goes with the shard
 	struct sl_snapshots *snapshots;
 	struct sl_metrics *metrics;
-	const int *listen_fds; // in the order of the server module's listeners
+	struct sl_ledger *ledger; // books by tenant; NULL: not kept
+	const int *listen_fds;    // in the order of the server module's listeners
 	const struct sl_address *listen_addresses;
 	uint32_t listen_count;
 	struct sl_shard **peers; // all shards, for handing over sockets; filled before any starts

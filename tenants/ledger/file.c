@@ -1,0 +1,114 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tenants/ledger/internal.h"
+
+// The ledger's file: replaced as a whole, never changed in place.
+
+static int write_all(int fd, const char *text, size_t size)
+{
+	while (size) {
+		const ssize_t wrote = write(fd, text, size);
+
+		if (wrote < 0 && errno != EINTR)
+			return -errno;
+		if (wrote > 0) {
+			text += wrote;
+			size -= (size_t)wrote;
+		}
+	}
+	return fsync(fd) < 0 ? -errno : 0;
+}
+
+// The new name is on disk once its folder is.
+static int sync_folder(const char *path)
+{
+	char copy[PATH_MAX];
+	int fd, failed = 0;
+
+	snprintf(copy, sizeof(copy), "%s", path);
+	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		failed = -errno;
+	if (fd >= 0)
+		close(fd);
+	return failed;
+}
+
+int sl_ledger_save(const char *path, const char *text, size_t size)
+{
+	char fresh[PATH_MAX];
+	int fd, failed;
+
+	if (snprintf(fresh, sizeof(fresh), "%s.new", path) >= (int)sizeof(fresh))
+		return -ENAMETOOLONG;
+	fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	failed = write_all(fd, text, size);
+	if (close(fd) < 0 && !failed)
+		failed = -errno;
+	if (!failed && rename(fresh, path) < 0)
+		failed = -errno;
+	if (failed) {
+		unlink(fresh);
+		return failed;
+	}
+	return sync_folder(path);
+}
+
+static int read_file(const char *path, char **text, size_t *size)
+{
+	const int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat stat_;
+	int failed = 0;
+
+	if (fd < 0)
+		return -errno;
+	*text = NULL;
+	*size = 0;
+	if (fstat(fd, &stat_) < 0)
+		failed = -errno;
+	else if (!S_ISREG(stat_.st_mode))
+		failed = -EISDIR;
+	else if (!(*text = malloc((size_t)stat_.st_size + 1)))
+		failed = -ENOMEM;
+	while (!failed && *size < (size_t)stat_.st_size) {
+		const ssize_t more = read(fd, *text + *size, (size_t)stat_.st_size - *size);
+
+		if (more < 0 && errno != EINTR)
+			failed = -errno;
+		else if (more == 0)
+			break; // shorter than it was: its checksum tells
+		else if (more > 0)
+			*size += (size_t)more;
+	}
+	close(fd);
+	if (failed)
+		free(*text);
+	return failed;
+}
+
+int sl_ledger_load(struct sl_ledger *ledger, const char *path, uint64_t wall_ns, char *error,
+		   size_t error_size)
+{
+	char aside[PATH_MAX], *text;
+	size_t size;
+	int failed = read_file(path, &text, &size);
+
+	if (failed)
+		return failed == -ENOENT ? 0 : failed;
+	failed = sl_ledger_read(ledger, sl_bytes(text, size), error, error_size);
+	free(text);
+	if (failed != -EINVAL)
+		return failed ? failed : 1;
+	if (snprintf(aside, sizeof(aside), "%s.refused-%llu", path,
+		     (unsigned long long)(wall_ns / SL_MS)) >= (int)sizeof(aside))
+		return -ENAMETOOLONG;
+	return rename(path, aside) < 0 ? -errno : -EINVAL;
+}

@@ -1,0 +1,100 @@
+#pragma once
+
+#include "tenants/ledger/book.h"
+#include "tenants/ledger/counts.h"
+
+// An instance's ledger: every tenant that has sent, by name, with its counts since the ledger was
+// begun. Shards write books; whoever asks folds them in first, so that what is read is exact.
+//
+//   books of shards --fold--> accounts by name --write--> file --read--> accounts, after a restart
+//                                    |--export--> Prometheus: the largest by name, the rest summed
+//                                    `--cut--> usage records: what came since the last cut
+//
+// Threading: any thread, one lock; never a shard's (its own are in book.h), but for number().
+// Memory: 96 bytes, the name and 32 bytes a count that is not zero for a tenant that has sent.
+struct sl_ledger;
+
+struct sl_ledger_options {
+	uint32_t shards;
+	uint32_t rows_max;    // of each shard: tenants and signals that are active at a time
+	uint32_t tenants_max; // numbers that tenants may have
+	uint32_t export_max;  // tenants with time series of their own
+	bool usage;           // cuts will be made
+	uint64_t wall_ns;
+	uint8_t instance[8]; // random: the name of a ledger that begins here
+};
+
+// NULL when out of memory.
+struct sl_ledger *sl_ledger_create(const struct sl_ledger_options *options);
+void sl_ledger_destroy(struct sl_ledger *ledger); // NULL is fine; no shard may run
+
+struct sl_ledger_book *sl_ledger_book_of(struct sl_ledger *ledger, uint32_t shard);
+// The number of a destination (sl_endings.number; `ledger` is a struct sl_ledger). Any thread.
+uint32_t sl_ledger_number(void *ledger, const char *destination);
+
+// Takes over what the books say: before anything is read. With `pass` (every SL_LEDGER_FOLD_NS) it
+// asks for rows that have been still for SL_LEDGER_COLD_NS, or sooner where they are becoming few.
+#define SL_LEDGER_FOLD_NS (250 * SL_MS)
+#define SL_LEDGER_COLD_NS (10 * SL_S)
+void sl_ledger_fold(struct sl_ledger *ledger, bool pass);
+// The last one: no shard runs any more.
+void sl_ledger_close(struct sl_ledger *ledger);
+
+struct sl_ledger_stats {
+	uint32_t accounts, rows, exported;
+	uint64_t overflows; // counted under `_other` for want of a row
+	uint64_t unread;    // rows put off because memory was short
+	uint32_t pending;   // usage records made and not confirmed
+	uint64_t sequence;  // of the last cut
+	char instance[17];
+};
+void sl_ledger_stats(struct sl_ledger *ledger, struct sl_ledger_stats *stats);
+// A sum over all tenants and signals.
+struct sl_ledger_cell sl_ledger_sum(struct sl_ledger *ledger, enum sl_ledger_kind kind);
+
+// --- what it tells; malloc'ed texts, NULL when out of memory -------------------------------------
+
+// One tenant's account as JSON; `null` when it has none.
+char *sl_ledger_describe(struct sl_ledger *ledger, struct sl_bytes tenant);
+// Tenants by bytes received, the most first, from the `skip`th on.
+char *sl_ledger_list(struct sl_ledger *ledger, uint32_t skip, uint32_t limit);
+
+// Chooses whose series are exported: the largest by recent volume. Who is in stays for a minute and
+// until another is twice as large; what somebody had before he came in stays in `_other`, so that
+// no series runs backwards. Call every SL_LEDGER_RANK_NS.
+#define SL_LEDGER_RANK_NS (10 * SL_S)
+void sl_ledger_rank(struct sl_ledger *ledger, uint32_t export_max, uint64_t now_ns);
+// Prometheus' text.
+char *sl_ledger_metrics(struct sl_ledger *ledger, size_t *size);
+
+// --- usage records -------------------------------------------------------------------------------
+
+// A record is one tenant's and signal's counts of one interval. Its key never names other counts:
+// a cut is made once, kept until all of it is confirmed, and written with the ledger before any of
+// it is sent.
+struct sl_ledger_usage {
+	uint32_t index;    // for sl_ledger_usage_confirm()
+	char *key, *value; // malloc'ed
+};
+
+// Ends the interval, unless records of the last one are unconfirmed. Returns whether there are
+// records to send (after sl_ledger_write() has been made safe).
+bool sl_ledger_cut(struct sl_ledger *ledger, uint64_t wall_ns);
+// The first unconfirmed record from `index` on. False: there is none, or no memory.
+bool sl_ledger_usage_next(struct sl_ledger *ledger, uint32_t index, struct sl_ledger_usage *usage);
+void sl_ledger_usage_confirm(struct sl_ledger *ledger, uint32_t index);
+
+// --- the file ------------------------------------------------------------------------------------
+
+// The ledger as text that sl_ledger_read() takes; malloc'ed.
+char *sl_ledger_write(struct sl_ledger *ledger, size_t *size);
+// Into an empty ledger. Returns 0, -EINVAL with the reason in `error` (nothing is changed then), or
+// -ENOMEM. What was in flight when it was written is unanswered.
+int sl_ledger_read(struct sl_ledger *ledger, struct sl_bytes text, char *error, size_t error_size);
+
+// Replaces the file: written beside it, synced, renamed. Returns 0 or -errno.
+int sl_ledger_save(const char *path, const char *text, size_t size);
+// Reads it, when there is one. A file that cannot be taken is kept aside as PATH.refused-TIME.
+// Returns 1 when read, 0 when there is none, -EINVAL when refused (the reason in `error`), -errno.
+int sl_ledger_load(struct sl_ledger *ledger, const char *path, uint64_t wall_ns, char *error,
+		   size_t error_size);
