@@ -38,6 +38,7 @@ struct process {
 	bool *listen_inherited; // another process may serve them when we drain
 	struct sl_shard **shards;
 	uint32_t shard_count;
+	bool unready; // writer: the control loop; shards read
 };
 
 // The one table of modules: what is configurable at the top level, and what a snapshot holds.
@@ -253,6 +254,7 @@ static int start_shards(struct process *process)
 		.snapshots = process->snapshots,
 		.metrics = process->metrics,
 		.ledger = process->ledger,
+		.unready = &process->unready,
 		.listen_fds = process->listen_fds,
 		.listen_addresses = process->listen_addresses,
 		.listen_count = process->listen_count,
@@ -327,6 +329,11 @@ static uint64_t full_since_ns(void *self, uint32_t shard)
 	return sl_shard_full_since_ns(process->shards[shard]);
 }
 
+static void ready(void *self, bool is)
+{
+	__atomic_store_n(&((struct process *)self)->unready, !is, __ATOMIC_RELAXED);
+}
+
 static int64_t certificate_expiry(void *self, const struct sl_snapshot *snapshot)
 {
 	const struct sl_server_part *server = snapshot->parts[SL_MODULE_SERVER];
@@ -352,6 +359,7 @@ static int serve(struct process *process, const char *file)
 			  .drain = on_drain,
 			  .stop = on_stop,
 			  .is_idle = is_idle,
+			  .ready = ready,
 			  .full_since_ns = full_since_ns,
 			  .certificate_expiry = certificate_expiry},
 	};

@@ -107,26 +107,34 @@ static struct answer get_health(struct sl_control *control, struct MHD_Connectio
 	return plain(200, "ok\n");
 }
 
-static struct answer get_ready(struct sl_control *control, struct MHD_Connection *connection,
-			       const char *path, const struct call *call)
+bool sl_control_is_ready(const struct sl_control *control, char *text, size_t size)
 {
 	const struct sl_control_hooks *hooks = &control->options.hooks;
 	const uint64_t now_ns = sl_clock_now_ns();
-	char text[2048] = "";
 	size_t used = 0;
 
-	(void)connection, (void)path, (void)call;
+	text[0] = '\0';
 	if (control->drain_began_ns)
-		used = (size_t)snprintf(text, sizeof(text), "draining\n");
-	for (uint32_t i = 0; i < hooks->shards && used + 64 < sizeof(text); i++) {
+		used = (size_t)snprintf(text, size, "draining\n");
+	for (uint32_t i = 0; i < hooks->shards && used + 64 < size; i++) {
 		const uint64_t since_ns = hooks->full_since_ns(hooks->self, i);
 
 		if (since_ns && now_ns > since_ns + FULL_NS)
-			used += (size_t)snprintf(text + used, sizeof(text) - used,
+			used += (size_t)snprintf(text + used, size - used,
 						 "shard %u: memory budget full for %llu s\n", i,
 						 (unsigned long long)((now_ns - since_ns) / SL_S));
 	}
-	return used ? plain(503, text) : plain(200, "ready\n");
+	return !used;
+}
+
+static struct answer get_ready(struct sl_control *control, struct MHD_Connection *connection,
+			       const char *path, const struct call *call)
+{
+	char text[2048];
+
+	(void)connection, (void)path, (void)call;
+	return sl_control_is_ready(control, text, sizeof(text)) ? plain(200, "ready\n")
+								: plain(503, text);
 }
 
 static struct answer get_config(struct sl_control *control, struct MHD_Connection *connection,

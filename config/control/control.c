@@ -268,6 +268,18 @@ static bool drained(struct sl_control *control, uint64_t now_ns)
 	return control->abandoned;
 }
 
+static void tell_ready(struct sl_control *control)
+{
+	const struct sl_control_hooks *hooks = &control->options.hooks;
+	char why[2048];
+	const bool unready = !sl_control_is_ready(control, why, sizeof(why));
+
+	if (unready == control->unready || !hooks->ready)
+		return;
+	control->unready = unready;
+	hooks->ready(hooks->self, !unready);
+}
+
 static void take_signals(struct sl_control *control)
 {
 	struct signalfd_siginfo info;
@@ -327,6 +339,7 @@ int sl_control_run(struct sl_control *control)
 		if (control->admin)
 			sl_admin_run(control->admin);
 		now_ns = sl_clock_now_ns();
+		tell_ready(control);
 	}
 	sl_log(SL_LOG_INFO, control->abandoned ? "drain_abandoned" : "drained", "ms=%llu",
 	       (unsigned long long)((now_ns - control->drain_began_ns) / SL_MS));

@@ -22,6 +22,8 @@ struct sl_control_hooks {
 	// Abandon what is open, leave the loops.
 	void (*stop)(void *self);
 	bool (*is_idle)(void *self);
+	// Whether /readyz says so, where the data comes in: told when it changes. May be NULL.
+	void (*ready)(void *self, bool ready);
 	// Since when the shard's budget has been full, monotonic; 0: it is not.
 	uint64_t (*full_since_ns)(void *self, uint32_t shard);
 	// The first certificate's end, seconds since the epoch; 0: none. May be NULL.

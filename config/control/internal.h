@@ -42,6 +42,7 @@ struct sl_control {
 	uint64_t watched_stamp;
 	int signal_fd, wake_fd;
 	uint64_t drain_began_ns; // 0: not draining
+	bool unready;            // as the hook was told last
 	bool drain_told, ending, abandoned;
 	uint64_t watchdog_ns;
 };
@@ -50,6 +51,8 @@ const struct sl_process_config *sl_control_config(const struct sl_control *contr
 // Loads the file anew; lines in `errors`. Returns whether a new snapshot was published.
 bool sl_control_reload(struct sl_control *control, const char *why, struct sl_errors *errors);
 void sl_control_drain(struct sl_control *control);
+// Whether it takes traffic; `text` says why not, a line a reason.
+bool sl_control_is_ready(const struct sl_control *control, char *text, size_t size);
 
 // Tells systemd `state` ("READY=1"); nothing when nobody asked.
 void sl_notify(const char *state);

@@ -478,6 +478,8 @@ static void on_head(void *owner, struct sl_http_stream *stream, const struct sl_
 		answer_preflight(call);
 		return;
 	}
+	if (sl_call_begin_health(call, head))
+		return;
 	reason = judge(call, head, &signal);
 	if (reason == SL_REASON_NONE)
 		reason = begin_request(call, head, signal, &retry_after_ns);
@@ -536,6 +538,8 @@ static void on_data(void *owner, struct sl_http_stream *stream, struct sl_bytes 
 	(void)owner;
 	// Memory is ours already or the rest is thrown away: the window goes back at once.
 	sl_http_stream_consume(stream, bytes.size);
+	if (call && call->health)
+		sl_call_health_data(call, bytes);
 	if (!call || !call->request)
 		return;
 	call->session->server->now_ns = now_ns;
@@ -554,6 +558,8 @@ static void on_end(void *owner, struct sl_http_stream *stream, uint64_t now_ns)
 	struct sl_call *call = sl_http_stream_user(stream);
 
 	server->now_ns = now_ns;
+	if (call && call->health)
+		sl_call_answer_health(call);
 	if (!call || !call->request)
 		return;
 	if (call->protocol == SL_PROTOCOL_GRPC && !sl_grpc_is_whole(&call->deframer)) {
@@ -616,7 +622,7 @@ static void on_gone(void *owner, struct sl_http_stream *stream, bool complete)
 	if (!call)
 		return;
 	request = call->request;
-	if (!call->answered) {
+	if (!call->answered && !call->health) {
 		const bool grpc = call->protocol == SL_PROTOCOL_GRPC;
 		const struct sl_reason_row *row = &sl_reasons[SL_REASON_ABANDONED];
 
@@ -658,6 +664,10 @@ void sl_call_check_progress(struct sl_call *call)
 		sl_http_stream_reset(call->stream, CANCEL);
 		sl_session_mark(session);
 		return;
+	}
+	if (call->health && !call->answered && age_ns > limits->body_timeout_ns) {
+		sl_http_stream_reset(call->stream, CANCEL);
+		sl_session_mark(session);
 	}
 	if (!call->request || call->with_shard)
 		return;

@@ -50,6 +50,7 @@ struct sl_server_env {
 	uint32_t shard;
 	const struct sl_server_host *host;
 	void *self;
+	const bool *unready; // for health checks; writer: another thread, atomic. NULL: never
 };
 
 struct sl_server *sl_server_create(const struct sl_server_env *env);

@@ -69,6 +69,8 @@ struct sl_call {
 	bool answered;
 	bool early;                     // it came before the time its client was told
 	bool from_browser;              // it has an Origin
+	bool health;                    // of the health service: what it asked for is in `asked`
+	uint8_t asked_bytes, asked[64]; // more than that: one more
 	uint16_t cors;                  // number of its configured origin, from 1; 0: not allowed
 	uint64_t began_ns, progress_ns; // body: first and last bytes; then: the answer
 	uint64_t deadline_ns;           // grpc-timeout; UINT64_MAX: none
@@ -101,6 +103,12 @@ void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_re
 		    uint64_t retry_after_ns);
 // Cuts bodies that came to a standstill or are too slow; `now_ns` is the server's.
 void sl_call_check_progress(struct sl_call *call);
+
+// health.c
+// Whether the head is of grpc.health.v1.Health/Check; the call is one then, and has no request.
+bool sl_call_begin_health(struct sl_call *call, const struct sl_http_head *head);
+void sl_call_health_data(struct sl_call *call, struct sl_bytes bytes);
+void sl_call_answer_health(struct sl_call *call);
 
 // server.c
 // GOAWAY, the close when its calls have ended.

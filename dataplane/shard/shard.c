@@ -124,6 +124,7 @@ static int set_up(struct sl_shard *shard)
 		.shard = options->index,
 		.host = &sl_shard_host,
 		.self = shard,
+		.unready = options->unready,
 	};
 	const struct sl_routing_env routing = {
 		.shard = options->index,

@@ -26,6 +26,7 @@ struct sl_shard_options {
 	struct sl_metrics *metrics;
 	struct sl_ledger *ledger; // books by tenant; NULL: not kept
 	const int *listen_fds;    // in the order of the server module's listeners
+	const bool *unready;      // what health checks are told; writer: the control thread
 	const struct sl_address *listen_addresses;
 	uint32_t listen_count;
 	struct sl_shard **peers; // all shards, for handing over sockets; filled before any starts
