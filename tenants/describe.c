@@ -3,6 +3,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+static void print_volume(FILE *out, const struct sl_tenant_entry *entry)
+{
+	const struct sl_volume_limits *limits = &entry->limits->volume;
+	int64_t used[SL_DIMENSION_RATES];
+
+	sl_volume_used(entry->pool->volume, used);
+	fprintf(out, ",\"volume\":{\"per\":\"%s\",\"soft\":%.15g",
+		limits->per == SL_VOLUME_DAY ? "day" : "month", limits->soft);
+	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++)
+		if (limits->hard[i])
+			fprintf(out, ",\"%s\":{\"used\":%lld,\"hard\":%lld}",
+				sl_label_dimension.values[i], (long long)SL_MAX(used[i], 0),
+				(long long)limits->hard[i]);
+	fputc('}', out);
+}
+
 // Names of tenants and classes are made of characters that JSON takes as they are.
 char *sl_tenants_describe(const struct sl_tenants *tenants, sl_tenant_id tenant)
 {
@@ -46,7 +62,10 @@ char *sl_tenants_describe(const struct sl_tenants *tenants, sl_tenant_id tenant)
 			fprintf(out, "\"limit\":%lld,\"free\":%lld}", (long long)limit->burst,
 				level);
 	}
-	fprintf(out, "},\"refused_requests\":%llu}",
+	fputc('}', out);
+	if (entry->limits->volume.is_set)
+		print_volume(out, entry);
+	fprintf(out, ",\"refused_requests\":%llu}",
 		(unsigned long long)__atomic_load_n(&entry->pool->refused_requests,
 						    __ATOMIC_RELAXED));
 	if (fclose(out)) {

@@ -36,12 +36,23 @@ enum sl_algorithm {
 	SL_ALGORITHM_SLIDING_WINDOW,
 };
 
+// What may be sent in a period (volume.h), beside the rates.
+enum sl_volume_per { SL_VOLUME_DAY, SL_VOLUME_MONTH };
+
+struct sl_volume_limits {
+	int64_t hard[SL_DIMENSION_RATES]; // 0: none
+	double soft;                      // part of `hard` at which it is told
+	uint8_t per;                      // enum sl_volume_per
+	bool is_set;
+};
+
 struct sl_limits {
 	struct sl_limit dimensions[SL_DIMENSIONS];
 	uint64_t delay_max_ns; // leaky: how long a request may be held
 	uint64_t window_ns;    // sliding window
-	uint8_t algorithm;     // enum sl_algorithm
-	bool observe;          // count what would be refused, refuse nothing
+	struct sl_volume_limits volume;
+	uint8_t algorithm; // enum sl_algorithm
+	bool observe;      // count what would be refused, refuse nothing
 };
 
 extern const struct sl_limits sl_limits_none;

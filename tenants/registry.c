@@ -59,6 +59,7 @@ void sl_registry_put(struct sl_registry *registry)
 		next = class->next;
 		free(class);
 	}
+	sl_volumes_fini(&registry->volumes);
 	for (uint32_t i = 0; i < registry->count; i++)
 		free(sl_registry_pool(registry, i)->window);
 	for (uint32_t i = 0; i * SL_REGISTRY_BLOCK < registry->count; i++) {

@@ -2,18 +2,20 @@
 
 #include "dataplane/request/request.h"
 #include "tenants/authority.h"
+#include "tenants/volume.h"
 
 // Every tenant that this process has known: its number, its name and its pool, for as long as the
 // process runs, so that a reload changes limits but no number, no level and nothing in flight.
 // Numbers are never used again; there are at most SL_TENANTS_MAX.
 //
-// Threading: changed by the control thread, but `authority` and `adopted` by the quota thread;
-// shards follow pointers that a published snapshot has.
-// Memory: counted references, one a snapshot. Names and pools never move.
+// Threading: changed by the control thread, but `authority`, `volumes` and `adopted` by the quota
+// thread; shards follow pointers that a published snapshot has. Memory: counted references, one a
+// snapshot. Names and pools never move.
 #define SL_TENANTS_MAX (UINT32_C(1) << 20)
 
 struct sl_registry {
 	struct sl_authority authority;
+	struct sl_volumes volumes;
 	uint64_t generation; // the last snapshot's
 	uint64_t adopted;    // whose limits the authority has taken over
 	bool fleet; // quotas hold for many instances: pools have leases; set before the first add

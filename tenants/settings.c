@@ -17,6 +17,33 @@ static const char *const modes[] = {"enforce", "observe", NULL};
 #define PER_S_MAX       1e11 // items; a bucket's arithmetic holds far more
 #define BYTES_PER_S_MAX (100.0 * (double)SL_GIB)
 
+#define VOLUME(field_) .present_offset = offsetof(struct sl_volume_config, has.field_)
+#define VOLUME_MAX     1e17
+
+static const char *const periods[] = {"day", "month", NULL};
+
+static const struct sl_setting volume_rows[] = {
+	ROW(sl_volume_config, bytes, "bytes", BYTES, VOLUME(bytes), .max = VOLUME_MAX,
+	    .help = "Inflated body bytes in a period. 0: no limit."),
+	ROW(sl_volume_config, spans, "spans", COUNT, VOLUME(spans), .max = VOLUME_MAX,
+	    .help = "Spans in a period. 0: no limit."),
+	ROW(sl_volume_config, points, "points", COUNT, VOLUME(points), .max = VOLUME_MAX,
+	    .help = "Metric data points in a period. 0: no limit."),
+	ROW(sl_volume_config, log_records, "log_records", COUNT, VOLUME(log_records),
+	    .max = VOLUME_MAX, .help = "Log records in a period. 0: no limit."),
+	ROW(sl_volume_config, requests, "requests", COUNT, VOLUME(requests), .max = VOLUME_MAX,
+	    .help = "Export requests in a period. 0: no limit."),
+	ROW(sl_volume_config, per, "per", ENUM, VOLUME(per), .choices = periods, .preset = "month",
+	    .help = "day or month, of UTC."),
+	ROW(sl_volume_config, soft, "soft", RATIO, VOLUME(soft), .max = 1, .preset = "80%",
+	    .help = "The part at which the log and a counter tell; answers do not change."),
+};
+static const struct sl_settings volume_settings = SETTINGS(
+	"volume", sl_volume_config, volume_rows,
+	.help = "What a tenant may send in a day or a month, over all instances with quotas.redis, "
+		"else this one, with quotas.volume_file. Beyond it calls are refused with 429 / "
+		"RESOURCE_EXHAUSTED until the period ends (told to come back in an hour at most).");
+
 static const struct sl_setting quota_rows[] = {
 	ROW(sl_quota_config, bytes, "bytes", BYTES_PER_S, NAMED(bytes), .max = BYTES_PER_S_MAX,
 	    .help = "Inflated body bytes a second, as received. 0: no limit."),
@@ -51,6 +78,8 @@ static const struct sl_setting quota_rows[] = {
 	    .help = "Body bytes of requests that have not ended. 0: no limit."),
 	ROW(sl_quota_config, in_flight_requests, "in_flight_requests", COUNT,
 	    NAMED(in_flight_requests), .help = "Requests that have not ended. 0: no limit."),
+	ROW(sl_quota_config, volume, "volume", OBJECT, .object = &volume_settings,
+	    .help = "What it may send in a day or a month, beside the rates."),
 	ROW(sl_quota_config, mode, "mode", ENUM, NAMED(mode), .choices = modes, .preset = "enforce",
 	    .help = "enforce, or observe: count what would be refused and refuse nothing. Unset: "
 		    "as quotas.mode says."),
@@ -317,6 +346,10 @@ static const struct sl_setting quotas_rows[] = {
 	ROW(sl_quotas_config, instances, "instances", COUNT, .max = 1000, .preset = "0",
 	    .apply = SL_APPLY_RESTART,
 	    .help = "How many instances there are, until Redis has counted them. 0: one."),
+	ROW(sl_quotas_config, volume_file, "volume_file", PATH, .apply = SL_APPLY_RESTART,
+	    .help = "Where this instance keeps what its tenants have used of their `volume`, so "
+		    "that a restart does not give it anew. Written every second in which something "
+		    "changed. Not used with `redis`, which keeps the volumes of all instances."),
 	ROW(sl_quotas_config, mixed, "mixed", ENUM, .choices = mixed_choices,
 	    .preset = "refuse_all",
 	    .help = "A request of several tenants, one of which is over its quota. refuse_all: "

@@ -13,14 +13,24 @@
 
 enum sl_quota_mode { SL_QUOTA_ENFORCE, SL_QUOTA_OBSERVE };
 
+struct sl_volume_config {
+	uint64_t bytes, spans, points, log_records, requests; // 0: no limit
+	uint32_t per;                                         // enum sl_volume_per
+	double soft;
+	struct {
+		bool bytes, spans, points, log_records, requests, per, soft;
+	} has;
+};
+
 struct sl_quota_config {
 	double bytes, spans, points, log_records, requests; // a second; 0: no limit
 	uint64_t burst_ns;
 	uint32_t algorithm; // enum sl_algorithm
 	uint64_t window_ns, delay_max_ns;
 	uint64_t in_flight_bytes, in_flight_requests; // 0: no limit
-	uint32_t mode;                                // enum sl_quota_mode
-	struct {                                      // which keys the file names
+	struct sl_volume_config volume;
+	uint32_t mode; // enum sl_quota_mode
+	struct {       // which keys the file names
 		bool bytes, spans, points, log_records, requests, burst, algorithm, window,
 			delay_max, in_flight_bytes, in_flight_requests, mode;
 	} has;
@@ -140,10 +150,11 @@ int sl_quota_redis_place(const struct sl_quota_redis_config *redis,
 struct sl_quotas_config {
 	struct sl_where where;
 	uint32_t mode;
-	uint32_t mixed;         // enum sl_mixed
-	struct sl_list redis;   // struct sl_quota_redis_config; empty: each instance by itself
-	uint32_t without_redis; // enum sl_fleet_without
-	uint64_t instances;     // that there are, until Redis has told; 0: not known
+	uint32_t mixed;          // enum sl_mixed
+	struct sl_list redis;    // struct sl_quota_redis_config; empty: each instance by itself
+	uint32_t without_redis;  // enum sl_fleet_without
+	const char *volume_file; // NULL: none
+	uint64_t instances;      // that there are, until Redis has told; 0: not known
 };
 
 // What the module's rows fill.

@@ -41,6 +41,8 @@ static void drop_slot(struct sl_tenants_shard *self, struct sl_tenants_slot *slo
 {
 	for (unsigned i = 0; i < SL_DIMENSIONS; i++)
 		return_chunk(self, slot, i);
+	if (slot->volume)
+		sl_volume_count_flush(&slot->count, slot->volume);
 	memset(slot->unmet, 0, sizeof(slot->unmet));
 	memset(slot->last, 0, sizeof(slot->last));
 	slot->pool = NULL;
@@ -62,6 +64,7 @@ static __attribute__((noinline)) struct sl_tenants_slot *make_slot(struct sl_ten
 	// A tenant that is gone may still have requests under way: they are nobody's quota.
 	slot->limits = entry->limits ? entry->limits : &sl_limits_none;
 	slot->pool = entry->pool;
+	slot->volume = slot->limits->volume.is_set ? entry->pool->volume : NULL;
 	slot->tenant = tenant;
 	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++)
 		if (!sl_limit_is_set(&slot->limits->dimensions[i]))
@@ -122,11 +125,15 @@ fail:
 	return NULL;
 }
 
-// What the chunks hold goes with the pools: the process ends, or its snapshots do.
+// What the chunks hold goes with the pools: the process ends, or its snapshots do. What was sent is
+// told, for the volumes outlive the process.
 void sl_tenants_shard_destroy(struct sl_tenants_shard *self)
 {
 	if (!self)
 		return;
+	for (uint32_t i = 0; self->slots && i < SL_TENANTS_SLOTS; i++)
+		if (self->slots[i].pool && self->slots[i].volume)
+			sl_volume_count_flush(&self->slots[i].count, self->slots[i].volume);
 	if (self->metrics)
 		sl_metrics_remove(self->metrics, &self->counters);
 	if (self->slot_of)
@@ -307,14 +314,34 @@ SL_INLINE void spill(struct sl_tenants_shard *self, struct sl_tenants_slot *slot
 static enum sl_reason refuse(struct sl_tenants_shard *self, struct sl_tenants_slot *slot,
 			     unsigned dimension, enum sl_reason reason)
 {
+	const bool volume = reason == SL_REASON_VOLUME_EXCEEDED;
+
 	if (slot->limits->observe) {
 		sl_count(&self->counters.observed[dimension], 1);
 		return SL_REASON_NONE;
 	}
-	sl_count(&self->counters.refused[dimension], 1);
-	self->refused_dimension = (uint8_t)dimension;
+	sl_count(volume ? &self->counters.used_up[dimension] : &self->counters.refused[dimension],
+		 1);
+	self->refused_dimension = (uint8_t)(dimension + (volume ? SL_TENANTS_LIMIT_VOLUME : 0));
 	__atomic_fetch_add(&slot->pool->refused_requests, 1, __ATOMIC_RELAXED);
 	return reason;
+}
+
+// Whether the volume of the period is used up. It comes back at the period's end, all at once: who
+// asks again is told so, in an hour at most.
+static enum sl_reason refuse_volume(struct sl_tenants_shard *self, struct sl_tenants_slot *slot,
+				    unsigned item, uint64_t *wait_ns)
+{
+	const unsigned dimension = sl_volume_over(slot->volume, item);
+	uint64_t ends_ns;
+
+	if (SL_LIKELY(dimension == SL_DIMENSIONS))
+		return SL_REASON_NONE;
+	ends_ns = __atomic_load_n(&slot->volume->ends_ns, __ATOMIC_RELAXED);
+	*wait_ns = ends_ns > self->now_ns ? ends_ns - self->now_ns : 0;
+	*wait_ns = SL_MAX(SL_MIN(*wait_ns, WAIT_MAX_NS), SL_S);
+	*wait_ns += sl_random_below(&self->random, *wait_ns / 5);
+	return refuse(self, slot, dimension, SL_REASON_VOLUME_EXCEEDED);
 }
 
 void sl_tenants_quota_stage(void *state, struct sl_batch *batch)
@@ -333,12 +360,21 @@ void sl_tenants_quota_stage(void *state, struct sl_batch *batch)
 	for (uint16_t i = 0; i < offered; i++) {
 		struct sl_part *part = batch->parts[i];
 		const struct sl_charge charge = {part->offered_bytes, part->offered_items, 1};
+		const unsigned item = SL_DIMENSION_SPANS + part->request->signal;
 		unsigned dimension = 0;
-		const uint64_t wait_ns = spend(self, slots[i], &charge,
-					       SL_DIMENSION_SPANS + part->request->signal,
-					       &dimension);
+		uint64_t wait_ns;
 
+		if (SL_UNLIKELY(slots[i]->volume) &&
+		    refuse_volume(self, slots[i], item, &wait_ns) != SL_REASON_NONE) {
+			part->limit = self->refused_dimension;
+			sl_batch_refuse(batch, part, SL_REASON_VOLUME_EXCEEDED, wait_ns);
+			continue;
+		}
+		wait_ns = spend(self, slots[i], &charge, item, &dimension);
 		if (SL_LIKELY(wait_ns == 0)) {
+			if (SL_UNLIKELY(slots[i]->volume))
+				sl_volume_count(&slots[i]->count, slots[i]->volume, charge.bytes,
+						charge.items, item, 1, self->now_ns);
 			part->charge = charge;
 			part->charged_generation = (uint32_t)self->generation;
 			if (SL_UNLIKELY(self->delay_ns && !slots[i]->limits->observe)) {
@@ -363,6 +399,9 @@ void sl_tenants_refund(struct sl_tenants_shard *self, struct sl_part *part)
 	if (part->charged_generation != (uint32_t)self->generation)
 		return; // not charged, or before a reload: other limits
 	slot = only_slot_of(self, part->tenant);
+	if (SL_UNLIKELY(slot->volume))
+		sl_volume_count(&slot->count, slot->volume, part->charge.bytes, part->charge.items,
+				item, -1, self->now_ns);
 	slot->chunk[SL_DIMENSION_BYTES] += as_tokens(part->charge.bytes);
 	slot->chunk[item] += as_tokens(part->charge.items);
 	slot->chunk[SL_DIMENSION_REQUESTS] += as_tokens(part->charge.requests);
@@ -406,6 +445,9 @@ enum sl_reason sl_tenants_admit_head(struct sl_tenants_shard *self, sl_tenant_id
 		return SL_REASON_SUSPENDED;
 	if (slot->limits->observe)
 		return SL_REASON_NONE; // counted once, by the stage
+	if (SL_UNLIKELY(slot->volume) &&
+	    refuse_volume(self, slot, SL_DIMENSION_SPANS + signal, retry_after_ns))
+		return SL_REASON_VOLUME_EXCEEDED;
 	for (unsigned i = 0; i < SL_COUNT_OF(least); i++) {
 		const unsigned dimension = least[i].dimension;
 		const struct sl_limit *limit = &slot->limits->dimensions[dimension];
@@ -503,11 +545,7 @@ void sl_tenants_tick(struct sl_tenants *tenants, uint64_t now_ns)
 	sl_authority_begin(authority, now_ns);
 	while (*at) {
 		struct sl_quota_pool *pool = *at, *next = pool->next;
-		const struct sl_tenant_entry *entry = pool->tenant < tenants->entry_count
-							      ? &tenants->entries[pool->tenant]
-							      : NULL;
-		const struct sl_limits *limits = entry && entry->limits ? entry->limits
-									: &sl_limits_none;
+		const struct sl_limits *limits = sl_tenants_limits_of(tenants, pool->tenant);
 
 		// Once it sleeps, a shard may put it on the list of the woken: `next` is read
 		// before.

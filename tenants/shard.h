@@ -18,6 +18,8 @@
 #define SL_TENANTS_COUNTERS(X)                                                                     \
 	X(refused, COUNTER, "sluice_quota_refused_requests", dimension,                            \
 	  "Requests refused over a tenant's quota, by the dimension that was short.")              \
+	X(used_up, COUNTER, "sluice_volume_refused_requests", dimension,                           \
+	  "Requests refused because a tenant's volume of the day or month is used up.")            \
 	X(observed, COUNTER, "sluice_quota_observed_requests", dimension,                          \
 	  "Requests over quota that mode observe let pass.")                                       \
 	X(draws, COUNTER, "sluice_quota_draws", none, "Chunks of tokens taken from the pools.")    \
@@ -30,16 +32,21 @@
 	X(tenants, GAUGE, "sluice_tenants", none, "Tenants in the configuration.")
 SL_COUNTERS(tenants, SL_TENANTS_COUNTERS)
 
+// A part's `limit` is a dimension, of the quota or, that much higher, of the volume.
+#define SL_TENANTS_LIMIT_VOLUME SL_DIMENSIONS
+
 struct sl_tenants_slot {
 	int64_t chunk[SL_DIMENSIONS]; // >= 0
 	const struct sl_limits *limits;
 	struct sl_quota_pool *pool; // NULL: the slot is free
+	struct sl_volume *volume;   // NULL: none
 	uint64_t used_ns;
 	sl_tenant_id tenant;
 	uint32_t stamp;   // the call that touched it last
 	uint64_t told_ns; // when the fleet's leases last heard of `unmet`
 	int64_t unmet[SL_DIMENSION_RATES];
 	int64_t last[SL_DIMENSION_RATES]; // cost of a request that was refused
+	struct sl_volume_count count;     // of `volume`, what is not told yet
 };
 
 struct sl_tenants_shard {
@@ -57,6 +64,6 @@ struct sl_tenants_shard {
 	struct sl_metrics *metrics;
 	struct sl_identity_cache *cache;
 	struct sl_tenants_counters counters;
-	uint8_t refused_dimension;   // of the last refusal
+	uint8_t refused_dimension;   // of the last refusal, as parts' `limit`
 	struct sl_log_site refusals; // the shard's own: no line of the cache is shared
 };

@@ -149,11 +149,29 @@ static struct sl_limit rate_of(const struct sl_quota_config *quota, double per_s
 	return sl_algorithm_limit(quota->algorithm, per_s, quota->burst_ns, quota->window_ns);
 }
 
+static struct sl_volume_limits volume_of(const struct sl_volume_config *volume)
+{
+	struct sl_volume_limits limits = {
+		.hard = {(int64_t)volume->bytes, (int64_t)volume->spans, (int64_t)volume->points,
+			 (int64_t)volume->log_records, (int64_t)volume->requests},
+		.soft = volume->soft,
+		.per = (uint8_t)volume->per,
+	};
+
+	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++)
+		limits.is_set |= limits.hard[i] > 0;
+	return limits;
+}
+
 struct sl_limits sl_tenants_limits(const struct sl_quota_config *of_class,
 				   const struct sl_quota_config *own, bool observe)
 {
 	static const struct sl_quota_config nothing = {
-		.burst_ns = SL_S, .window_ns = 10 * SL_S, .delay_max_ns = SL_S / 2};
+		.burst_ns = SL_S,
+		.window_ns = 10 * SL_S,
+		.delay_max_ns = SL_S / 2,
+		.volume = {.per = SL_VOLUME_MONTH, .soft = 0.8},
+	};
 	struct sl_quota_config quota = of_class ? *of_class : nothing;
 
 	if (own)
@@ -171,6 +189,7 @@ struct sl_limits sl_tenants_limits(const struct sl_quota_config *of_class,
 			},
 		.delay_max_ns = quota.delay_max_ns,
 		.window_ns = quota.window_ns,
+		.volume = volume_of(&quota.volume),
 		.algorithm = (uint8_t)quota.algorithm,
 		.observe = quota.has.mode ? quota.mode == SL_QUOTA_OBSERVE : observe,
 	};
@@ -185,7 +204,9 @@ struct builder {
 	uint32_t class_file_count;
 	struct sl_errors *errors;
 	struct sl_classes classes;
-	bool told; // of a tenant whose algorithm cannot be had: once is enough
+	// Of tenants whose algorithm or volume cannot be had: once is enough.
+	bool told, told_volume;
+	bool keeps_volumes;
 };
 
 static int add_credentials(struct builder *builder, const struct sl_tenant_config *from,
@@ -283,6 +304,24 @@ static const struct sl_tenant_class *class_of(struct builder *builder,
 			       builder->errors);
 }
 
+static int prepare_volume(struct builder *builder, const struct sl_tenant_config *from,
+			  const struct sl_tenant_entry *entry)
+{
+	if (!entry->limits->volume.is_set)
+		return 0;
+	if (!builder->keeps_volumes && !builder->told_volume) {
+		builder->told_volume = true;
+		sl_errors_add(builder->errors, &from->where,
+			      "tenant %s: a volume needs quotas.redis or quotas.volume_file: a "
+			      "restart would give it anew",
+			      from->name);
+	}
+	if (!entry->pool->volume)
+		entry->pool->volume = sl_volumes_add(&builder->tenants->registry->volumes,
+						     entry->pool->tenant);
+	return entry->pool->volume ? 0 : -ENOMEM;
+}
+
 // What the limits need beside the pool.
 static int prepare_limits(struct builder *builder, const struct sl_tenant_config *from,
 			  const struct sl_tenant_entry *entry)
@@ -305,7 +344,7 @@ static int prepare_limits(struct builder *builder, const struct sl_tenant_config
 		if (!entry->pool->window)
 			return -ENOMEM;
 	}
-	return 0;
+	return prepare_volume(builder, from, entry);
 }
 
 static int add_tenant(struct builder *builder, const struct sl_tenant_config *from,
@@ -519,7 +558,12 @@ struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *confi
 	static const struct sl_tenants_file *const nobody_file = &nobody;
 	const uint32_t errors_before = sl_errors_count(errors);
 	struct sl_tenants *tenants = calloc(1, sizeof(*tenants));
-	struct builder builder = {tenants, files, count, files, count, errors, {0}, false};
+	struct builder builder = {
+		tenants, files,
+		count,   files,
+		count,   errors,
+		{0},     false,
+		false,   config->quotas.redis.count > 0 || config->quotas.volume_file};
 	size_t named = 0;
 	int error = tenants ? 0 : -ENOMEM;
 

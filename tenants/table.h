@@ -86,6 +86,17 @@ const struct sl_certificate *sl_tenants_certificate(const struct sl_tenants *ten
 struct sl_limits sl_tenants_limits(const struct sl_quota_config *of_class,
 				   const struct sl_quota_config *own, bool observe);
 
+// The limits of a number that a registry has given: none when this snapshot does not know it.
+SL_INLINE const struct sl_limits *sl_tenants_limits_of(const struct sl_tenants *tenants,
+						       sl_tenant_id tenant)
+{
+	const struct sl_limits *limits = tenant < tenants->entry_count
+						 ? tenants->entries[tenant].limits
+						 : NULL;
+
+	return limits ? limits : &sl_limits_none;
+}
+
 // The quota thread's: the newest snapshot's limits are in force; at each tick, before all else.
 void sl_tenants_adopt(const struct sl_tenants *tenants);
 

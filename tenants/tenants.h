@@ -107,3 +107,7 @@ void sl_tenants_refund(struct sl_tenants_shard *self, struct sl_part *part);
 // The authority's tick: refills the pools of tenants that spend. Call every SL_QUOTA_TICK_NS.
 #define SL_QUOTA_TICK_NS (10 * SL_MS)
 void sl_tenants_tick(struct sl_tenants *tenants, uint64_t now_ns);
+// The volumes' of an instance by itself (volume.h), beside it.
+void sl_tenants_tick_volumes(struct sl_tenants *tenants, uint64_t now_ns, uint64_t wall_ns);
+// How many marks of volumes were passed since the start.
+void sl_tenants_volume_marks(const struct sl_tenants *tenants, uint64_t *soft, uint64_t *hard);

@@ -331,6 +331,7 @@ int sl_control_run(struct sl_control *control)
 			sl_notify("WATCHDOG=1");
 			watchdog_ns = now_ns + control->watchdog_ns;
 		}
+		sl_quota_thread_save(control->quota, now_ns);
 		sl_gauge(control->counters.retired,
 			 sl_snapshots_reclaim(options->snapshots, options->modules,
 					      options->module_count));

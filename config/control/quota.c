@@ -18,14 +18,23 @@
 #include "dataplane/tls/tls.h"
 #include "tenants/fleet/fleet.h"
 #include "tenants/tenants.h"
+#include "tenants/volume_file.h"
 
+// How often the volumes are written, and what part of the control thread's time that may take.
+#define SAVE_NS          SL_S
+#define SAVE_SHARE       20
 #define TLS_MEMORY_BYTES (16 * SL_MIB)
 
 #define SL_QUOTA_THREAD_COUNTERS(X)                                                                \
 	X(ticks, COUNTER, "sluice_quota_ticks", none,                                              \
 	  "Ticks of the quotas' authority, 100 a second.")                                         \
 	X(late, COUNTER, "sluice_quota_late_ticks", none,                                          \
-	  "Of them, those that came more than a tick late.")
+	  "Of them, those that came more than a tick late.")                                       \
+	X(soft_marks, COUNTER, "sluice_volume_soft_marks", none,                                   \
+	  "Tenants that passed the soft mark of a volume.")                                        \
+	X(hard_marks, COUNTER, "sluice_volume_hard_marks", none, "Tenants that used up a volume.") \
+	X(file_failures, COUNTER, "sluice_volume_file_failures", none,                             \
+	  "Times quotas.volume_file could not be read or written.")
 SL_COUNTERS(quota_thread, SL_QUOTA_THREAD_COUNTERS)
 #define SL_COUNTER_STRUCT_ struct sl_quota_thread_counters
 SL_COUNTER_ROWS(quota_thread, SL_QUOTA_THREAD_COUNTERS)
@@ -42,6 +51,9 @@ struct sl_quota_thread {
 	struct sl_memory memory; // of TLS
 	bool has_memory, running;
 	uint32_t stop; // writer: the control thread
+	// The control thread's.
+	char *volume_path; // NULL: none
+	uint64_t save_ns, saved_stamp;
 	int wake_fd;
 	pthread_t thread;
 };
@@ -139,6 +151,22 @@ static int make_fleet(struct sl_quota_thread *quota, const struct sl_quotas_conf
 			      &quota->fleet->counters, -1, NULL);
 }
 
+static void count_marks(struct sl_quota_thread *quota, const struct sl_tenants *tenants)
+{
+	uint64_t soft, hard;
+
+	sl_tenants_volume_marks(tenants, &soft, &hard);
+	sl_gauge(&quota->counters.soft_marks[0], soft);
+	sl_gauge(&quota->counters.hard_marks[0], hard);
+}
+
+static void tick_alone(struct sl_quota_thread *quota, struct sl_tenants *tenants, uint64_t now_ns)
+{
+	sl_tenants_tick(tenants, now_ns);
+	sl_tenants_tick_volumes(tenants, now_ns, sl_clock_wall_ns());
+	count_marks(quota, tenants);
+}
+
 static void tick(struct sl_quota_thread *quota, uint64_t now_ns)
 {
 	const struct sl_snapshot *snapshot = sl_snapshots_enter(quota->snapshots, quota->reader);
@@ -149,7 +177,7 @@ static void tick(struct sl_quota_thread *quota, uint64_t now_ns)
 	if (quota->fleet)
 		sl_fleet_tick(quota->fleet, tenants, now_ns);
 	else if (tenants)
-		sl_tenants_tick(tenants, now_ns);
+		tick_alone(quota, tenants, now_ns);
 	sl_snapshots_leave(quota->snapshots, quota->reader);
 	sl_count(&quota->counters.ticks[0], 1);
 }
@@ -189,6 +217,64 @@ static void *run(void *argument)
 	return NULL;
 }
 
+static const struct sl_tenants *tenants_of(const struct sl_quota_thread *quota)
+{
+	return sl_snapshots_current(quota->snapshots)->parts[SL_MODULE_TENANTS];
+}
+
+// What was used before this start. A file that is not whole is kept aside: what could be read of it
+// is in force, the rest is an operator's to look at.
+static int load_volumes(struct sl_quota_thread *quota, const char *path)
+{
+	char aside[4096];
+	int taken;
+
+	quota->volume_path = strdup(path);
+	if (!quota->volume_path)
+		return -ENOMEM;
+	taken = sl_volume_file_read(path, tenants_of(quota));
+	if (taken >= 0) {
+		sl_log(SL_LOG_INFO, "volumes_read", "file=%s tenants=%d", path, taken);
+	} else if (taken != -ENOENT) {
+		sl_count(&quota->counters.file_failures[0], 1);
+		sl_log(SL_LOG_ERROR, "volumes_not_read", "file=%s reason=\"%s\"", path,
+		       strerror(-taken));
+		if (taken == -EBADMSG &&
+		    snprintf(aside, sizeof(aside), "%s.bad", path) < (int)sizeof(aside) &&
+		    rename(path, aside))
+			sl_log(SL_LOG_WARN, "volumes_not_kept", "reason=\"%s\"", strerror(errno));
+	}
+	return 0;
+}
+
+static void save(struct sl_quota_thread *quota)
+{
+	const uint64_t stamp = sl_volume_file_stamp(tenants_of(quota));
+	int error;
+
+	if (stamp == quota->saved_stamp)
+		return;
+	error = sl_volume_file_write(quota->volume_path, tenants_of(quota));
+	if (!error) {
+		quota->saved_stamp = stamp;
+		return;
+	}
+	sl_count(&quota->counters.file_failures[0], 1);
+	sl_log(SL_LOG_ERROR, "volumes_not_written", "file=%s reason=\"%s\"", quota->volume_path,
+	       strerror(-error));
+}
+
+void sl_quota_thread_save(struct sl_quota_thread *quota, uint64_t now_ns)
+{
+	uint64_t took_ns;
+
+	if (!quota->volume_path || now_ns < quota->save_ns)
+		return;
+	save(quota);
+	took_ns = sl_clock_now_ns() - now_ns;
+	quota->save_ns = now_ns + took_ns + SL_MAX(SAVE_NS, SAVE_SHARE * took_ns);
+}
+
 static int start(struct sl_quota_thread *quota)
 {
 	sigset_t all, before;
@@ -226,6 +312,8 @@ struct sl_quota_thread *sl_quota_thread_create(struct sl_snapshots *snapshots, u
 				       NULL);
 	if (!error && config && config->redis.count)
 		error = make_fleet(quota, config);
+	if (!error && config && config->volume_file && !config->redis.count)
+		error = load_volumes(quota, config->volume_file);
 	if (!error)
 		error = start(quota);
 	if (error) {
@@ -248,7 +336,11 @@ void sl_quota_thread_destroy(struct sl_quota_thread *quota)
 		if (write(quota->wake_fd, &one, sizeof(one)) < 0)
 			sl_log(SL_LOG_DEBUG, "quota_thread", "reason=awake");
 		pthread_join(quota->thread, NULL);
+		// The shards have ended, and told the rest.
+		if (quota->volume_path)
+			save(quota);
 	}
+	free(quota->volume_path);
 	for (uint32_t i = 0; i < quota->carrier_count; i++)
 		sl_carrier_fini(&quota->carriers[i]);
 	for (uint32_t i = 0; i < SL_FLEET_LINKS_MAX; i++)

@@ -18,3 +18,5 @@ struct sl_quota_thread;
 struct sl_quota_thread *sl_quota_thread_create(struct sl_snapshots *snapshots, uint32_t reader,
 					       struct sl_metrics *metrics);
 void sl_quota_thread_destroy(struct sl_quota_thread *quota); // NULL is fine
+// Now and then, from the control thread's loop: writes quotas.volume_file when it is time.
+void sl_quota_thread_save(struct sl_quota_thread *quota, uint64_t now_ns);

@@ -222,7 +222,7 @@ static enum sl_reason host_admit(void *self, struct sl_request *request,
 		shard->tenants, identity.tenant, request->signal,
 		head->content_length == SL_HTTP_NO_LENGTH ? 0 : head->content_length,
 		retry_after_ns);
-	if (reason == SL_REASON_QUOTA_EXCEEDED)
+	if (reason == SL_REASON_QUOTA_EXCEEDED || reason == SL_REASON_VOLUME_EXCEEDED)
 		explain(shard, request, identity.tenant, sl_tenants_last_limit(shard->tenants));
 	return reason;
 }
@@ -418,6 +418,7 @@ static enum sl_reason for_good(const struct sl_shard *shard, struct sl_request *
 static bool refuses_all(const struct sl_shard *shard, const struct sl_part *part)
 {
 	const bool over = part->reason == SL_REASON_QUOTA_EXCEEDED ||
+			  part->reason == SL_REASON_VOLUME_EXCEEDED ||
 			  part->reason == SL_REASON_IN_FLIGHT_EXCEEDED;
 
 	return sl_reasons[part->reason].retry &&
@@ -461,7 +462,8 @@ static void settle_request(struct sl_shard *shard, struct sl_batch *batch,
 		// where the client is then told not to come again.
 		all = all || refuses_all(shard, refused[i]);
 		refused[i]->reason = for_good(shard, request, refused[i]->reason);
-		if (refused[i]->reason == SL_REASON_QUOTA_EXCEEDED)
+		if (refused[i]->reason == SL_REASON_QUOTA_EXCEEDED ||
+		    refused[i]->reason == SL_REASON_VOLUME_EXCEEDED)
 			explain(shard, request, refused[i]->tenant, refused[i]->limit);
 	}
 	if (!all)

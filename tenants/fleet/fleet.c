@@ -98,16 +98,6 @@ void sl_fleet_destroy(struct sl_fleet *fleet)
 	free(fleet);
 }
 
-static const struct sl_limits *limits_of(const struct sl_tenants *tenants,
-					 const struct sl_quota_pool *pool)
-{
-	const struct sl_limits *limits = pool->tenant < tenants->entry_count
-						 ? tenants->entries[pool->tenant].limits
-						 : NULL;
-
-	return limits ? limits : &sl_limits_none;
-}
-
 // Returns false when memory is short or its tenant is newer than the snapshot: the pool waits for
 // the next tick.
 static bool wake(struct sl_fleet *fleet, const struct sl_tenants *tenants,
@@ -269,8 +259,9 @@ void sl_fleet_tick(struct sl_fleet *fleet, const struct sl_tenants *tenants, uin
 				fleet->awake[(fleet->first + i) % fleet->awake_count];
 
 			if (tenant->home == k)
-				call = turn(fleet, tenant, limits_of(tenants, tenant->pool), call,
-					    &terms);
+				call = turn(fleet, tenant,
+					    sl_tenants_limits_of(tenants, tenant->pool->tenant),
+					    call, &terms);
 		}
 		// Also to say that this instance lives.
 		if (call && (call->count || fleet->now_ns >= link->beat_ns))

@@ -1,11 +1,12 @@
 """Leaky buckets and sliding windows over the wire."""
 
+import json
 import subprocess
 import time
 
 import h2.events
 from lib import otlp, wire
-from lib.sluice import BINARY, Sluice, digest
+from lib.sluice import BINARY, Sluice, digest, wait_for
 
 ITEMS = 50
 BODY = wire.frame(otlp.request("traces", ITEMS).SerializeToString())
@@ -121,3 +122,45 @@ def test_a_fleet_has_neither(tmp_path):
     done = subprocess.run([BINARY, "--check", tmp_path / "config.yaml"], capture_output=True,
                           text=True)
     assert done.returncode != 0 and "holds for one instance, not for the fleet" in done.stderr
+
+
+def volume(bearer="token", per="month", **rest):
+    return {"classes": {"only": {"quota": {"volume": {"spans": 20 * ITEMS, "per": per, **rest}}}},
+            "tenants": {"demo": {}, "acme": {"class": "only", "credentials": [digest(bearer)]}}}
+
+
+def used(sluice):
+    return json.loads(sluice.admin("/tenants/acme")[1])["volume"]["spans"]["used"]
+
+
+def test_volume_soft_mark_hard_mark_and_a_restart(start):
+    sluice = start(config={"quotas": {"volume_file": "volumes"}}, tenants=volume())
+    client = wire.Http2(sluice.grpc_port)
+    for _ in range(17):
+        assert send(client).grpc_status == 0
+    wait_for("the soft mark", lambda: "event=volume_soft_mark tenant=acme volume=spans per=month"
+             in sluice.log())
+    assert sluice.metric("sluice_volume_soft_marks_total") == 1
+    wait_for("the file", lambda: used(sluice) == 17 * ITEMS and
+             f" {17 * ITEMS} " in (sluice.folder / "volumes").read_text())
+    client.close()
+    sluice.kill()  # what is in the file stays
+    sluice.start()
+    wait_for("what was used", lambda: used(sluice) == 17 * ITEMS)
+    client = wire.Http2(sluice.grpc_port)
+    for _ in range(2):
+        assert send(client).grpc_status == 0
+    client.close()
+    sluice.stop()  # what was not in the file yet is
+    sluice.start()
+    client = wire.Http2(sluice.grpc_port)
+    assert send(client).grpc_status == 0
+    stream = send(client)
+    assert stream.grpc_status == 8 and stream.retry_delay >= 60
+    assert stream.grpc_message == \
+        f"Tenant acme has used up its volume of {20 * ITEMS} spans a month."
+    answer = wire.post(sluice.http_port, "/v1/traces", b"", headers={"Authorization": "Bearer token"})
+    assert answer[0] == 429 and int(answer[1]["retry-after"]) >= 60
+    assert sluice.metric("sluice_volume_refused_requests_total", dimension="spans") == 2
+    wait_for("the log", lambda: "event=volume_used_up tenant=acme" in sluice.log())
+    client.close()
