@@ -78,7 +78,8 @@ SL_INLINE uint32_t sl_ledger_index_of(uint32_t key)
 // The kind that a refusal is.
 SL_INLINE enum sl_ledger_kind sl_ledger_refusal(enum sl_reason reason)
 {
-	return reason == SL_REASON_QUOTA_EXCEEDED || reason == SL_REASON_IN_FLIGHT_EXCEEDED ||
+	return reason == SL_REASON_QUOTA_EXCEEDED || reason == SL_REASON_VOLUME_EXCEEDED ||
+			       reason == SL_REASON_IN_FLIGHT_EXCEEDED ||
 			       reason == SL_REASON_OVERLOADED
 		       ? SL_LEDGER_THROTTLED
 		       : SL_LEDGER_REFUSED;
