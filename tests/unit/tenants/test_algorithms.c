@@ -293,7 +293,7 @@ static void test_window_steps(void **state)
 		wait_ns = send_part(fake, shard, 0, SL_LOGS, rows[i].bytes, 1);
 		if (rows[i].want_wait_ms)
 			assert_in_range(wait_ns, rows[i].want_wait_ms * SL_MS * 97 / 100,
-					rows[i].want_wait_ms * SL_MS * 124 / 100);
+					rows[i].want_wait_ms * SL_MS * 130 / 100);
 		else
 			assert_int_equal(wait_ns, 0);
 	}
