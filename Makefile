@@ -5,7 +5,7 @@ BUILD = build/$(PRESET)
 JOBS ?= $(shell nproc)
 CONFIG ?= config/examples/embedded.yaml
 
-.PHONY: fault simulate help run build test quick tidy fuzz bench flood reference format clean install-build install-test install-bench
+.PHONY: fault simulate help run build test quick tidy fuzz bench flood ledger reference format clean install-build install-test install-bench
 
 help:
 	@echo "make run        build and start sluice on $(CONFIG)"
@@ -17,6 +17,7 @@ help:
 	@echo "make fault      breaks brokers, upstreams, networks and gateways under load and counts (about 10 minutes)"
 	@echo "make flood      a tenant's latency with and without another's flood (about 2 minutes)"
 	@echo "make fleet      four instances and one Redis hold 20 tenants' quotas (about 3 minutes); prints a table"
+	@echo "make ledger     a minute of everything over a real Kafka, every item accounted for"
 	@echo "make model      Spin over the model of the fleet's quota, with its number of states"
 	@echo "make fuzz       fuzz every target for SECONDS (default 600) each"
 	@echo "make reference  write config/REFERENCE.md from the tables in the code"
@@ -75,6 +76,10 @@ fleet: install-test build
 fault: install-test build
 	@tests/run.py --venv
 	@SLUICE=$(BUILD)/sluice build/venv/bin/python tests/fault/run.py
+
+ledger: install-test build
+	@tests/run.py --venv
+	@SLUICE=$(BUILD)/sluice build/venv/bin/python tests/ledger.py $(SECONDS)
 
 model: install-test
 	@tests/sim/fleet/model.py

@@ -264,10 +264,10 @@ uint64_t sl_routing_in_flight(const struct sl_routing_shard *self)
 
 // --- ends ----------------------------------------------------------------------------------------
 
-void sl_egress_note(const struct sl_flow *flow, enum sl_end end, uint64_t items, uint64_t bytes,
-		    uint64_t records)
+void sl_egress_note(const struct sl_egress *egress, const struct sl_flow *flow, enum sl_end end,
+		    uint64_t items, uint64_t bytes, uint64_t records)
 {
-	const struct sl_endings *endings = &flow->egress->shard->env.endings;
+	const struct sl_endings *endings = &egress->shard->env.endings;
 	const struct sl_part *part = flow->delivery.part;
 
 	if (!endings->ended)
@@ -277,7 +277,7 @@ void sl_egress_note(const struct sl_flow *flow, enum sl_end end, uint64_t items,
 					      .tenant_name = part->tenant_name,
 					      .signal = part->request->signal,
 					      .end = end,
-					      .destination = flow->egress->meter->number,
+					      .destination = egress->meter->number,
 					      .items = items,
 					      .bytes = bytes,
 					      .records = records,
@@ -325,7 +325,7 @@ static void settle(struct sl_record *record, enum sl_outcome outcome, uint64_t r
 			sl_retry_budget_add(&egress->budget, SL_RETRY_TOKEN);
 	}
 	sl_count(&by_end[end][record->signal], record->items);
-	sl_egress_note(flow, end, record->items, record->bytes, 1);
+	sl_egress_note(egress, flow, end, record->items, record->bytes, 1);
 	sl_gauge(&counters->in_flight[record->signal],
 		 counters->in_flight[record->signal] - record->items);
 	sl_gauge(&counters->records[0], egress->records);

@@ -181,9 +181,9 @@ void sl_egress_sweep(struct sl_egress *egress);
 // Offers a record, alone or merged, to the driver; what it does not take waits.
 void sl_egress_offer(struct sl_egress *egress, struct sl_record *record);
 
-// Tells the books by tenant how the destination got rid of items.
-void sl_egress_note(const struct sl_flow *flow, enum sl_end end, uint64_t items, uint64_t bytes,
-		    uint64_t records);
+// Tells the books by tenant how a destination got rid of items.
+void sl_egress_note(const struct sl_egress *egress, const struct sl_flow *flow, enum sl_end end,
+		    uint64_t items, uint64_t bytes, uint64_t records);
 
 // Pins the memory of a flow's request, or returns false at a cap (pins.c).
 bool sl_egress_pin(struct sl_flow *flow);

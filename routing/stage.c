@@ -195,7 +195,7 @@ static void submit_flows(struct sl_flow *flow)
 		sl_count(&counters->taken[signal], delivery->items);
 		if (flow->full) {
 			sl_count(&counters->dropped[signal], delivery->items);
-			sl_egress_note(flow, SL_END_DROPPED, delivery->items, 0, 0);
+			sl_egress_note(flow->egress, flow, SL_END_DROPPED, delivery->items, 0, 0);
 		} else if (flow->records) {
 			sl_egress_submit(flow);
 		} else {

@@ -351,23 +351,39 @@ static void tick(struct sl_ledger_thread *self, uint64_t now_ns)
 	show(self);
 }
 
-// The shards have ended. What is sent and confirmed now need not be sent after a restart.
+// Sends until all is confirmed, or time is over. Returns whether all is.
+static bool send_all(struct sl_ledger_thread *self, uint64_t end_ns)
+{
+	struct sl_ledger_stats stats;
+
+	for (;;) {
+		const uint64_t now_ns = sl_clock_now_ns();
+
+		sl_ledger_stats(self->ledger, &stats);
+		if (!stats.pending || !self->safe || !self->sender.conf || now_ns >= end_ns)
+			return !stats.pending;
+		sl_usage_sender_run(&self->sender, now_ns, 50);
+	}
+}
+
+// The shards have ended. What is sent and confirmed now need not be sent after a restart; what is
+// not is in the file.
 static void finish(struct sl_ledger_thread *self)
 {
 	const uint64_t end_ns = sl_clock_now_ns() + END_WAIT_NS;
-	struct sl_ledger_stats stats;
 
 	take_settings(self, sl_clock_now_ns());
 	sl_ledger_close(self->ledger);
 	if (!self->settings.path)
 		return;
-	if (self->settings.cut_ns)
-		cut(self);
 	save_now(self);
-	sl_ledger_stats(self->ledger, &stats);
-	while (self->safe && self->sender.conf && stats.pending && sl_clock_now_ns() < end_ns) {
-		sl_usage_sender_run(&self->sender, sl_clock_now_ns(), 50);
-		sl_ledger_stats(self->ledger, &stats);
+	if (!self->settings.cut_ns)
+		return;
+	// The last interval's records first: while one of them is open there is no other cut.
+	if (send_all(self, end_ns)) {
+		cut(self);
+		save_now(self);
+		send_all(self, end_ns);
 	}
 	save_now(self);
 }
