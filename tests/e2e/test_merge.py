@@ -22,11 +22,17 @@ def config(upstream, http=False, merge=None, more=None, **settings):
 
 def send_all(sluice, bodies, coding=None, signal="traces"):
     """The streams of calls that are made at the same time, in the bodies' order."""
+    return send_packed(sluice, [(otlp.compress(coding, body), coding) for body in bodies], signal)
+
+
+def send_packed(sluice, bodies, signal="traces"):
+    """The same of (bytes, coding)."""
     def one(body):
+        body, coding = body
         client = wire.Http2(sluice.grpc_port)
         try:
             if coding:
-                return client.call(otlp.SERVICES[signal], wire.frame(otlp.compress(coding, body), 1),
+                return client.call(otlp.SERVICES[signal], wire.frame(body, 1),
                                    {"grpc-encoding": coding})
             return client.call(otlp.SERVICES[signal], wire.frame(body))
         finally:
@@ -74,6 +80,40 @@ def test_merged_by_count(start, http, compression):
                 assert len(call) == sum(map(len, half)) and all(one in call for one in half)
         assert sluice.metric("sluice_merged_records_total", destination="up") == 2
         assert ends(sluice) == {"delivered": 40}
+
+
+@KINDS
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_compressed_bodies_merge_as_they_came_where_asked(start, http, coding):
+    """Members (frames) one behind the other; one that came otherwise has all packed anew."""
+    messages = many(8)
+    bodies = [one.SerializeToString() for one in messages]
+    packed = [otlp.compress(coding, one) for one in bodies]
+    with Upstream(http) as upstream:
+        sluice = start(config=config(upstream, http, compression=coding, merge_compressed=True))
+        found = send_packed(sluice, [(one, coding) for one in packed[:4]])
+        found += send_packed(sluice, [(one, coding) for one in packed[4:7]] + [(bodies[7], None)])
+        assert [one.grpc_status for one in found] == [0] * 8
+        first, second = bodies_of(upstream)
+        assert len(first) == sum(map(len, packed[:4]))
+        assert all(one in first for one in packed[:4])
+        assert not any(one in second for one in packed[4:])
+        assert spans(upstream.messages()) == spans(messages)
+        assert sluice.metric("sluice_merged_records_total", destination="up") == 2
+        assert ends(sluice) == {"delivered": 40}
+
+
+def test_compressed_bodies_merge_up_to_the_limit_inflated(start):
+    """What is bounded is what a receiver has when it has inflated the call."""
+    messages = many(4, 400)
+    size = len(messages[0].SerializeToString())
+    with Upstream() as upstream:
+        sluice = start(config=config(upstream, compression="gzip", merge_compressed=True,
+                                     max_call_bytes=3 * size, merge={"delay": "1s"}))
+        found = send_all(sluice, [one.SerializeToString() for one in messages], "gzip")
+        assert [one.grpc_status for one in found] == [0] * 4
+        assert len(upstream.calls) == 2 and spans(upstream.messages()) == spans(messages)
+        assert all(len(one.SerializeToString()) <= 3 * size for one in upstream.messages())
 
 
 def test_merged_by_bytes_and_delay(start):

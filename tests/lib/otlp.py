@@ -1,6 +1,7 @@
 """OTLP messages for the tests, by the published Python package: what we did not write."""
 
 import gzip
+import io
 import os
 
 import zstandard
@@ -106,7 +107,8 @@ def decompress(coding, body):
     if coding == "gzip":
         return gzip.decompress(body)
     if coding == "zstd":
-        return zstandard.ZstdDecompressor().decompressobj().decompress(body)
+        return zstandard.ZstdDecompressor().stream_reader(io.BytesIO(body),
+                                                           read_across_frames=True).read()
     return body
 
 
