@@ -47,8 +47,9 @@ struct sl_driver {
 	// A shard's side, or NULL when out of memory.
 	void *(*open)(void *self, const struct sl_driver_env *env);
 	void (*close)(void *side); // no record of this shard is with the driver
-	// Takes the record (SL_REASON_NONE) or refuses it untouched, to be offered again. It may
-	// end a record before it returns.
+	// Takes the record (SL_REASON_NONE) or refuses it untouched, to be offered again:
+	// SL_REASON_EGRESS_FULL, no other has a place either; any other reason is this record's. It
+	// may end a record before it returns.
 	enum sl_reason (*submit)(void *side, struct sl_record *record);
 	// Once a turn: brings ends in, writes what the turn gathered.
 	void (*poll)(void *side, uint64_t now_ns);

@@ -153,26 +153,6 @@ static void set_caps(struct sl_egress *egress, uint32_t destinations)
 					      destination->tenant_share);
 }
 
-// A group's members, once all of them are there.
-static bool set_failover(struct sl_routing_shard *self, const struct sl_routing *routing,
-			 uint32_t index)
-{
-	const struct sl_destination *destination = routing->destinations[index];
-	const struct sl_failover_config *config = routing->configs[index].failover;
-	struct sl_failover *failover = sl_failover_get(self, destination->name);
-	struct sl_egress *members[SL_FAILOVER_MAX];
-	bool whole = failover != NULL;
-
-	for (uint32_t i = 0; i < config->to.count; i++) {
-		members[i] = self->by_index[routing->failovers[index].members[i]];
-		whole &= members[i] != NULL;
-	}
-	if (whole)
-		sl_failover_set(failover, config, members, (uint32_t)config->to.count);
-	self->failover_by_index[index] = whole ? failover : NULL;
-	return whole;
-}
-
 static struct sl_egress *find_egress(struct sl_routing_shard *self,
 				     const struct sl_destination *destination)
 {
@@ -225,7 +205,7 @@ void sl_routing_shard_turn(struct sl_routing_shard *self, const struct sl_routin
 	}
 	for (uint32_t i = 0; i < routing->destination_count; i++) {
 		if (!routing->destinations[i]->driver)
-			whole &= set_failover(self, routing, i);
+			whole &= sl_failover_bind(self, routing, i);
 	}
 	if (whole)
 		self->generation = routing->generation;
@@ -514,7 +494,7 @@ static void line_up(struct sl_egress *egress, struct sl_record *record)
 	egress->expire_due_ns = SL_MIN(egress->expire_due_ns, give_up_ns(flow));
 }
 
-enum verdict { TAKEN, HELD, REFUSED };
+enum verdict { TAKEN, HELD, REFUSED, FULL };
 
 // How long it shall be spared; 0: not.
 static uint64_t spared_ns(struct sl_egress *egress)
@@ -543,49 +523,35 @@ bool sl_egress_is_available(const struct sl_egress *egress)
 	return egress->breaker.state != SL_BREAKER_OPEN || now_ns >= egress->breaker.until_ns;
 }
 
-// The keys of a record, or of a merged one's members, have other owners now: they are dealt anew.
-static bool dealt_anew(struct sl_egress *egress, struct sl_record *record)
-{
-	struct sl_record *next;
-
-	if (SL_LIKELY(!record->owner) ||
-	    egress->destination->driver->owns(egress->side, record->owner))
-		return false;
-	for (record = record->members ? sl_merged_open(record) : record; record; record = next) {
-		next = record->next;
-		record->next = NULL;
-		if (!sl_egress_move(record, egress))
-			put_off(egress, record, BUDGET_WAIT_NS);
-	}
-	return true;
-}
-
 // Offers to the driver; what is to be spared waits, what it has no room for is untouched.
 static enum verdict try_driver(struct sl_egress *egress, struct sl_record *record)
 {
 	struct sl_breaker *breaker = &egress->breaker;
 	const uint64_t wait_ns = spared_ns(egress);
+	enum sl_reason reason;
 
 	if (SL_UNLIKELY(wait_ns)) {
 		put_off(egress, record, wait_ns);
 		return HELD;
 	}
-	if (dealt_anew(egress, record))
+	if (SL_UNLIKELY(record->owner) && sl_egress_deal(egress, record))
 		return HELD;
 	sl_breaker_sent(breaker);
-	if (egress->destination->driver->submit(egress->side, record) == SL_REASON_NONE)
+	reason = egress->destination->driver->submit(egress->side, record);
+	if (reason == SL_REASON_NONE)
 		return TAKEN;
 	sl_breaker_unsent(breaker);
-	return REFUSED;
+	return reason == SL_REASON_EGRESS_FULL ? FULL : REFUSED;
 }
 
 void sl_egress_offer(struct sl_egress *egress, struct sl_record *record)
 {
+	const enum verdict verdict = try_driver(egress, record);
 	struct sl_record *next;
 
-	if (try_driver(egress, record) != REFUSED)
+	if (verdict < REFUSED)
 		return;
-	egress->refusals++;
+	egress->refusals += verdict == FULL ? REFUSALS_MAX : 1;
 	for (record = record->members ? sl_merged_open(record) : record; record; record = next) {
 		next = record->next;
 		line_up(egress, record);
@@ -674,11 +640,12 @@ static void expire(struct sl_egress *egress, uint64_t now_ns)
 	}
 }
 
-// Serves the lanes until the driver has said no a few times; to one record once.
+// Serves the lanes until the driver is full, or has said no a few times; to one record once.
 static void run_lanes(struct sl_egress *egress, uint64_t now_ns)
 {
 	const struct sl_record *returned[REFUSALS_MAX] = {0};
 	struct sl_record *record;
+	enum verdict verdict;
 	unsigned count = 0; // of them; merging spends refusals too
 
 	if (now_ns >= egress->expire_due_ns)
@@ -695,8 +662,13 @@ static void run_lanes(struct sl_egress *egress, uint64_t now_ns)
 			sl_lanes_return(&egress->lanes, record);
 			break;
 		}
-		if (merges(egress, record) || try_driver(egress, record) != REFUSED)
+		verdict = merges(egress, record) ? TAKEN : try_driver(egress, record);
+		if (verdict < REFUSED)
 			continue;
+		if (verdict == FULL) {
+			sl_lanes_put_back(&egress->lanes, record); // its turn comes again
+			break;
+		}
 		egress->refusals++;
 		returned[count++] = record;
 		sl_lanes_return(&egress->lanes, record);

@@ -111,7 +111,8 @@ struct sl_failover {
 	struct sl_failover_counters counters;
 };
 
-struct sl_failover *sl_failover_get(struct sl_routing_shard *shard, const char *name)
+// The group of that name, made when it is new. NULL when out of memory.
+static struct sl_failover *find(struct sl_routing_shard *shard, const char *name)
 {
 	struct sl_failover *failover = shard->failovers;
 	char labels[96];
@@ -137,8 +138,8 @@ struct sl_failover *sl_failover_get(struct sl_routing_shard *shard, const char *
 	return failover;
 }
 
-void sl_failover_set(struct sl_failover *failover, const struct sl_failover_config *config,
-		     struct sl_egress *const *members, uint32_t count)
+static void set_members(struct sl_failover *failover, const struct sl_failover_config *config,
+			struct sl_egress *const *members, uint32_t count)
 {
 	struct sl_failover_choice *choice = &failover->choice;
 	const struct sl_egress *current = choice->count ? failover->members[choice->current] : NULL;
@@ -156,6 +157,25 @@ void sl_failover_set(struct sl_failover *failover, const struct sl_failover_conf
 			choice->current = i;
 	}
 	sl_gauge(&failover->counters.away[0], choice->current != 0);
+}
+
+bool sl_failover_bind(struct sl_routing_shard *shard, const struct sl_routing *routing,
+		      uint32_t index)
+{
+	const struct sl_destination *destination = routing->destinations[index];
+	const struct sl_failover_config *config = routing->configs[index].failover;
+	struct sl_failover *failover = find(shard, destination->name);
+	struct sl_egress *members[SL_FAILOVER_MAX];
+	bool whole = failover != NULL;
+
+	for (uint32_t i = 0; i < config->to.count; i++) {
+		members[i] = shard->by_index[routing->failovers[index].members[i]];
+		whole &= members[i] != NULL;
+	}
+	if (whole)
+		set_members(failover, config, members, (uint32_t)config->to.count);
+	shard->failover_by_index[index] = whole ? failover : NULL;
+	return whole;
 }
 
 void sl_failover_retire_all(struct sl_routing_shard *shard)

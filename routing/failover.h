@@ -38,16 +38,16 @@ bool sl_failover_choose(struct sl_failover_choice *choice, const struct sl_failo
 SL_COUNTERS(failover, SL_FAILOVER_COUNTERS)
 
 // --- on a shard ----------------------------------------------------------------------------------
+struct sl_routing;
 struct sl_routing_shard;
 struct sl_egress;
 struct sl_record;
 struct sl_failover;
 
-// The group of that name, made when it is new; with these members from now on (count 0: retired,
-// nothing moves any more). NULL when out of memory.
-struct sl_failover *sl_failover_get(struct sl_routing_shard *shard, const char *name);
-void sl_failover_set(struct sl_failover *failover, const struct sl_failover_config *config,
-		     struct sl_egress *const *members, uint32_t count);
+// Gives the group at that place of the snapshot its members; false: not all of them are there yet.
+bool sl_failover_bind(struct sl_routing_shard *shard, const struct sl_routing *routing,
+		      uint32_t index);
+// No group is in the snapshot until it is bound again: nothing moves.
 void sl_failover_retire_all(struct sl_routing_shard *shard);
 void sl_failover_destroy_all(struct sl_routing_shard *shard);
 // Where its records go now. NULL: retired, or no member is there yet.

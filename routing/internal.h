@@ -176,6 +176,9 @@ void sl_egress_line_up(struct sl_egress *egress, struct sl_record *record);
 // Makes a record that is neither merged nor with a driver anew for that destination, perhaps the
 // same, and offers it there. False: it stays as and where it is.
 bool sl_egress_move(struct sl_record *record, struct sl_egress *to);
+// When the keys of a record, or of a merged one's members, have other owners now: deals them anew
+// and offers them. False: the record stays.
+bool sl_egress_deal(struct sl_egress *egress, struct sl_record *record);
 // Sends what waits there of failover groups to where they are now.
 void sl_egress_sweep(struct sl_egress *egress);
 // Offers a record, alone or merged, to the driver; what it does not take waits.

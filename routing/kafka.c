@@ -160,8 +160,10 @@ static enum sl_reason submit(void *state, struct sl_record *record)
 	rd_kafka_resp_err_t code;
 	rd_kafka_t *handle;
 
-	if (side->in_flight == KAFKA_RING_COUNT || !gather(record))
+	if (side->in_flight == KAFKA_RING_COUNT)
 		return SL_REASON_EGRESS_FULL;
+	if (!gather(record))
+		return SL_REASON_MEMORY_FULL;
 	// The producer may be replaced at any moment: its thread keeps the old one until no shard
 	// says that it uses it. Both sides store, then load (sequentially consistent).
 	do {

@@ -57,7 +57,7 @@ struct sl_record *sl_lanes_pop(struct sl_lanes *lanes)
 	return record;
 }
 
-void sl_lanes_return(struct sl_lanes *lanes, struct sl_record *record)
+void sl_lanes_put_back(struct sl_lanes *lanes, struct sl_record *record)
 {
 	struct sl_lane *lane = &lanes->lanes[lanes->at];
 
@@ -67,6 +67,11 @@ void sl_lanes_return(struct sl_lanes *lanes, struct sl_record *record)
 	lane->first = record;
 	lane->deficit += cost(record);
 	lanes->count++;
+}
+
+void sl_lanes_return(struct sl_lanes *lanes, struct sl_record *record)
+{
+	sl_lanes_put_back(lanes, record);
 	next_lane(lanes);
 }
 

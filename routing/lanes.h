@@ -26,8 +26,9 @@ void sl_lanes_init(struct sl_lanes *lanes);
 void sl_lanes_push(struct sl_lanes *lanes, uint32_t tenant, struct sl_record *record);
 // The next to be served, which leaves its lane; NULL when there is none.
 struct sl_record *sl_lanes_pop(struct sl_lanes *lanes);
-// Gives back what was popped last and could not go: it is the first of its lane again, and another
-// lane's turn.
+// Gives back what was popped last: it is the first of its lane again, and goes next.
+void sl_lanes_put_back(struct sl_lanes *lanes, struct sl_record *record);
+// The same, but it could not go: it is another lane's turn.
 void sl_lanes_return(struct sl_lanes *lanes, struct sl_record *record);
 // Takes all out, lane by lane, as a list.
 struct sl_record *sl_lanes_take_all(struct sl_lanes *lanes);

@@ -4,6 +4,8 @@
 // their keys now. Their items are made records anew, as the other place wants them; nothing of them
 // is with a driver meanwhile, so nothing can end twice.
 
+#define DEAL_AGAIN_NS (100 * SL_MS) // there was no memory for it
+
 bool sl_egress_move(struct sl_record *record, struct sl_egress *to)
 {
 	struct sl_egress *from = record->destination;
@@ -30,6 +32,21 @@ bool sl_egress_move(struct sl_record *record, struct sl_egress *to)
 		next = moved->next;
 		moved->next = NULL;
 		sl_egress_again(to, moved);
+	}
+	return true;
+}
+
+bool sl_egress_deal(struct sl_egress *egress, struct sl_record *record)
+{
+	struct sl_record *next;
+
+	if (egress->destination->driver->owns(egress->side, record->owner))
+		return false;
+	for (record = record->members ? sl_merged_open(record) : record; record; record = next) {
+		next = record->next;
+		record->next = NULL;
+		if (!sl_egress_move(record, egress))
+			sl_egress_wait(egress, record, DEAL_AGAIN_NS);
 	}
 	return true;
 }

@@ -335,14 +335,16 @@ static enum sl_reason submit(void *state, struct sl_record *record)
 	if (side->in_flight >= otlp->concurrency)
 		return SL_REASON_EGRESS_FULL;
 	endpoint = sl_endpoints_pick(&side->endpoints, record->owner, now_ns);
-	post = endpoint ? post_of(side, record) : NULL;
+	if (!endpoint)
+		return record->owner ? SL_REASON_OVERLOADED : SL_REASON_EGRESS_FULL;
+	post = post_of(side, record);
 	if (!post || fill_body(post, otlp->coding) < 0)
-		return SL_REASON_EGRESS_FULL;
+		return SL_REASON_MEMORY_FULL;
 	fill_headers(post, otlp->coding);
 	post->call.deadline_ns = now_ns + otlp->timeout_ns;
 	if (start(post, endpoint, now_ns) < 0) {
 		sl_buffer_give(side->memory, &post->packed);
-		return SL_REASON_EGRESS_FULL;
+		return SL_REASON_OVERLOADED;
 	}
 	return SL_REASON_NONE;
 }

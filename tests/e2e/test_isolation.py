@@ -39,7 +39,7 @@ def test_a_destination_that_hangs_leaves_the_other_alone(start, gated):
     gated_config = {"destinations": {"hangs": gated.destination,
                                      "works": {"file": {"path": "works"}}},
                     "routes": [{"match": {"tenant": "a"}, "to": ["hangs"]}, {"to": ["works"]}],
-                    "memory": "16MiB", "body_max": "2MiB", "answer_within": "20s"}
+                    "memory_budget": "16MiB", "limits": {"body_bytes": "2MiB"}, "answer_within": "20s"}
     sluice = start(config=gated_config, tenants=TENANTS)
     with concurrent.futures.ThreadPoolExecutor(48) as pool:
         stuck = [pool.submit(lambda: send(sluice, "a", 3000).grpc_status) for _ in range(40)]
@@ -61,7 +61,7 @@ def test_best_effort_that_hangs_costs_no_answer(start, gated):
     sluice = start(config={
         "destinations": {"hangs": gated.destination, "works": {"file": {"path": "works"}}},
         "routes": [{"to": ["works", {"destination": "hangs", "required": False}]}],
-        "memory": "16MiB", "body_max": "2MiB"})
+        "memory_budget": "16MiB", "limits": {"body_bytes": "2MiB"}})
     client = wire.Http2(sluice.grpc_port)
     statuses = [send(sluice, "demo", 2000, client).grpc_status for _ in range(60)]
     client.close()
@@ -75,7 +75,7 @@ def test_best_effort_that_hangs_costs_no_answer(start, gated):
 
 def test_a_tenant_that_fills_its_share_leaves_room(start, gated):
     """One destination for both: what one tenant cannot get in does not keep the other out."""
-    sluice = start(config=gated.config(memory="16MiB", body_max="2MiB", answer_within="20s"),
+    sluice = start(config=gated.config(memory_budget="16MiB", limits={"body_bytes": "2MiB"}, answer_within="20s"),
                    tenants=TENANTS)
     with concurrent.futures.ThreadPoolExecutor(64) as pool:
         flood = [pool.submit(lambda: send(sluice, "a", 3000).grpc_status) for _ in range(40)]
@@ -120,7 +120,7 @@ def test_a_request_above_its_cap_passes_when_it_is_alone(start):
         resource.resource.attributes.add(key="tenant.id").value.string_value = "ab"[i % 2]
         resource.scope_spans.add().spans.add(trace_id=b"\1" * 16, span_id=b"\2" * 8, name="x")
     sluice = start(config={
-        "memory": "8MiB", "body_max": "2MiB",
+        "memory_budget": "8MiB", "limits": {"body_bytes": "2MiB"},
         "tenants": {"file": "tenants.yaml", "default": "demo",
                     "identify": ["credential", {"by": "resource"}]}}, tenants=TENANTS)
     for _ in range(3):
