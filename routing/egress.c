@@ -76,7 +76,7 @@ static void close_egress(struct sl_egress *egress)
 		egress->destination->driver->close(egress->side);
 	__atomic_sub_fetch(&egress->destination->sides, 1, __ATOMIC_ACQ_REL);
 	sl_merger_destroy(egress->merger);
-	free(egress->tenant_pinned);
+	sl_by_tenant_fini(&egress->tenant_pinned);
 	free(egress);
 }
 
@@ -116,7 +116,7 @@ static struct sl_egress *make_egress(struct sl_routing_shard *self,
 	struct sl_egress *egress = calloc(1, sizeof(*egress));
 	struct sl_meter *meter = meter_of(self, destination->name);
 
-	if (!egress || !meter) {
+	if (!egress || !meter || sl_by_tenant_init(&egress->tenant_pinned, sizeof(uint64_t))) {
 		free(egress);
 		return NULL;
 	}

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "dataplane/base/by_tenant.h"
 #include "dataplane/base/random.h"
 #include "routing/breaker.h"
 #include "routing/counters.h"
@@ -88,10 +89,9 @@ struct sl_egress {
 	struct sl_meter *meter;
 	bool retired; // no snapshot of this shard names it any more
 	uint64_t pinned_bytes, pinned_bytes_max, tenant_bytes_max;
-	uint64_t *tenant_pinned; // by tenant index; grown when a higher one is first seen
-	uint32_t tenant_count;
-	uint64_t records;         // taken and not ended
-	struct sl_merger *merger; // NULL: each record by itself
+	struct sl_by_tenant tenant_pinned; // uint64_t
+	uint64_t records;                  // taken and not ended
+	struct sl_merger *merger;          // NULL: each record by itself
 	struct sl_breaker breaker;
 	bool broken; // counted as open in the meter
 	struct sl_retry_budget budget;

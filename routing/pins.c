@@ -13,20 +13,9 @@ struct sl_pin {
 	uint32_t flows;
 };
 
-static uint64_t *tenant_pinned(struct sl_egress *egress, sl_tenant_id tenant)
+static uint64_t *tenant_pinned(const struct sl_egress *egress, sl_tenant_id tenant)
 {
-	if (SL_UNLIKELY(tenant >= egress->tenant_count)) {
-		const uint32_t count = SL_MAX(64u, (tenant + 1) * 2);
-		uint64_t *grown = realloc(egress->tenant_pinned, count * sizeof(*grown));
-
-		if (!grown)
-			return NULL;
-		memset(grown + egress->tenant_count, 0,
-		       (count - egress->tenant_count) * sizeof(*grown));
-		egress->tenant_pinned = grown;
-		egress->tenant_count = count;
-	}
-	return &egress->tenant_pinned[tenant];
+	return SL_BY_TENANT(&egress->tenant_pinned, uint64_t, tenant);
 }
 
 // What the request counts for already, without `but`.
@@ -81,7 +70,7 @@ bool sl_egress_pin(struct sl_flow *flow)
 	struct sl_routing_shard *self = egress->shard;
 	const uint64_t more = flow->delivery.part->request->pinned_bytes;
 	uint64_t *tenant = tenant_pinned(egress, flow->tenant);
-	struct sl_pin *pin = egress->side && tenant ? pin_of(flow) : NULL;
+	struct sl_pin *pin = egress->side ? pin_of(flow) : NULL;
 
 	if (!pin)
 		return false;
@@ -121,7 +110,7 @@ void sl_egress_unpin(struct sl_flow *flow)
 	assert(held.here || egress->pinned_bytes >= bytes);
 	if (flow->best_effort && !held.best_effort)
 		egress->shard->best_effort_pinned -= bytes;
-	egress->tenant_pinned[flow->tenant] -= held.by_tenant ? 0 : bytes;
+	*tenant_pinned(egress, flow->tenant) -= held.by_tenant ? 0 : bytes;
 	egress->pinned_bytes -= held.here ? 0 : bytes;
 	sl_gauge(&egress->meter->counters.pinned_bytes[0], egress->pinned_bytes);
 }

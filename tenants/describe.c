@@ -37,6 +37,8 @@ char *sl_tenants_describe(const struct sl_tenants *tenants, sl_tenant_id tenant)
 
 	fprintf(out, "{\"tenant\":\"%.*s\",\"suspended\":%s", (int)info.name.size,
 		(const char *)info.name.data, info.suspended ? "true" : "false");
+	if (entry->created)
+		fprintf(out, ",\"created\":true");
 	if (info.class_name.size)
 		fprintf(out, ",\"class\":\"%s\",\"priority\":%llu",
 			(const char *)info.class_name.data,

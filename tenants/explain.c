@@ -33,16 +33,17 @@ static struct sl_bytes explain_volume(struct sl_tenants_shard *self,
 {
 	const struct sl_volume_limits *volume = &entry->limits->volume;
 	const char *per = volume->per == SL_VOLUME_DAY ? "day" : "month";
+	const struct sl_bytes name = sl_tenants_entry_name(entry);
 	char text[SL_TENANT_NAME_MAX + 96];
 	const int size = snprintf(text, sizeof(text),
 				  "Tenant %.*s has used up its volume of %lld %s a %s.",
-				  entry->name_bytes, (const char *)entry->name,
+				  (int)name.size, (const char *)name.data,
 				  (long long)volume->hard[dimension], things[dimension], per);
 
 	if (sl_log_get_level() <= SL_LOG_WARN)
 		sl_log_write(&self->refusals, SL_LOG_WARN, "volume_exceeded",
-			     "tenant=%.*s volume=%s per=%s hard=%lld", entry->name_bytes,
-			     (const char *)entry->name, sl_label_dimension.values[dimension], per,
+			     "tenant=%.*s volume=%s per=%s hard=%lld", (int)name.size,
+			     (const char *)name.data, sl_label_dimension.values[dimension], per,
 			     (long long)volume->hard[dimension]);
 	return sl_arena_copy(arena, sl_bytes(text, (size_t)size));
 }
@@ -51,6 +52,7 @@ struct sl_bytes sl_tenants_explain(struct sl_tenants_shard *self, sl_tenant_id t
 				   uint8_t dimension, struct sl_arena *arena)
 {
 	const struct sl_tenant_entry *entry = &self->tenants->entries[tenant];
+	const struct sl_bytes name = sl_tenants_entry_name(entry);
 	const struct sl_limit *limit;
 	char text[SL_TENANT_NAME_MAX + 96];
 	double quota;
@@ -63,11 +65,10 @@ struct sl_bytes sl_tenants_explain(struct sl_tenants_shard *self, sl_tenant_id t
 	limit = &entry->limits->dimensions[dimension];
 	quota = limit->per_s > 0 ? limit->per_s : (double)limit->burst;
 	size = snprintf(text, sizeof(text), "Tenant %.*s is over its quota of %.15g %s.",
-			entry->name_bytes, (const char *)entry->name, quota, units[dimension]);
+			(int)name.size, (const char *)name.data, quota, units[dimension]);
 	if (sl_log_get_level() <= SL_LOG_WARN)
 		sl_log_write(&self->refusals, SL_LOG_WARN, "quota_exceeded",
-			     "tenant=%.*s limit=%s quota=%.15g", entry->name_bytes,
-			     (const char *)entry->name, sl_label_dimension.values[dimension],
-			     quota);
+			     "tenant=%.*s limit=%s quota=%.15g", (int)name.size,
+			     (const char *)name.data, sl_label_dimension.values[dimension], quota);
 	return sl_arena_copy(arena, sl_bytes(text, (size_t)size));
 }

@@ -443,16 +443,36 @@ static struct sl_identity admit(const struct sl_tenants *tenants, sl_tenant_id t
 	assert(tenant < tenants->entry_count && entry->limits);
 	return (struct sl_identity){
 		.tenant = tenant,
-		.name = sl_bytes(entry->name, entry->name_bytes),
+		.name = sl_tenants_entry_name(entry),
 		.reason = entry->suspended ? SL_REASON_SUSPENDED : SL_REASON_NONE,
 	};
+}
+
+// By a claimed name: one of a tenant that is being made is not kept anywhere else yet.
+static struct sl_identity admit_claimed(const struct sl_tenants *tenants, sl_tenant_id tenant,
+					struct sl_bytes name)
+{
+	const struct sl_tenant_entry *entry = &tenants->entries[tenant];
+	struct sl_identity identity = admit(tenants, tenant);
+
+	if (entry->created) {
+		identity.name.size = name.size; // also when its seat has been left just now
+	} else if (tenants->creates && tenant == tenants->created->newcomers) {
+		identity.name = name;
+		identity.borrowed = true;
+	}
+	return identity;
 }
 
 sl_tenant_id sl_identity_of_name(const struct sl_tenants *tenants, struct sl_bytes name)
 {
 	sl_tenant_id tenant;
 
-	return sl_tenants_find(tenants, name, &tenant) ? tenant : tenants->unknown;
+	if (sl_tenants_find(tenants, name, &tenant))
+		return tenant;
+	if (tenants->creates)
+		return sl_created_name_to_tenant(tenants->created, name, tenants->overflow);
+	return tenants->unknown;
 }
 
 // By the claims that count, in order. A header before any attribute decides at once; one behind
@@ -484,8 +504,12 @@ static struct sl_identity by_claims(const struct sl_tenants *tenants,
 		if (tenant == SL_TENANT_NONE)
 			return refuse(SL_REASON_UNKNOWN_TENANT);
 		if (!identity.by_resource)
-			return admit(tenants, tenant);
+			return admit_claimed(tenants, tenant, name);
 		identity.otherwise = tenant;
+		if (tenants->creates && tenant == tenants->created->newcomers) {
+			identity.name = name;
+			identity.borrowed = true;
+		}
 		break;
 	}
 	if (identity.by_resource)
@@ -493,6 +517,20 @@ static struct sl_identity by_claims(const struct sl_tenants *tenants,
 	if (tenants->fallback == SL_TENANT_NONE)
 		return refuse(SL_REASON_NO_CREDENTIAL);
 	return admit(tenants, tenants->fallback);
+}
+
+// A verified name that nobody lists becomes a tenant of that name, but never one that is
+// configured: whose certificates those are is said there.
+static struct sl_identity by_unknown_certificate(const struct sl_tenants *tenants,
+						 struct sl_bytes name)
+{
+	sl_tenant_id tenant;
+
+	if (!sl_tenant_name_valid(name) || sl_tenants_find(tenants, name, &tenant))
+		return refuse(SL_REASON_UNKNOWN_TENANT);
+	tenant = sl_identity_of_name(tenants, name);
+	return tenant == SL_TENANT_NONE ? refuse(SL_REASON_UNKNOWN_TENANT)
+					: admit_claimed(tenants, tenant, name);
 }
 
 struct sl_identity sl_identity_find(const struct sl_tenants *tenants,
@@ -518,6 +556,9 @@ struct sl_identity sl_identity_find(const struct sl_tenants *tenants,
 
 		if (certificate)
 			return admit(tenants, certificate->tenant);
+		if (tenants->creates)
+			return by_unknown_certificate(tenants,
+						      sl_bytes_of(claim->certificate_name));
 	}
 	return by_claims(tenants, claim);
 }

@@ -153,14 +153,27 @@ static enum sl_reason rewrite_claims(const struct sl_tenants *tenants, struct sl
 struct owner {
 	sl_tenant_id tenant; // SL_TENANT_NONE: nobody, for `reason`
 	enum sl_reason reason;
+	struct sl_bytes name; // in the body, of a tenant that has not been made yet; else empty
 };
+
+// Whoever names nobody.
+static struct owner by_default(const struct sl_request *request)
+{
+	const struct sl_claimant *claimant = request->claimant;
+
+	return (struct owner){
+		claimant->otherwise,
+		claimant->otherwise == SL_TENANT_NONE ? SL_REASON_NO_CREDENTIAL : SL_REASON_NONE,
+		claimant->otherwise_name,
+	};
+}
 
 // The first key that is set decides. A key that is set twice must say the same: what is behind us
 // may read the other one.
 static struct owner owner_of(const struct sl_tenants *tenants, const struct sl_request *request,
 			     const struct keys *keys, uint32_t resource)
 {
-	const struct owner unknown = {SL_TENANT_NONE, SL_REASON_UNKNOWN_TENANT};
+	const struct owner unknown = {SL_TENANT_NONE, SL_REASON_UNKNOWN_TENANT, SL_BYTES_NONE};
 	struct sl_attributes walk = sl_view_attributes(&request->view, resource);
 	uint32_t best = keys->count;
 	bool valid = false;
@@ -179,13 +192,14 @@ static struct owner owner_of(const struct sl_tenants *tenants, const struct sl_r
 		best = which;
 		name = any.text;
 	}
-	if (best == keys->count) {
-		tenant = request->claimant->otherwise;
-		return (struct owner){tenant, tenant == SL_TENANT_NONE ? SL_REASON_NO_CREDENTIAL
-								       : SL_REASON_NONE};
-	}
+	if (best == keys->count)
+		return by_default(request);
 	tenant = valid ? sl_identity_of_name(tenants, name) : SL_TENANT_NONE;
-	return tenant == SL_TENANT_NONE ? unknown : (struct owner){tenant, SL_REASON_NONE};
+	if (tenant == SL_TENANT_NONE)
+		return unknown;
+	if (!tenants->creates || tenant != tenants->created->newcomers)
+		name = SL_BYTES_NONE;
+	return (struct owner){tenant, SL_REASON_NONE, name};
 }
 
 // The parts as they are found.
@@ -197,17 +211,20 @@ struct split {
 	uint32_t items[SL_PARTS_MAX];
 };
 
+static bool is_same(const struct owner *a, const struct owner *b)
+{
+	return a->tenant == b->tenant && a->reason == b->reason && sl_bytes_equal(a->name, b->name);
+}
+
 // Returns false when there are too many.
 static bool find_part(struct split *split, struct owner owner)
 {
 	const struct owner *owners = split->owners;
 
-	if (split->count && owners[split->last].tenant == owner.tenant &&
-	    owners[split->last].reason == owner.reason)
+	if (split->count && is_same(&owners[split->last], &owner))
 		return true;
 	for (split->last = 0; split->last < split->count; split->last++)
-		if (owners[split->last].tenant == owner.tenant &&
-		    owners[split->last].reason == owner.reason)
+		if (is_same(&owners[split->last], &owner))
 			return true;
 	if (split->count == SL_PARTS_MAX)
 		return false;
@@ -234,11 +251,7 @@ static enum sl_reason find_parts(const struct sl_tenants *tenants, const struct 
 		split->items[split->last] += envelope->item_count;
 	}
 	if (!split->count) {
-		const sl_tenant_id otherwise = split->request->claimant->otherwise;
-
-		find_part(split, (struct owner){otherwise, otherwise == SL_TENANT_NONE
-								   ? SL_REASON_NO_CREDENTIAL
-								   : SL_REASON_NONE});
+		find_part(split, by_default(split->request));
 	}
 	return SL_REASON_NONE;
 }
@@ -293,7 +306,8 @@ static void judge_part(struct sl_tenants_shard *self, struct sl_part *part)
 		part->reason = SL_REASON_UNKNOWN_TENANT; // gone since the head came
 		return;
 	}
-	part->tenant_name = info.name;
+	if (!part->tenant_name.size)
+		part->tenant_name = info.name;
 	part->class_name = class_name(self->tenants, part->tenant);
 	if (info.suspended)
 		part->reason = SL_REASON_SUSPENDED;
@@ -333,6 +347,7 @@ static enum sl_reason split_request(struct sl_tenants_shard *self, struct sl_req
 			.request = request,
 			.index = (uint16_t)i,
 			.tenant = split.owners[i].tenant,
+			.tenant_name = split.owners[i].name,
 			.reason = split.owners[i].reason,
 			.offered_items = split.items[i],
 			.kept_items = split.items[i],

@@ -69,5 +69,11 @@ SL_INLINE void sl_quota_pool_return(struct sl_quota_pool *pool, enum sl_dimensio
 	__atomic_fetch_add(&pool->tokens[dimension], tokens, __ATOMIC_RELAXED);
 }
 
+// Whether the quota thread has let go of it.
+SL_INLINE bool sl_quota_pool_rests(const struct sl_quota_pool *pool)
+{
+	return !__atomic_load_n(&pool->awake, __ATOMIC_ACQUIRE);
+}
+
 // After a draw: if the pool slept, it is put on the list.
 void sl_quota_pool_wake(struct sl_quota_pool *pool, struct sl_quota_woken *woken);

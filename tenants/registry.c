@@ -3,16 +3,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "dataplane/base/clock.h"
 #include "dataplane/base/hash.h"
+#include "tenants/algorithm.h"
+#include "tenants/created.h"
 #include "tenants/quota_lease.h"
-
-// Names are kept in large pieces: a malloc each would cost more than the name.
-#define TEXT_BYTES (64 * 1024)
-struct sl_registry_text {
-	struct sl_registry_text *next;
-	uint32_t used;
-	uint8_t bytes[TEXT_BYTES];
-};
 
 bool sl_tenant_name_valid(struct sl_bytes name)
 {
@@ -35,10 +30,13 @@ struct sl_registry_class {
 
 struct sl_registry *sl_registry_create(void)
 {
-	struct sl_registry *registry = calloc(1, sizeof(*registry));
+	struct sl_registry *registry = aligned_alloc(SL_CACHE_LINE, sizeof(*registry));
 
-	if (registry)
-		registry->references = 1;
+	if (!registry)
+		return NULL;
+	memset(registry, 0, sizeof(*registry));
+	registry->references = 1;
+	sl_grace_init(&registry->grace);
 	return registry;
 }
 
@@ -51,23 +49,22 @@ void sl_registry_put(struct sl_registry *registry)
 {
 	if (!registry || --registry->references)
 		return;
-	for (struct sl_registry_text *text = registry->texts, *next; text; text = next) {
-		next = text->next;
-		free(text);
-	}
 	for (struct sl_registry_class *class = registry->classes, *next; class; class = next) {
 		next = class->next;
 		free(class);
 	}
 	sl_volumes_fini(&registry->volumes);
-	for (uint32_t i = 0; i < registry->count; i++)
+	for (uint32_t i = 0; i < registry->count; i++) {
+		free((void *)registry->numbers[i].name.data);
 		free(sl_registry_pool(registry, i)->window);
+	}
 	for (uint32_t i = 0; i * SL_REGISTRY_BLOCK < registry->count; i++) {
 		free(registry->pools[i]->leases);
 		free(registry->pools[i]);
 	}
+	sl_created_destroy(registry->created);
 	free(registry->pools);
-	free(registry->names);
+	free(registry->numbers);
 	free(registry->index);
 	free(registry);
 }
@@ -77,12 +74,37 @@ static uint32_t *find(const struct sl_registry *registry, struct sl_bytes name)
 	uint32_t at = (uint32_t)sl_hash(name) & registry->index_mask;
 
 	while (registry->index[at] &&
-	       !sl_bytes_equal(registry->names[registry->index[at] - 1], name))
+	       !sl_bytes_equal(registry->numbers[registry->index[at] - 1].name, name))
 		at = (at + 1) & registry->index_mask;
 	return &registry->index[at];
 }
 
-// Room for one more: the index at most half full, names and blocks in step with it.
+// Open addressing without marks for what is gone: those behind it move up.
+static void forget(struct sl_registry *registry, struct sl_bytes name)
+{
+	uint32_t hole = (uint32_t)(find(registry, name) - registry->index);
+
+	assert(registry->index[hole]);
+	for (uint32_t at = hole;;) {
+		at = (at + 1) & registry->index_mask;
+		if (!registry->index[at])
+			break;
+
+		const uint32_t home = (uint32_t)sl_hash(
+					      registry->numbers[registry->index[at] - 1].name) &
+				      registry->index_mask;
+
+		// Whether its home lies behind the hole: then it is found without moving.
+		if (((at - home) & registry->index_mask) < ((at - hole) & registry->index_mask))
+			continue;
+		registry->index[hole] = registry->index[at];
+		hole = at;
+	}
+	registry->index[hole] = 0;
+	registry->named--;
+}
+
+// Room for one more: the index at most half full, numbers and blocks in step with it.
 static int grow(struct sl_registry *registry)
 {
 	if (registry->index && registry->count < (registry->index_mask + 1) / 2)
@@ -91,15 +113,15 @@ static int grow(struct sl_registry *registry)
 	const uint32_t size = registry->index ? (registry->index_mask + 1) * 2 : 1024;
 	const uint32_t most = size / 2;
 	uint32_t *index = calloc(size, sizeof(*index));
-	struct sl_bytes *names = realloc(registry->names, most * sizeof(*names));
+	struct sl_registry_number *numbers = realloc(registry->numbers, most * sizeof(*numbers));
 	struct sl_quota_pool **pools;
 
-	if (names)
-		registry->names = names;
+	if (numbers)
+		registry->numbers = numbers;
 	pools = realloc(registry->pools, most / SL_REGISTRY_BLOCK * sizeof(struct sl_quota_pool *));
 	if (pools)
 		registry->pools = pools;
-	if (!index || !names || !pools) {
+	if (!index || !numbers || !pools) {
 		free(index);
 		return -ENOMEM;
 	}
@@ -107,28 +129,9 @@ static int grow(struct sl_registry *registry)
 	registry->index = index;
 	registry->index_mask = size - 1;
 	for (uint32_t i = 0; i < registry->count; i++)
-		*find(registry, registry->names[i]) = i + 1;
+		if (registry->numbers[i].name.size)
+			*find(registry, registry->numbers[i].name) = i + 1;
 	return 0;
-}
-
-static const uint8_t *keep_text(struct sl_registry *registry, struct sl_bytes name)
-{
-	struct sl_registry_text *text = registry->texts;
-
-	if (!text || text->used + name.size > TEXT_BYTES) {
-		text = malloc(sizeof(*text));
-		if (!text)
-			return NULL;
-		text->next = registry->texts;
-		text->used = 0;
-		registry->texts = text;
-	}
-
-	uint8_t *kept = text->bytes + text->used;
-
-	memcpy(kept, name.data, name.size);
-	text->used += (uint32_t)name.size;
-	return kept;
 }
 
 // The leases of a block of pools, one block too.
@@ -165,29 +168,154 @@ static int make_pool(struct sl_registry *registry, uint32_t tenant)
 	return 0;
 }
 
+static void push(struct sl_registry *registry, uint32_t *list, uint32_t tenant)
+{
+	registry->numbers[tenant].next = *list;
+	*list = tenant + 1;
+}
+
+static uint32_t pop(struct sl_registry *registry, uint32_t *list)
+{
+	const uint32_t tenant = *list - 1;
+
+	*list = registry->numbers[tenant].next;
+	return tenant;
+}
+
+// A number that is free, or a new one.
+static int take_number(struct sl_registry *registry, sl_tenant_id *tenant)
+{
+	if (registry->free) {
+		*tenant = pop(registry, &registry->free);
+	} else {
+		if (registry->count == SL_TENANTS_MAX)
+			return -ENOSPC;
+		if (make_pool(registry, registry->count))
+			return -ENOMEM;
+		*tenant = registry->count++;
+	}
+	registry->numbers[*tenant] = (struct sl_registry_number){0};
+	return 0;
+}
+
+int sl_registry_add_nameless(struct sl_registry *registry, sl_tenant_id *tenant)
+{
+	return grow(registry) ? -ENOMEM : take_number(registry, tenant);
+}
+
 int sl_registry_add(struct sl_registry *registry, struct sl_bytes name, sl_tenant_id *tenant)
 {
+	uint32_t *slot;
+	uint8_t *kept;
+	int error;
+
 	assert(sl_tenant_name_valid(name));
 	if (grow(registry))
 		return -ENOMEM;
-
-	uint32_t *slot = find(registry, name);
-
+	slot = find(registry, name);
 	if (*slot) {
 		*tenant = *slot - 1;
 		return 0;
 	}
-	if (registry->count == SL_TENANTS_MAX)
-		return -ENOSPC;
-
-	const uint8_t *kept = keep_text(registry, name);
-
-	if (!kept || make_pool(registry, registry->count))
+	kept = malloc(name.size + 1);
+	if (!kept)
 		return -ENOMEM;
-	registry->names[registry->count] = sl_bytes(kept, name.size);
-	*tenant = registry->count++;
+	memcpy(kept, name.data, name.size);
+	kept[name.size] = 0;
+	error = take_number(registry, tenant);
+	if (error) {
+		free(kept);
+		return error;
+	}
+	registry->numbers[*tenant].name = sl_bytes(kept, name.size);
+	registry->named++;
 	*slot = *tenant + 1;
 	return 0;
+}
+
+void sl_registry_use(struct sl_registry *registry, sl_tenant_id tenant)
+{
+	struct sl_registry_number *number = &registry->numbers[tenant];
+
+	assert(tenant < registry->count && number->snapshots < UINT16_MAX);
+	number->snapshots++;
+	number->returned = number->listed;
+}
+
+void sl_registry_leave(struct sl_registry *registry, sl_tenant_id tenant)
+{
+	struct sl_registry_number *number = &registry->numbers[tenant];
+
+	assert(tenant < registry->count && number->snapshots > 0);
+	if (--number->snapshots || number->listed)
+		return;
+	number->listed = true;
+	number->returned = false;
+	push(registry, &registry->left, tenant);
+}
+
+bool sl_registry_rests(const struct sl_registry *registry, const struct sl_quota_pool *pool)
+{
+	return sl_quota_pool_rests(pool) &&
+	       !(registry->keeps && registry->keeps(registry->keeper, pool->tenant));
+}
+
+// What the control thread sets up stays: it may be at it.
+void sl_registry_reset_pool(struct sl_quota_pool *pool)
+{
+	for (unsigned i = 0; i < SL_DIMENSIONS; i++)
+		__atomic_store_n(&pool->tokens[i], 0, __ATOMIC_RELAXED);
+	memset(pool->fractions, 0, sizeof(pool->fractions));
+	memset(pool->in_flight_limits, 0, sizeof(pool->in_flight_limits));
+	pool->filled_once = 0;
+	pool->filled_ns = 0;
+	__atomic_store_n(&pool->refused_requests, 0, __ATOMIC_RELAXED);
+	if (pool->volume)
+		sl_volume_reset(pool->volume);
+	if (pool->window)
+		memset(pool->window, 0, sizeof(*pool->window));
+	for (unsigned i = 0; pool->leases && i < SL_DIMENSION_RATES; i++)
+		pool->leases[i] = (struct sl_quota_lease){.thin = UINT32_MAX};
+}
+
+// What waited long enough: free, back in use, or not at rest yet.
+static void settle(struct sl_registry *registry, uint32_t tenant)
+{
+	struct sl_registry_number *number = &registry->numbers[tenant];
+	struct sl_quota_pool *pool = sl_registry_pool(registry, tenant);
+
+	if (number->snapshots) {
+		number->listed = false;
+	} else if (number->returned) {
+		number->returned = false; // requests came with it meanwhile
+		push(registry, &registry->left, tenant);
+	} else if (!sl_registry_rests(registry, pool) ||
+		   (pool->volume && sl_volume_is_used(pool->volume, sl_clock_wall_ns() / SL_S))) {
+		push(registry, &registry->waiting, tenant);
+	} else {
+		forget(registry, number->name);
+		free((void *)number->name.data);
+		*number = (struct sl_registry_number){0};
+		sl_registry_reset_pool(pool);
+		push(registry, &registry->free, tenant);
+	}
+}
+
+void sl_registry_collect(struct sl_registry *registry)
+{
+	uint32_t list = registry->waiting;
+
+	if (list && !sl_grace_over(&registry->grace, registry->waiting_epoch))
+		return;
+	registry->waiting = 0;
+	while (list)
+		settle(registry, pop(registry, &list));
+	// Those that are not at rest wait once more, with those that left.
+	if (!registry->left && !registry->waiting)
+		return;
+	while (registry->left)
+		push(registry, &registry->waiting, pop(registry, &registry->left));
+	registry->waiting_epoch = sl_grace_ask(&registry->grace);
 }
 
 struct sl_quota_pool *sl_registry_pool(const struct sl_registry *registry, sl_tenant_id tenant)

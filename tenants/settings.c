@@ -209,8 +209,23 @@ static const struct sl_setting tenants_rows[] = {
 		    "signoz-ingestion-key, x-sf-token."),
 	ROW(sl_tenants_config, unknown, "unknown", STRING, .preset = "refuse",
 	    .where_offset = offsetof(struct sl_tenants_config, unknown_where),
-	    .help = "Calls that name no tenant we know: refuse, or the tenant they belong to. An "
-		    "unknown credential is refused always."),
+	    .help = "Calls that name no tenant we know: refuse, the tenant they belong to, or "
+		    "create: one is made of the name, as `template` says. An unknown credential "
+		    "is refused always."),
+	ROW(sl_tenants_config, template_name, "template", STRING,
+	    .where_offset = offsetof(struct sl_tenants_config, template_where),
+	    .help = "unknown: create: the class of tenants that are made. Unset: no limits."),
+	ROW(sl_tenants_config, created_max, "created_max", COUNT, .min = 1, .max = SL_CREATED_MAX,
+	    .preset = "1000", .apply = SL_APPLY_RESTART,
+	    .help = "unknown: create: so many at a time, in each instance. Their memory is taken "
+		    "at once, so that made-up names cost none."),
+	ROW(sl_tenants_config, created_idle_ns, "idle", DURATION, .min = 1e9, .max = 3.2e16,
+	    .preset = "1h",
+	    .help = "unknown: create: who sends nothing for so long makes room for another."),
+	ROW(sl_tenants_config, overflow, "overflow", STRING, .preset = "refuse",
+	    .where_offset = offsetof(struct sl_tenants_config, overflow_where),
+	    .help = "unknown: create: what becomes of new names when created_max are there: "
+		    "refuse, or the tenant they belong to."),
 	ROW(sl_tenants_config, fallback, "default", STRING,
 	    .where_offset = offsetof(struct sl_tenants_config, fallback_where),
 	    .help = "The tenant of calls without any credential or claim. Unset: as unknown says."),

@@ -112,7 +112,10 @@ struct sl_tenants_config {
 	const char *directory;      // of files like `file`
 	const char *unknown;        // "refuse" or a tenant
 	const char *fallback;       // of calls that name nobody; NULL: as `unknown`
-	struct sl_where unknown_where, fallback_where;
+	const char *template_name;  // of unknown: create: the class of those that are made
+	const char *overflow;       // "refuse" or a tenant: where created_max are there
+	uint64_t created_max, created_idle_ns;
+	struct sl_where unknown_where, fallback_where, template_where, overflow_where;
 	uint32_t claimed; // enum sl_claimed
 	struct sl_tenants_file inline_;
 };

@@ -4,16 +4,15 @@
 #include "tenants/quota_lease.h"
 
 #include <stdlib.h>
-#include <sys/mman.h>
 
-#define SLOT_OF_BYTES (SL_TENANTS_MAX * sizeof(uint32_t))
 // A chunk that nobody spends from goes back to the pool after two ticks.
 #define UNUSED_NS (2 * SL_QUOTA_TICK_NS)
 // What shards hold unspent: together two ticks' worth of the rate, or 1/8 of a limit in flight.
 #define LEASE_S               0.02
 #define LEASE_IN_FLIGHT_SHIFT 3
 // How long a shard sums up what it refused before it tells.
-#define UNMET_NS SL_MS
+#define UNMET_NS  SL_MS
+#define ADOPT_MAX 1024 // pools that take over new limits in one tick
 // What is in flight ends when it ends; nobody knows when.
 #define IN_FLIGHT_WAIT_NS (100 * SL_MS)
 #define WAIT_MIN_NS       SL_MS
@@ -37,6 +36,11 @@ static void return_chunk(struct sl_tenants_shard *self, struct sl_tenants_slot *
 	slot->chunk[i] = 0;
 }
 
+SL_INLINE uint32_t *number_of(const struct sl_tenants_shard *self, sl_tenant_id tenant)
+{
+	return SL_BY_TENANT(&self->slot_of, uint32_t, tenant);
+}
+
 static void drop_slot(struct sl_tenants_shard *self, struct sl_tenants_slot *slot)
 {
 	for (unsigned i = 0; i < SL_DIMENSIONS; i++)
@@ -46,7 +50,7 @@ static void drop_slot(struct sl_tenants_shard *self, struct sl_tenants_slot *slo
 	memset(slot->unmet, 0, sizeof(slot->unmet));
 	memset(slot->last, 0, sizeof(slot->last));
 	slot->pool = NULL;
-	self->slot_of[slot->tenant] = 0;
+	*number_of(self, slot->tenant) = 0;
 }
 
 static __attribute__((noinline)) struct sl_tenants_slot *make_slot(struct sl_tenants_shard *self,
@@ -69,15 +73,13 @@ static __attribute__((noinline)) struct sl_tenants_slot *make_slot(struct sl_ten
 	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++)
 		if (!sl_limit_is_set(&slot->limits->dimensions[i]))
 			slot->chunk[i] = INT64_MAX / 2;
-	self->slot_of[tenant] = (uint32_t)(slot - self->slots) + 1;
+	*number_of(self, tenant) = (uint32_t)(slot - self->slots) + 1;
 	return slot;
 }
 
 SL_INLINE struct sl_tenants_slot *slot_of(struct sl_tenants_shard *self, sl_tenant_id tenant)
 {
-	assert(tenant < SL_TENANTS_MAX);
-
-	const uint32_t at = self->slot_of[tenant];
+	const uint32_t at = *number_of(self, tenant);
 	struct sl_tenants_slot *slot = at ? &self->slots[at - 1] : make_slot(self, tenant);
 
 	slot->used_ns = self->now_ns;
@@ -100,16 +102,13 @@ struct sl_tenants_shard *sl_tenants_shard_create(uint32_t shard, uint32_t shards
 	if (!self)
 		return NULL;
 	self->shard = shard;
+	self->shards = shards;
 	while (UINT32_C(1) << self->shard_shift < shards)
 		self->shard_shift++;
 	self->slots = calloc(SL_TENANTS_SLOTS, sizeof(*self->slots));
 	self->cache = calloc(1, sizeof(*self->cache));
-	// Address space for every number there may be; pages come as tenants do.
-	self->slot_of = mmap(NULL, SLOT_OF_BYTES, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (self->slot_of == MAP_FAILED)
-		self->slot_of = NULL;
-	if (!self->slots || !self->cache || !self->slot_of || sl_identity_cache_init(self->cache))
+	if (!self->slots || !self->cache || sl_by_tenant_init(&self->slot_of, sizeof(uint32_t)) ||
+	    sl_identity_cache_init(self->cache))
 		goto fail;
 	sl_random_init(&self->random,
 		       sl_random_next(&(struct sl_random){shard + 1}) ^ (uint64_t)(uintptr_t)self);
@@ -136,11 +135,32 @@ void sl_tenants_shard_destroy(struct sl_tenants_shard *self)
 			sl_volume_count_flush(&self->slots[i].count, self->slots[i].volume);
 	if (self->metrics)
 		sl_metrics_remove(self->metrics, &self->counters);
-	if (self->slot_of)
-		munmap(self->slot_of, SLOT_OF_BYTES);
+	sl_by_tenant_fini(&self->slot_of);
 	free(self->slots);
 	free(self->cache);
 	free(self);
+}
+
+// What is kept of tenants that are gone goes back to their pools: all their requests have ended.
+static void let_go(struct sl_tenants_shard *self)
+{
+	for (uint32_t i = 0; i < SL_TENANTS_SLOTS; i++) {
+		struct sl_tenants_slot *slot = &self->slots[i];
+
+		if (slot->pool && !sl_tenants_has(self->tenants, slot->tenant))
+			drop_slot(self, slot);
+	}
+	sl_grace_tell(&self->grace, &self->tenants->registry->grace, self->shard, self->shards);
+}
+
+uint8_t sl_tenants_take_request(struct sl_tenants_shard *self)
+{
+	return sl_grace_take(&self->grace);
+}
+
+void sl_tenants_give_request(struct sl_tenants_shard *self, uint8_t phase)
+{
+	sl_grace_give(&self->grace, phase);
 }
 
 void sl_tenants_shard_turn(struct sl_tenants_shard *self, const struct sl_tenants *tenants,
@@ -160,6 +180,8 @@ void sl_tenants_shard_turn(struct sl_tenants_shard *self, const struct sl_tenant
 		if (self->shard == 0)
 			sl_gauge(&self->counters.tenants[0], tenants->tenant_count);
 	}
+	if (SL_UNLIKELY(sl_grace_turn(&self->grace, &tenants->registry->grace)))
+		let_go(self);
 	for (unsigned i = 0; i < 2; i++) {
 		struct sl_tenants_slot *slot = &self->slots[self->hand++ % SL_TENANTS_SLOTS];
 
@@ -518,21 +540,31 @@ void sl_tenants_give_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenan
 
 // --- the quota thread ----------------------------------------------------------------------------
 
-// Pools of the new snapshot take over its limits; those whose level does not fit wake.
+// Pools of the new snapshot take over its limits; those whose level does not fit wake. A part of
+// them at a tick, as each costs two misses of the cache: 100,000 tenants must not delay one.
 void sl_tenants_adopt(const struct sl_tenants *tenants)
 {
 	struct sl_registry *registry = tenants->registry;
+	uint32_t end;
 
 	if (registry->adopted == tenants->generation)
 		return;
-
-	for (uint32_t i = 0; i < tenants->entry_count; i++) {
-		const struct sl_tenant_entry *entry = &tenants->entries[i];
-
-		if (entry->limits)
-			sl_authority_adopt(&registry->authority, entry->pool, entry->limits);
+	if (registry->adopting != tenants->generation) {
+		registry->adopting = tenants->generation;
+		registry->adopting_at = 0;
 	}
-	registry->adopted = tenants->generation;
+	end = SL_MIN(registry->adopting_at + ADOPT_MAX, tenants->entry_count);
+	for (; registry->adopting_at < end; registry->adopting_at++) {
+		const struct sl_tenant_entry *entry = &tenants->entries[registry->adopting_at];
+
+		if (!entry->limits)
+			continue;
+		if (entry->created) // others were when the snapshot was built
+			sl_authority_introduce(entry->pool, entry->limits);
+		sl_authority_adopt(&registry->authority, entry->pool, entry->limits);
+	}
+	if (registry->adopting_at == tenants->entry_count)
+		registry->adopted = tenants->generation;
 }
 
 void sl_tenants_tick(struct sl_tenants *tenants, uint64_t now_ns)

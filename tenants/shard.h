@@ -54,12 +54,13 @@ struct sl_tenants_shard {
 	uint64_t generation; // of the snapshot that the slots' limits point into
 	uint64_t now_ns;
 	uint64_t delay_ns; // leaky: how long the request that was spent for last is to be held
-	uint32_t *slot_of; // by tenant: slot + 1; 0: cold
+	struct sl_by_tenant slot_of; // uint32_t: slot + 1; 0: cold
+	struct sl_grace_side grace;
 	struct sl_tenants_slot *slots;
 	uint32_t hand;        // the next slot to look at
 	uint32_t stamp;       // of the batch at work
 	uint32_t shard_shift; // 2^shard_shift >= the number of shards
-	uint32_t shard;
+	uint32_t shard, shards;
 	struct sl_random random;
 	struct sl_metrics *metrics;
 	struct sl_identity_cache *cache;

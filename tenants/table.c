@@ -87,16 +87,48 @@ uint32_t sl_tenants_ranks(const struct sl_tenants *tenants)
 	return tenants->ranks;
 }
 
+struct sl_bytes sl_tenants_entry_name(const struct sl_tenant_entry *entry)
+{
+	return entry->created ? sl_created_name(entry->name)
+			      : sl_bytes(entry->name, entry->name_bytes);
+}
+
+bool sl_tenants_has(const struct sl_tenants *tenants, sl_tenant_id tenant)
+{
+	return tenant < tenants->entry_count && tenants->entries[tenant].limits &&
+	       sl_tenants_entry_name(&tenants->entries[tenant]).size;
+}
+
+bool sl_tenants_known(const struct sl_tenants *tenants, struct sl_bytes name, sl_tenant_id *tenant)
+{
+	if (sl_tenants_find(tenants, name, tenant))
+		return true;
+	*tenant = tenants->creates ? sl_created_find(tenants->created, name) : SL_TENANT_NONE;
+	return *tenant != SL_TENANT_NONE;
+}
+
+void sl_tenants_kept_by(struct sl_tenants *tenants,
+			bool (*keeps)(const void *keeper, uint32_t tenant), const void *keeper)
+{
+	tenants->registry->keeps = keeps;
+	tenants->registry->keeper = keeper;
+}
+
+sl_tenant_id sl_tenants_newcomers(const struct sl_tenants *tenants)
+{
+	return tenants->creates ? tenants->created->newcomers : SL_TENANT_NONE;
+}
+
 bool sl_tenants_info(const struct sl_tenants *tenants, sl_tenant_id tenant,
 		     struct sl_tenant_info *info)
 {
-	if (tenant >= tenants->entry_count || !tenants->entries[tenant].limits)
+	if (!sl_tenants_has(tenants, tenant))
 		return false;
 
 	const struct sl_tenant_entry *entry = &tenants->entries[tenant];
 
 	*info = (struct sl_tenant_info){
-		.name = sl_bytes(entry->name, entry->name_bytes),
+		.name = sl_tenants_entry_name(entry),
 		.class_name = entry->class_index == UINT16_MAX
 				      ? SL_BYTES_NONE
 				      : sl_bytes_of(tenants->classes[entry->class_index].name),
@@ -129,6 +161,9 @@ void sl_tenants_destroy(struct sl_tenants *tenants)
 		free(tenants->certificates[i].name);
 	for (uint32_t i = 0; i < tenants->own_limits_count; i++)
 		free(tenants->own_limits[i]);
+	for (uint32_t i = 0; i < tenants->entry_count; i++)
+		if (tenants->entries[i].counted)
+			sl_registry_leave(tenants->registry, i);
 	sl_identity_rules_fini(&tenants->rules);
 	sl_registry_put(tenants->registry);
 	free(tenants->by_name.slots);
@@ -304,47 +339,43 @@ static const struct sl_tenant_class *class_of(struct builder *builder,
 			       builder->errors);
 }
 
-static int prepare_volume(struct builder *builder, const struct sl_tenant_config *from,
-			  const struct sl_tenant_entry *entry)
+static int prepare_volume(struct builder *builder, const char *what, const struct sl_where *where,
+			  struct sl_quota_pool *pool)
 {
-	if (!entry->limits->volume.is_set)
-		return 0;
 	if (!builder->keeps_volumes && !builder->told_volume) {
 		builder->told_volume = true;
-		sl_errors_add(builder->errors, &from->where,
-			      "tenant %s: a volume needs quotas.redis or quotas.volume_file: a "
-			      "restart would give it anew",
-			      from->name);
+		sl_errors_add(builder->errors, where,
+			      "%s: a volume needs quotas.redis or quotas.volume_file: a restart "
+			      "would give it anew",
+			      what);
 	}
-	if (!entry->pool->volume)
-		entry->pool->volume = sl_volumes_add(&builder->tenants->registry->volumes,
-						     entry->pool->tenant);
-	return entry->pool->volume ? 0 : -ENOMEM;
+	if (!pool->volume)
+		pool->volume = sl_volumes_add(&builder->tenants->registry->volumes, pool->tenant);
+	return pool->volume ? 0 : -ENOMEM;
 }
 
 // What the limits need beside the pool.
-static int prepare_limits(struct builder *builder, const struct sl_tenant_config *from,
-			  const struct sl_tenant_entry *entry)
+static int prepare_limits(struct builder *builder, const char *what, const struct sl_where *where,
+			  const struct sl_limits *limits, struct sl_quota_pool *pool)
 {
-	const uint8_t algorithm = entry->limits->algorithm;
+	const uint8_t algorithm = limits->algorithm;
 
 	// In a fleet, tokens are granted as leases of a token bucket. Without them each instance
 	// would have the whole limit.
 	if (algorithm != SL_ALGORITHM_TOKEN_BUCKET && builder->tenants->registry->fleet &&
 	    !builder->told)
-		sl_errors_add(builder->errors, &from->where,
-			      "tenant %s: algorithm %s holds for one instance, not for the fleet "
-			      "that quotas.redis makes: each would have the whole limit; use "
+		sl_errors_add(builder->errors, where,
+			      "%s: algorithm %s holds for one instance, not for the fleet that "
+			      "quotas.redis makes: each would have the whole limit; use "
 			      "token_bucket",
-			      from->name,
-			      algorithm == SL_ALGORITHM_LEAKY ? "leaky" : "sliding_window");
+			      what, algorithm == SL_ALGORITHM_LEAKY ? "leaky" : "sliding_window");
 	builder->told |= algorithm != SL_ALGORITHM_TOKEN_BUCKET;
-	if (algorithm == SL_ALGORITHM_SLIDING_WINDOW && !entry->pool->window) {
-		entry->pool->window = calloc(1, sizeof(*entry->pool->window));
-		if (!entry->pool->window)
+	if (algorithm == SL_ALGORITHM_SLIDING_WINDOW && !pool->window) {
+		pool->window = calloc(1, sizeof(*pool->window));
+		if (!pool->window)
 			return -ENOMEM;
 	}
-	return prepare_volume(builder, from, entry);
+	return limits->volume.is_set ? prepare_volume(builder, what, where, pool) : 0;
 }
 
 static int add_tenant(struct builder *builder, const struct sl_tenant_config *from,
@@ -353,6 +384,7 @@ static int add_tenant(struct builder *builder, const struct sl_tenant_config *fr
 	struct sl_tenants *tenants = builder->tenants;
 	struct sl_tenant_entry *entry = &tenants->entries[tenant];
 	const struct sl_tenant_class *class = class_of(builder, from);
+	char what[SL_TENANT_NAME_MAX + 16];
 	int error;
 
 	if (entry->limits) {
@@ -370,7 +402,10 @@ static int add_tenant(struct builder *builder, const struct sl_tenant_config *fr
 						     : 0;
 	*find_name(tenants, sl_bytes(entry->name, entry->name_bytes)) = tenant + 1;
 	tenants->tenant_count++;
-	error = prepare_limits(builder, from, entry);
+	sl_registry_use(tenants->registry, tenant);
+	entry->counted = true;
+	snprintf(what, sizeof(what), "tenant %s", from->name);
+	error = prepare_limits(builder, what, &from->where, entry->limits, entry->pool);
 	if (error)
 		return error;
 	sl_authority_introduce(entry->pool, entry->limits);
@@ -391,7 +426,6 @@ static int register_names(struct builder *builder, sl_tenant_id *ids)
 			const struct sl_bytes name = sl_bytes_of(from[j].name);
 			int error;
 
-			ids[at] = SL_TENANT_NONE;
 			if (!sl_tenant_name_valid(name)) {
 				sl_errors_add(
 					builder->errors, &from[j].where,
@@ -403,11 +437,10 @@ static int register_names(struct builder *builder, sl_tenant_id *ids)
 			error = sl_registry_add(registry, name, &ids[at]);
 			if (error == -ENOSPC)
 				sl_errors_add(builder->errors, &from[j].where,
-					      "more than %u tenants since the start; restart to "
-					      "forget removed ones",
-					      SL_TENANTS_MAX);
+					      "more than %u tenants", SL_TENANTS_MAX);
 			if (error)
 				return error;
+			sl_registry_use(registry, ids[at]);
 		}
 	}
 	return 0;
@@ -453,23 +486,108 @@ static int make_entries(struct sl_tenants *tenants)
 		struct sl_tenant_entry *entry = &tenants->entries[i];
 
 		entry->pool = sl_registry_pool(registry, i);
-		entry->name = registry->names[i].data;
-		entry->name_bytes = (uint8_t)registry->names[i].size;
+		entry->name = registry->numbers[i].name.data;
+		entry->name_bytes = (uint8_t)registry->numbers[i].name.size;
 		entry->class_index = UINT16_MAX;
 	}
 	return 0;
 }
 
-static int fill(struct builder *builder)
+// What tenants are made from later, and the account that serves them until they are.
+static int set_template(struct builder *builder, const struct sl_tenants_config *config)
 {
+	struct sl_tenants *tenants = builder->tenants;
+	const struct sl_created *created = tenants->created;
+	const struct sl_tenant_class *class = NULL;
+	struct sl_tenant_entry *newcomers;
+	int error;
+
+	tenants->created_idle_ns = config->created_idle_ns;
+	if (config->template_name)
+		class = sl_classes_find(&builder->classes, config->template_name,
+					"tenants.template", &config->template_where,
+					builder->errors);
+	if (!tenants->creates)
+		return 0;
+	if (class && class->limits.volume.is_set)
+		sl_errors_add(builder->errors, &config->template_where,
+			      "tenants.template: class %s has a volume, which tenants that come "
+			      "and go would have anew each time",
+			      class->name);
+
+	const struct sl_tenant_entry made = {
+		.limits = class ? &class->limits : &sl_limits_none,
+		.body_bytes_max = class ? class->config.body_bytes : 0,
+		.class_index = class ? (uint16_t)(class - tenants->classes) : UINT16_MAX,
+		.created = true,
+	};
+
+	for (uint32_t i = 0; i < created->seat_count; i++) {
+		struct sl_tenant_entry *entry = &tenants->entries[created->seats[i].tenant];
+		struct sl_quota_pool *pool = entry->pool;
+
+		*entry = made;
+		entry->pool = pool;
+		entry->name = &created->seats[i];
+		error = prepare_limits(builder, "tenants.template", &config->template_where,
+				       entry->limits, pool);
+		if (error)
+			return error;
+	}
+	newcomers = &tenants->entries[created->newcomers];
+	newcomers->limits = made.limits;
+	newcomers->body_bytes_max = made.body_bytes_max;
+	newcomers->class_index = made.class_index;
+	newcomers->name = ":new"; // no tenant can have that name
+	newcomers->name_bytes = 4;
+	error = prepare_limits(builder, "tenants.template", &config->template_where,
+			       newcomers->limits, newcomers->pool);
+	if (!error)
+		sl_authority_introduce(newcomers->pool, newcomers->limits);
+	return error;
+}
+
+static int make_created(struct builder *builder, const struct sl_tenants_config *config)
+{
+	struct sl_tenants *tenants = builder->tenants;
+	struct sl_registry *registry = tenants->registry;
+
+	tenants->creates = config->unknown && strcmp(config->unknown, "create") == 0;
+	if (tenants->creates && !registry->created) {
+		registry->created = sl_created_create(registry, (uint32_t)config->created_max);
+		if (!registry->created)
+			return -ENOMEM;
+	}
+	tenants->created = registry->created;
+	return 0;
+}
+
+// Names that were registered and are nobody's, as the build failed, go again.
+static void leave_names(struct sl_registry *registry, const sl_tenant_id *ids, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (ids[i] != SL_TENANT_NONE)
+			sl_registry_leave(registry, ids[i]);
+}
+
+static int fill(struct builder *builder, const struct sl_tenants_config *config)
+{
+	struct sl_registry *registry = builder->tenants->registry;
 	size_t count = 0, at = 0;
 	sl_tenant_id *ids;
 	int error;
 
 	for (uint32_t i = 0; i < builder->file_count; i++)
 		count += builder->files[i]->tenants.count;
-	ids = calloc(count + 1, sizeof(*ids));
-	error = ids ? make_arrays(builder) : -ENOMEM;
+	ids = malloc((count + 1) * sizeof(*ids));
+	if (!ids)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++)
+		ids[i] = SL_TENANT_NONE;
+	sl_registry_collect(registry);
+	error = make_arrays(builder);
+	if (!error)
+		error = make_created(builder, config);
 	if (!error)
 		error = register_names(builder, ids);
 	if (!error)
@@ -477,6 +595,8 @@ static int fill(struct builder *builder)
 	if (!error)
 		error = sl_classes_build(&builder->classes, builder->tenants, builder->class_files,
 					 builder->class_file_count, builder->errors);
+	if (!error)
+		error = set_template(builder, config);
 	for (uint32_t i = 0; i < builder->file_count && !error; i++) {
 		const struct sl_tenant_config *tenants = builder->files[i]->tenants.items;
 
@@ -484,6 +604,7 @@ static int fill(struct builder *builder)
 			if (ids[at] != SL_TENANT_NONE)
 				error = add_tenant(builder, &tenants[j], ids[at]);
 	}
+	leave_names(registry, ids, count);
 	free(ids);
 	return error;
 }
@@ -539,7 +660,12 @@ static void resolve_defaults(struct builder *builder, const struct sl_tenants_co
 	struct sl_tenants *tenants = builder->tenants;
 
 	tenants->unknown = SL_TENANT_NONE;
-	if (config->unknown && strcmp(config->unknown, "refuse") != 0)
+	tenants->overflow = SL_TENANT_NONE;
+	if (config->overflow && strcmp(config->overflow, "refuse") != 0)
+		tenants->overflow = named_in_config(builder, config->overflow, "tenants.overflow",
+						    &config->overflow_where);
+	if (config->unknown && strcmp(config->unknown, "refuse") != 0 &&
+	    strcmp(config->unknown, "create") != 0)
 		tenants->unknown = named_in_config(builder, config->unknown, "tenants.unknown",
 						   &config->unknown_where);
 	tenants->fallback = config->fallback
@@ -586,7 +712,7 @@ struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *confi
 		tenants->partial = config->quotas.mixed == SL_MIXED_PARTIAL;
 		tenants->claimed = (uint8_t)config->tenants.claimed;
 		tenants->observe = config->quotas.mode == SL_QUOTA_OBSERVE;
-		error = fill(&builder);
+		error = fill(&builder, &config->tenants);
 		rank_classes(tenants);
 	}
 	if (!error && named) {

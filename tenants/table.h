@@ -1,5 +1,6 @@
 #pragma once
 
+#include "tenants/created.h"
 #include "tenants/identity.h"
 #include "tenants/registry.h"
 #include "tenants/settings.h"
@@ -12,11 +13,13 @@
 struct sl_tenant_entry {
 	const struct sl_limits *limits; // NULL: not in this snapshot
 	struct sl_quota_pool *pool;
-	const uint8_t *name;
+	const void *name; // `created`: a struct sl_created_seat
 	uint64_t body_bytes_max;
 	uint16_t class_index; // UINT16_MAX: none
 	uint8_t name_bytes;
 	bool suspended;
+	bool counted; // the registry knows that this snapshot has it
+	bool created; // made from a template, or free to be made
 };
 
 // A class, as tenants see it.
@@ -65,6 +68,11 @@ struct sl_tenants {
 	uint32_t own_limits_count;
 	struct sl_identity_rules rules;
 	sl_tenant_id unknown, fallback; // SL_TENANT_NONE: refuse
+	// Unknown names become tenants of the template's class.
+	bool creates;
+	struct sl_created *created; // NULL: none so far
+	sl_tenant_id overflow;      // where no seat is free; SL_TENANT_NONE: refuse
+	uint64_t created_idle_ns;
 	bool observe, partial;
 	uint8_t claimed; // enum sl_claimed
 };
@@ -75,6 +83,11 @@ struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *confi
 				    const struct sl_tenants_file *const *files, uint32_t count,
 				    const struct sl_tenants *before, struct sl_errors *errors);
 void sl_tenants_destroy(struct sl_tenants *tenants);
+
+// Whether the number is a tenant's in this snapshot.
+bool sl_tenants_has(const struct sl_tenants *tenants, sl_tenant_id tenant);
+// Its name; empty: none now.
+struct sl_bytes sl_tenants_entry_name(const struct sl_tenant_entry *entry);
 
 // The live credential with that digest at `wall_ns`, or NULL. Compared in constant time.
 const struct sl_credential *sl_tenants_credential(const struct sl_tenants *tenants,

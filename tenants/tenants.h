@@ -27,6 +27,7 @@ struct sl_identity_claim {
 struct sl_identity {
 	sl_tenant_id tenant;
 	struct sl_bytes name;   // lives as long as the id is in use
+	bool borrowed;          // but this name lies in the claim: copy it
 	enum sl_reason reason;  // SL_REASON_NONE: admitted so far
 	bool by_resource;       // the resources of the body name their tenants; `tenant` is NONE
 	sl_tenant_id otherwise; // then: of those that name nobody; SL_TENANT_NONE: refused
@@ -44,6 +45,8 @@ bool sl_tenants_info(const struct sl_tenants *tenants, sl_tenant_id tenant,
 // Its class' weight among tenants that compete for a shard; 1: no class, or no tenant.
 uint32_t sl_tenants_weight(const struct sl_tenants *tenants, sl_tenant_id tenant);
 bool sl_tenants_find(const struct sl_tenants *tenants, struct sl_bytes name, sl_tenant_id *tenant);
+// Also those that were made from a template.
+bool sl_tenants_known(const struct sl_tenants *tenants, struct sl_bytes name, sl_tenant_id *tenant);
 uint32_t sl_tenants_count(const struct sl_tenants *tenants);
 // How many different priorities there are: ranks go from 0 to one less. At least 1.
 uint32_t sl_tenants_ranks(const struct sl_tenants *tenants);
@@ -57,6 +60,18 @@ void sl_tenants_shard_destroy(struct sl_tenants_shard *self);
 // At a turn's start: the snapshot's part that this turn uses, and the turn's times.
 void sl_tenants_shard_turn(struct sl_tenants_shard *self, const struct sl_tenants *tenants,
 			   uint64_t now_ns);
+
+// The shard takes a request that may refer to tenants, and gives it back when nothing of it is
+// left: meanwhile no tenant's number gets another meaning. What take says is said again.
+uint8_t sl_tenants_take_request(struct sl_tenants_shard *self);
+void sl_tenants_give_request(struct sl_tenants_shard *self, uint8_t phase);
+
+// Somebody outside keeps numbers of tenants for longer than a request lives, until keeps() says
+// that it does not: from any thread. Before the first shard starts.
+void sl_tenants_kept_by(struct sl_tenants *tenants,
+			bool (*keeps)(const void *keeper, uint32_t tenant), const void *keeper);
+// Whose requests have names of their own: the account of tenants that are being made. Else NONE.
+sl_tenant_id sl_tenants_newcomers(const struct sl_tenants *tenants);
 
 // Names the tenant from a call's headers. A credential that is present and unknown is refused,
 // never skipped; trusted headers count from trusted_from only; else the default tenant or a
@@ -111,3 +126,10 @@ void sl_tenants_tick(struct sl_tenants *tenants, uint64_t now_ns);
 void sl_tenants_tick_volumes(struct sl_tenants *tenants, uint64_t now_ns, uint64_t wall_ns);
 // How many marks of volumes were passed since the start.
 void sl_tenants_volume_marks(const struct sl_tenants *tenants, uint64_t *soft, uint64_t *hard);
+
+// Makes tenants of new names and ends idle ones (unknown: create); at each tick too.
+struct sl_tenants_created {
+	uint64_t live, made, expired;
+};
+void sl_tenants_create(const struct sl_tenants *tenants, uint64_t now_ns,
+		       struct sl_tenants_created *created);

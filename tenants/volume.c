@@ -87,6 +87,31 @@ uint64_t sl_volume_used(const struct sl_volume *volume, int64_t used[SL_DIMENSIO
 	return before;
 }
 
+bool sl_volume_is_used(const struct sl_volume *volume, uint64_t wall_s)
+{
+	int64_t used[SL_DIMENSION_RATES];
+	const uint64_t id = sl_volume_used(volume, used);
+	const enum sl_volume_per per = id >> 32 ? SL_VOLUME_MONTH : SL_VOLUME_DAY;
+
+	if (volume->asking)
+		return true;
+	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++)
+		if (used[i] > 0)
+			return !id || sl_volume_period_at(per, wall_s).id <= id;
+	return false;
+}
+
+void sl_volume_reset(struct sl_volume *volume)
+{
+	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++) {
+		volume->begun[i] = load(&volume->spent[i]);
+		volume->others[i] = volume->heard[i] = volume->last[i] = 0;
+		volume->hard_at[i] = volume->step[i] = INT64_MAX;
+	}
+	volume->told = volume->over = 0;
+	volume->period = 0;
+}
+
 // What was counted before any period was known belongs to the first.
 static void begin(struct sl_volume *volume, uint64_t period)
 {
@@ -107,10 +132,10 @@ static void begin(struct sl_volume *volume, uint64_t period)
 static void tell(const struct sl_volume *volume, const struct sl_tenants *tenants, unsigned i,
 		 const char *event, int64_t used, const struct sl_volume_limits *limits)
 {
-	const struct sl_tenant_entry *entry = &tenants->entries[volume->tenant];
+	const struct sl_bytes name = sl_tenants_entry_name(&tenants->entries[volume->tenant]);
 
 	sl_log(SL_LOG_WARN, event, "tenant=%.*s volume=%s per=%s used=%lld hard=%lld",
-	       entry->name_bytes, (const char *)entry->name, sl_label_dimension.values[i],
+	       (int)name.size, (const char *)name.data, sl_label_dimension.values[i],
 	       limits->per == SL_VOLUME_DAY ? "day" : "month", (long long)used,
 	       (long long)limits->hard[i]);
 }

@@ -79,6 +79,11 @@ void sl_volume_look(struct sl_volumes *volumes, struct sl_volume *volume,
 // What is used in the period, and which that is: a pair that belongs together. Any thread.
 uint64_t sl_volume_used(const struct sl_volume *volume, int64_t used[SL_DIMENSION_RATES]);
 
+// Whether something of it is used in a period that goes on: its tenant may come back.
+bool sl_volume_is_used(const struct sl_volume *volume, uint64_t wall_s);
+// Another tenant's from now on; no snapshot has the last one.
+void sl_volume_reset(struct sl_volume *volume);
+
 // A shard's own count of one tenant.
 struct sl_volume_count {
 	int64_t pending[SL_DIMENSION_RATES];

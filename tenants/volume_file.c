@@ -86,11 +86,14 @@ static int print(FILE *file, const struct sl_tenants *tenants)
 
 	fputs(HEAD, file);
 	for (; volume; volume = volume->next) {
-		const struct sl_bytes name = tenants->registry->names[volume->tenant];
+		const struct sl_bytes name = volume->tenant < tenants->entry_count
+						     ? sl_tenants_entry_name(
+							       &tenants->entries[volume->tenant])
+						     : SL_BYTES_NONE;
 		int64_t used[SL_DIMENSION_RATES];
 		const uint64_t period = sl_volume_used(volume, used);
 
-		if (!period)
+		if (!period || !name.size)
 			continue;
 		fprintf(file, "%.*s %s %llu", (int)name.size, (const char *)name.data,
 			period >> 32 ? "month" : "day", (unsigned long long)(uint32_t)period - 1);

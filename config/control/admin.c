@@ -227,7 +227,7 @@ static struct answer get_tenant(struct sl_control *control, struct MHD_Connectio
 
 	(void)connection, (void)call;
 	name.size -= all ? suffix.size : 0;
-	known = tenants && sl_tenants_find(tenants, name, &tenant);
+	known = tenants && sl_tenants_known(tenants, name, &tenant);
 	if (all)
 		return get_account(control, name, known);
 	if (!known)

@@ -16,6 +16,8 @@
 #include "config/control/quota.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/hash.h"
+#include "tenants/ledger/ledger.h"
+#include "tenants/tenants.h"
 
 #define WATCH_NS (1 * SL_S)
 #define WAIT_NS  (10 * SL_MS) // a drain ends, retired snapshots go
@@ -395,6 +397,9 @@ struct sl_control *sl_control_create(const struct sl_control_options *options)
 	    sl_metrics_add(options->metrics, build_rows, 1, &control->build, -1,
 			   "version=\"" SL_VERSION "\""))
 		goto fail;
+	if (options->ledger && current(control)->parts[SL_MODULE_TENANTS])
+		sl_tenants_kept_by(current(control)->parts[SL_MODULE_TENANTS], sl_ledger_keeps,
+				   options->ledger);
 	control->quota = sl_quota_thread_create(options->snapshots, options->hooks.shards,
 						options->metrics);
 	if (!control->quota)

@@ -34,7 +34,12 @@
 	  "Tenants that passed the soft mark of a volume.")                                        \
 	X(hard_marks, COUNTER, "sluice_volume_hard_marks", none, "Tenants that used up a volume.") \
 	X(file_failures, COUNTER, "sluice_volume_file_failures", none,                             \
-	  "Times quotas.volume_file could not be read or written.")
+	  "Times quotas.volume_file could not be read or written.")                                \
+	X(created, GAUGE, "sluice_tenants_created", none,                                          \
+	  "Tenants that were made from the template and are there.")                               \
+	X(made, COUNTER, "sluice_tenants_made", none, "Tenants made from the template.")           \
+	X(expired, COUNTER, "sluice_tenants_expired", none,                                        \
+	  "Of them, those that were idle and have gone.")
 SL_COUNTERS(quota_thread, SL_QUOTA_THREAD_COUNTERS)
 #define SL_COUNTER_STRUCT_ struct sl_quota_thread_counters
 SL_COUNTER_ROWS(quota_thread, SL_QUOTA_THREAD_COUNTERS)
@@ -167,6 +172,17 @@ static void tick_alone(struct sl_quota_thread *quota, struct sl_tenants *tenants
 	count_marks(quota, tenants);
 }
 
+static void make_tenants(struct sl_quota_thread *quota, const struct sl_tenants *tenants,
+			 uint64_t now_ns)
+{
+	struct sl_tenants_created created;
+
+	sl_tenants_create(tenants, now_ns, &created);
+	sl_gauge(&quota->counters.created[0], created.live);
+	sl_gauge(&quota->counters.made[0], created.made);
+	sl_gauge(&quota->counters.expired[0], created.expired);
+}
+
 static void tick(struct sl_quota_thread *quota, uint64_t now_ns)
 {
 	const struct sl_snapshot *snapshot = sl_snapshots_enter(quota->snapshots, quota->reader);
@@ -178,6 +194,8 @@ static void tick(struct sl_quota_thread *quota, uint64_t now_ns)
 		sl_fleet_tick(quota->fleet, tenants, now_ns);
 	else if (tenants)
 		tick_alone(quota, tenants, now_ns);
+	if (tenants)
+		make_tenants(quota, tenants, now_ns);
 	sl_snapshots_leave(quota->snapshots, quota->reader);
 	sl_count(&quota->counters.ticks[0], 1);
 }

@@ -83,6 +83,7 @@ struct sl_claimant {
 	struct sl_address peer;
 	bool certified;         // mutual TLS has verified a client certificate
 	sl_tenant_id otherwise; // the tenant of resources that name none; SL_TENANT_NONE: refused
+	struct sl_bytes otherwise_name; // empty: as the tenant is called
 };
 
 #define SL_PARTS_MAX 64 // tenants in one request; a batch holds all of them
@@ -136,6 +137,7 @@ struct sl_request {
 	uint64_t
 		waiting_bytes; // until it is taken up: the shard's queues count them for its tenant
 	uint16_t queue;        // there: its number + 1; 0: it does not wait
+	uint8_t tenants_phase; // tenants/: what it told when the request was taken
 };
 
 // What the shard does at the two ends. Both may be called from inside any function below.

@@ -29,6 +29,7 @@ static struct sl_request *host_take(void *self)
 	request->owner = &sl_shard_request_owner;
 	request->shard = shard;
 	request->tenant = SL_TENANT_NONE;
+	request->tenants_phase = sl_tenants_take_request(shard->tenants);
 	sl_arena_init(&request->arena, &shard->memory);
 	return request;
 }
@@ -44,6 +45,7 @@ static void host_give(void *self, struct sl_request *request)
 		sl_tenants_give_in_flight(shard->tenants, request->tenant,
 					  request->in_flight_bytes);
 	sl_tenants_end_parts(shard->tenants, request);
+	sl_tenants_give_request(shard->tenants, request->tenants_phase);
 	sl_memory_give(&shard->memory, request->inflated_buffer, request->inflated_capacity);
 	sl_memory_give(&shard->memory, request->body_buffer, request->body_capacity);
 	sl_arena_fini(&request->arena);
@@ -199,6 +201,11 @@ static enum sl_reason host_admit(void *self, struct sl_request *request,
 		return identity.reason;
 	request->tenant = identity.tenant;
 	request->tenant_name = identity.name;
+	if (SL_UNLIKELY(identity.borrowed)) {
+		request->tenant_name = sl_arena_copy(&request->arena, identity.name);
+		if (!request->tenant_name.size)
+			return SL_REASON_MEMORY_FULL;
+	}
 	if (SL_UNLIKELY(!identity.by_resource && is_overloaded_for(shard, identity.tenant))) {
 		*retry_after_ns = overload_limits(shard)->after_ns;
 		return SL_REASON_OVERLOADED;
@@ -215,6 +222,7 @@ static enum sl_reason host_admit(void *self, struct sl_request *request,
 			.peer = *peer,
 			.certified = certificate_name != NULL,
 			.otherwise = identity.otherwise,
+			.otherwise_name = identity.borrowed ? request->tenant_name : SL_BYTES_NONE,
 		};
 		return SL_REASON_NONE; // what its tenants may send is judged part by part
 	}

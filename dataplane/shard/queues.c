@@ -2,21 +2,14 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-
-#define TENANTS_MAX    (UINT32_C(1) << 20)
-#define QUEUE_OF_BYTES (TENANTS_MAX * sizeof(uint32_t))
 
 int sl_queues_init(struct sl_queues *queues)
 {
 	*queues = (struct sl_queues){.tail = &queues->round};
-	queues->queue_of = mmap(NULL, QUEUE_OF_BYTES, PROT_READ | PROT_WRITE,
-				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (queues->queue_of == MAP_FAILED)
-		queues->queue_of = NULL;
 	queues->queues = calloc(SL_QUEUES_MAX, sizeof(*queues->queues));
 	queues->free = calloc(SL_QUEUES_MAX, sizeof(*queues->free));
-	if (!queues->queue_of || !queues->queues || !queues->free) {
+	if (sl_by_tenant_init(&queues->queue_of, sizeof(uint32_t)) || !queues->queues ||
+	    !queues->free) {
 		sl_queues_fini(queues);
 		return -ENOMEM;
 	}
@@ -30,19 +23,22 @@ int sl_queues_init(struct sl_queues *queues)
 
 void sl_queues_fini(struct sl_queues *queues)
 {
-	if (queues->queue_of)
-		munmap(queues->queue_of, QUEUE_OF_BYTES);
+	sl_by_tenant_fini(&queues->queue_of);
 	free(queues->queues);
 	free(queues->free);
 	*queues = (struct sl_queues){0};
 }
 
+SL_INLINE uint32_t *queue_of(const struct sl_queues *queues, sl_tenant_id tenant)
+{
+	return SL_BY_TENANT(&queues->queue_of, uint32_t, tenant);
+}
+
 SL_INLINE struct sl_queue *find(const struct sl_queues *queues, sl_tenant_id tenant)
 {
-	assert(tenant == SL_TENANT_NONE || tenant < TENANTS_MAX);
-	if (tenant == SL_TENANT_NONE || !queues->queue_of[tenant])
-		return &queues->queues[0];
-	return &queues->queues[queues->queue_of[tenant] - 1];
+	const uint32_t number = tenant == SL_TENANT_NONE ? 0 : *queue_of(queues, tenant);
+
+	return &queues->queues[number ? number - 1 : 0];
 }
 
 // A tenant's queue, made when nothing of it has waited so far.
@@ -59,7 +55,7 @@ SL_INLINE struct sl_queue *make(struct sl_queues *queues, sl_tenant_id tenant)
 	queue->weight = 1;
 	queue->deficit = 0;
 	queue->leaves_ns = 0;
-	queues->queue_of[tenant] = (uint32_t)(queue - queues->queues) + 1;
+	*queue_of(queues, tenant) = (uint32_t)(queue - queues->queues) + 1;
 	return queue;
 }
 
@@ -68,7 +64,7 @@ SL_INLINE void drop(struct sl_queues *queues, struct sl_queue *queue)
 {
 	if (queue->tenant == SL_TENANT_NONE || queue->waiting_bytes || queue->first)
 		return;
-	queues->queue_of[queue->tenant] = 0;
+	*queue_of(queues, queue->tenant) = 0;
 	queue->tenant = SL_TENANT_NONE;
 	queues->free[queues->free_count++] = (uint16_t)(queue - queues->queues);
 }

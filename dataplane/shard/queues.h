@@ -1,5 +1,6 @@
 #pragma once
 
+#include "dataplane/base/by_tenant.h"
 #include "dataplane/request/request.h"
 
 // Bodies that wait, by tenant: those that are still being read (their share of the memory budget),
@@ -29,7 +30,7 @@ struct sl_queue {
 };
 
 struct sl_queues {
-	uint32_t *queue_of; // by tenant: number + 1; 0: none
+	struct sl_by_tenant queue_of; // uint32_t: number + 1; 0: none
 	struct sl_queue
 		*queues; // [0] is of requests without a tenant, and of those beyond the most
 	uint16_t *free;  // numbers

@@ -196,6 +196,9 @@ static void begin_turn(struct sl_shard *shard)
 						   part->limits.tenant_reserved_share,
 					   part->limits.body_bytes_max);
 	sl_server_turn(shard->server, &part->limits, shard->now_ns);
+	if (shard->books.ledger)
+		shard->books.ledger->newcomers = sl_tenants_newcomers(
+			snapshot->parts[SL_MODULE_TENANTS]);
 	sl_tenants_shard_turn(shard->tenants, snapshot->parts[SL_MODULE_TENANTS], shard->now_ns);
 	sl_sampling_shard_turn(shard->sampling, snapshot->parts[SL_MODULE_SAMPLING]);
 	sl_routing_shard_turn(shard->routing, snapshot->parts[SL_MODULE_ROUTING], shard->now_ns);

@@ -122,8 +122,7 @@ static bool wake(struct sl_fleet *fleet, const struct sl_tenants *tenants,
 		return false;
 	tenant->pool = pool;
 	// As long as the registry lives, whichever snapshot says it.
-	tenant->name = sl_bytes(tenants->entries[pool->tenant].name,
-				tenants->entries[pool->tenant].name_bytes);
+	tenant->name = sl_tenants_entry_name(&tenants->entries[pool->tenant]);
 	tenant->home = sl_fleet_home(tenant->name, fleet->link_count);
 	fleet->awake[fleet->awake_count++] = tenant;
 	return true;

@@ -107,6 +107,7 @@ struct sl_ledger_book *sl_ledger_book_create(uint32_t rows_max, uint32_t tenants
 			(enum sl_signal)i);
 	}
 	static_assert(SL_LEDGER_OTHER + SL_SIGNALS == SL_LEDGER_FIXED_ROWS, "a row a signal");
+	book->newcomers = SL_TENANT_NONE;
 	book->row_count = SL_LEDGER_FIXED_ROWS;
 	book->extra_count = 1;
 	put32(&book->rows_high, book->row_count);
@@ -141,8 +142,10 @@ static __attribute__((noinline)) uint32_t open_row(struct sl_ledger_book *book, 
 		sl_count(&book->overflows, 1);
 		return SL_LEDGER_OTHER + signal;
 	}
+	if (tenant == book->newcomers)
+		name = SL_LEDGER_NEWCOMERS;
 	book->rows[index].sibling = book->row_of[tenant];
-	book->row_of[tenant] = index;
+	put32(&book->row_of[tenant], index);
 	own_row(&book->rows[index], tenant, name, signal);
 	return index;
 }
@@ -345,7 +348,7 @@ static void unlink_row(struct sl_ledger_book *book, uint32_t index)
 
 	while (*link != index)
 		link = &book->rows[*link].sibling;
-	*link = book->rows[index].sibling;
+	put32(link, book->rows[index].sibling);
 }
 
 // Nobody reads the row until it has our answer.

@@ -25,6 +25,8 @@
 #define SL_LEDGER_UNKNOWN    1
 #define SL_LEDGER_OTHER      4
 
+#define SL_LEDGER_NEWCOMERS SL_LITERAL(":new")
+
 struct sl_ledger_extra {
 	uint32_t key;  // sl_ledger_key()
 	uint32_t next; // 0: the last
@@ -34,7 +36,7 @@ struct sl_ledger_extra {
 struct sl_ledger_row {
 	uint32_t stamp; // odd: being written
 	sl_tenant_id tenant;
-	const uint8_t *name; // lives as long as the process; NULL: the row is free
+	const uint8_t *name; // lives as long as the tenant has a row; NULL: the row is free
 	uint8_t name_bytes, signal;
 	uint32_t extra;   // the first of its list
 	uint32_t sibling; // the tenant's row of another signal; of a free row, the next free one
@@ -47,7 +49,8 @@ struct sl_ledger_row {
 static_assert(sizeof(struct sl_ledger_row) == 128, "two lines of the cache");
 
 struct sl_ledger_book {
-	uint32_t *row_of; // by tenant; 0: none
+	uint32_t *row_of;       // by tenant; 0: none. Others look whether there is one
+	sl_tenant_id newcomers; // whose requests have names of their own: SL_LEDGER_NEWCOMERS
 	struct sl_ledger_row *rows;
 	struct sl_ledger_extra *extras; // 0 is none
 	uint32_t row_count, extra_count, free_row, free_extra;

@@ -249,3 +249,13 @@ struct sl_ledger_cell sl_ledger_sum(struct sl_ledger *ledger, enum sl_ledger_kin
 	pthread_mutex_unlock(&ledger->lock);
 	return sum;
 }
+
+bool sl_ledger_keeps(const void *self, uint32_t tenant)
+{
+	const struct sl_ledger *ledger = self;
+
+	for (uint32_t i = 0; i < ledger->options.shards; i++)
+		if (__atomic_load_n(&ledger->mirrors[i].book->row_of[tenant], __ATOMIC_ACQUIRE))
+			return true;
+	return false;
+}

@@ -67,6 +67,10 @@ void sl_ledger_rank(struct sl_ledger *ledger, uint32_t export_max, uint64_t now_
 // Prometheus' text.
 char *sl_ledger_metrics(struct sl_ledger *ledger, size_t *size);
 
+// Whether a shard has a row of that tenant, whose name and number must stay its own meanwhile. From
+// any thread, without the lock.
+bool sl_ledger_keeps(const void *ledger, uint32_t tenant);
+
 // --- usage records -------------------------------------------------------------------------------
 
 // A record is one tenant's and signal's counts of one interval. Its key never names other counts:

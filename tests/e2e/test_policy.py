@@ -97,3 +97,67 @@ def put(sluice, name, tenants):
     folder = sluice.folder / "tenants.d"
     (folder / f".{name}").write_text(json.dumps({"tenants": tenants}))
     (folder / f".{name}").rename(folder / f"{name}.yaml")
+
+
+def test_template(start):
+    """Names nobody knows become tenants: each with its quota, a cap on how many, idle ones go."""
+    sluice = start(
+        tenants={"classes": {"trial": {"priority": 3, "quota": {"spans": "30/s", "burst": "1s"}}},
+                 "tenants": {"demo": {}, "acme": {"credentials": [digest("token")]}}},
+        config={"tenants": {
+            "file": "tenants.yaml", "identify": ["credential", {"header": "X-Scope-OrgID"}],
+            "unknown": "create", "template": "trial", "created_max": 3, "idle": "3s"},
+            "destinations": {name: {"file": {"path": name, "format": "protobuf"}}
+                             for name in ("one", "rest")},
+            "routes": [{"match": {"tenant": "one", "class": "trial"}, "to": ["one"]},
+                       {"to": ["rest"]}]})
+    # At once, and by its name: also what came before it was made.
+    assert status(sluice, "one") == 200
+    wait_for("the tenant", lambda: shown(sluice, "one"))
+    about = shown(sluice, "one")
+    assert about["created"] and about["class"] == "trial" and about["priority"] == 3
+    assert about["quota"]["spans"]["per_second"] == 30
+    wait_for("its route", lambda: items_in(sluice.folder / "one") == 10)
+    large = otlp.request("traces", 2000).SerializeToString()  # debt for a minute
+    assert status(sluice, "one", large) in (200, 429) and status(sluice, "one", large) == 429
+    assert status(sluice, "two") == 200  # not its neighbour's
+
+    # No tenants: bad names, and unknown credentials.
+    for name in ("..", ".", "a:b", "a|b", "x" * 151, "x" * 10000):
+        assert status(sluice, name) in (401, 431), name
+    assert status(sluice, Authorization="Bearer guess") == 401
+
+    def fill():
+        status(sluice, "three")
+        return sluice.metric("sluice_tenants_created") == 3
+    wait_for("three of them", fill)
+    assert status(sluice, "four") == 401 and shown(sluice, "four") is None
+    assert status(sluice, "demo") == 200
+
+    # The idle go, and another takes a seat; who is there stays.
+    def four():
+        status(sluice, "three")
+        return status(sluice, "four") == 200
+    wait_for("a free seat", four)
+    wait_for("the fourth", lambda: shown(sluice, "four"))
+    assert shown(sluice, "three")
+    wait_for("the idle to go", lambda: shown(sluice, "two") is None)
+    assert sluice.metric("sluice_tenants_expired_total") >= 1
+
+
+def test_template_over_resources(start):
+    """One body that names two new tenants: two parts, each by its name."""
+    sluice = start(
+        tenants={"tenants": {"demo": {}}},
+        config={"tenants": {"file": "tenants.yaml", "identify": [{"by": "resource", "open": True}],
+                            "unknown": "create"},
+                "destinations": {name: {"file": {"path": name, "format": "protobuf"}}
+                                 for name in ("a", "b")},
+                "routes": [{"match": {"tenant": "new-a"}, "to": ["a"]}, {"to": ["b"]}]})
+    message = otlp.request("traces", 3, **{"tenant.id": "new-a"})
+    message.MergeFrom(otlp.request("traces", 5, **{"tenant.id": "new-b"}))
+    for count in (1, 2):
+        assert status(sluice, body=message.SerializeToString()) == 200
+        wait_for("each its own", lambda: (items_in(sluice.folder / "a"),
+                                          items_in(sluice.folder / "b")) == (3 * count, 5 * count))
+        wait_for("both made", lambda: shown(sluice, "new-a") and shown(sluice, "new-b"))

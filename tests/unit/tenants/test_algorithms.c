@@ -158,11 +158,13 @@ static void test_leaky_gives_back(void **state)
 	}
 	// One request too many: the bytes that fitted are not kept.
 	const int64_t before = sl_quota_pool_level(tenants->entries[0].pool, SL_DIMENSION_BYTES) +
-			       shard->slots[shard->slot_of[0] - 1].chunk[SL_DIMENSION_BYTES];
+			       shard->slots[*SL_BY_TENANT(&shard->slot_of, uint32_t, 0) - 1]
+				       .chunk[SL_DIMENSION_BYTES];
 
 	assert_in_range(send_part(fake, shard, 0, SL_LOGS, 5000, 1), 100 * SL_MS, 121 * SL_MS);
 	assert_int_equal(sl_quota_pool_level(tenants->entries[0].pool, SL_DIMENSION_BYTES) +
-				 shard->slots[shard->slot_of[0] - 1].chunk[SL_DIMENSION_BYTES],
+				 shard->slots[*SL_BY_TENANT(&shard->slot_of, uint32_t, 0) - 1]
+					 .chunk[SL_DIMENSION_BYTES],
 			 before);
 	free(fake);
 	sl_tenants_shard_destroy(shard);
@@ -383,7 +385,7 @@ static void run_window(double rate, uint32_t shards, struct sl_random *random, b
 			}
 		}
 		for (uint32_t i = 0; i < shards; i++) {
-			const uint32_t slot = all[i]->slot_of[0];
+			const uint32_t slot = *SL_BY_TENANT(&all[i]->slot_of, uint32_t, 0);
 
 			level += slot ? (double)all[i]->slots[slot - 1].chunk[SL_DIMENSION_BYTES]
 				      : 0;

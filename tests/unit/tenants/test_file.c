@@ -125,8 +125,8 @@ static size_t bytes_of(const struct sl_tenants *tenants)
 
 	return (size_t)tenants->entry_count *
 		       (sizeof(struct sl_tenant_entry) + sizeof(struct sl_quota_pool) +
-			sizeof("tenant-99999")) +
-	       (registry->index_mask + 1) * (sizeof(uint32_t) + sizeof(struct sl_bytes) / 2) +
+			sizeof(struct sl_registry_number) + 32 /* a name */) +
+	       (registry->index_mask + 1) * sizeof(uint32_t) +
 	       (tenants->by_name.mask + tenants->by_digest.mask + 2) * sizeof(uint32_t) +
 	       tenants->credential_count * sizeof(struct sl_credential);
 }

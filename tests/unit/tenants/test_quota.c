@@ -123,7 +123,8 @@ static void test_all_or_none(void **state)
 			admitted++;
 		assert_int_equal(admitted, rows[i].want);
 		if (admitted < 20 && quota.bytes > 0) {
-			const struct sl_tenants_slot *slot = &shard->slots[shard->slot_of[0] - 1];
+			const struct sl_tenants_slot *slot =
+				&shard->slots[*SL_BY_TENANT(&shard->slot_of, uint32_t, 0) - 1];
 			const int64_t left = slot->chunk[SL_DIMENSION_BYTES] +
 					     sl_quota_pool_level(slot->pool, SL_DIMENSION_BYTES);
 
@@ -224,7 +225,8 @@ static void test_observe(void **state)
 	for (unsigned i = 0; i < 5; i++)
 		sl_tenants_give_in_flight(shard, 0, 100);
 
-	const struct sl_tenants_slot *slot = &shard->slots[shard->slot_of[0] - 1];
+	const struct sl_tenants_slot *slot =
+		&shard->slots[*SL_BY_TENANT(&shard->slot_of, uint32_t, 0) - 1];
 
 	assert_int_equal(slot->chunk[SL_DIMENSION_IN_FLIGHT_REQUESTS] +
 				 sl_quota_pool_level(slot->pool, SL_DIMENSION_IN_FLIGHT_REQUESTS),
@@ -493,7 +495,7 @@ static void test_many_tenants(void **state)
 		for (unsigned i = 0; i < COUNT; i++)
 			assert_int_equal(send_part(fake, shard, i, SL_TRACES, 1, 10), 0);
 	for (unsigned i = 0; i < COUNT; i++) {
-		const uint32_t slot = shard->slot_of[i];
+		const uint32_t slot = *SL_BY_TENANT(&shard->slot_of, uint32_t, i);
 		const int64_t own = slot ? shard->slots[slot - 1].chunk[SL_DIMENSION_SPANS] : 0;
 
 		assert_int_equal(
