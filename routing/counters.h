@@ -3,7 +3,8 @@
 #include "dataplane/otlp/signal.h"
 
 // The books of one destination on one shard; the block bears `destination="name"`.
-//   taken = delivered + rejected + dropped + returned + lost + moved + in flight
+//   taken = delivered + rejected + dropped + returned + lost + moved +
+//           dead-lettered + in flight
 // Threading: the shard writes, any thread may read.
 
 //      field             kind       name                              labels  help
@@ -21,10 +22,14 @@
 	  "Items acknowledged early and then given up.")                                           \
 	X(moved, COUNTER, "sluice_moved_items", signal,                                            \
 	  "Items that its failover group has given to another destination.")                       \
+	X(dead_lettered, COUNTER, "sluice_dead_lettered_items", signal,                            \
+	  "Items refused for good that were given to its dead-letter destination.")                \
 	X(in_flight, GAUGE, "sluice_destination_in_flight_items", signal,                          \
 	  "Items taken and not ended.")                                                            \
 	X(partial, COUNTER, "sluice_partially_rejected_items", signal,                             \
 	  "Delivered items that an upstream refused in a partial success: a mark, in no sum.")     \
+	X(lost_letters, COUNTER, "sluice_lost_dead_letter_items", signal,                          \
+	  "Items that came to it as dead letters and were not kept: a mark, in no sum.")           \
 	X(delivered_bytes, COUNTER, "sluice_delivered_bytes", none,                                \
 	  "Bytes of records that the destination has confirmed, before its own compression.")      \
 	X(stalled, GAUGE, "sluice_destination_stalled_shards", none,                               \

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "dataplane/base/log.h"
+#include "routing/dead_letter.h"
 #include "routing/internal.h"
 
 // A shard's side: opens and retires destinations with the snapshots, pins bytes, submits records,
@@ -77,6 +78,7 @@ static void close_egress(struct sl_egress *egress)
 	__atomic_sub_fetch(&egress->destination->sides, 1, __ATOMIC_ACQ_REL);
 	sl_merger_destroy(egress->merger);
 	sl_by_tenant_fini(&egress->tenant_pinned);
+	sl_dead_letter_set(egress, NULL);
 	free(egress);
 }
 
@@ -207,8 +209,10 @@ void sl_routing_shard_turn(struct sl_routing_shard *self, const struct sl_routin
 		if (!routing->destinations[i]->driver)
 			whole &= sl_failover_bind(self, routing, i);
 	}
-	if (whole)
-		self->generation = routing->generation;
+	if (!whole)
+		return;
+	sl_dead_letter_link(self);
+	self->generation = routing->generation;
 }
 
 void sl_routing_shard_destroy(struct sl_routing_shard *self)
@@ -216,6 +220,8 @@ void sl_routing_shard_destroy(struct sl_routing_shard *self)
 	if (!self)
 		return;
 	assert(self->in_flight == 0);
+	for (struct sl_egress *egress = self->egresses; egress; egress = egress->next)
+		sl_dead_letter_set(egress, NULL);
 	while (self->egresses) {
 		struct sl_egress *egress = self->egresses;
 
@@ -289,22 +295,29 @@ static void settle(struct sl_record *record, enum sl_outcome outcome, uint64_t r
 		[SL_END_DROPPED] = counters->dropped,     [SL_END_RETURNED] = counters->returned,
 		[SL_END_LOST] = counters->lost,
 	};
-	const enum sl_end end = end_of(flow, outcome);
+	enum sl_end end;
 
 	assert(egress->records > 0 && egress->shard->in_flight > 0);
-	egress->records--;
-	egress->shard->in_flight--;
-	if (outcome == SL_OUTCOME_DELIVERED) {
-		sl_count(&counters->delivered_bytes[0], record->bytes);
-		sl_histogram_add(&egress->meter->duration, egress->shard->now_ns - flow->began_ns);
-	}
 	if (outcome == SL_OUTCOME_DELIVERED || outcome == SL_OUTCOME_REJECTED) {
 		egress->heard_ns = egress->shard->now_ns;
 		egress->failing_since_ns = 0;
 		if (record->paid)
 			sl_retry_budget_add(&egress->budget, SL_RETRY_TOKEN);
 	}
+	if (outcome == SL_OUTCOME_REJECTED && sl_dead_letter_take(record))
+		return;
+	if (SL_UNLIKELY(record->letter))
+		outcome = sl_dead_letter_end(record, outcome);
+	end = end_of(flow, outcome);
+	egress->records--;
+	egress->shard->in_flight--;
+	if (outcome == SL_OUTCOME_DELIVERED) {
+		sl_count(&counters->delivered_bytes[0], record->bytes);
+		sl_histogram_add(&egress->meter->duration, egress->shard->now_ns - flow->began_ns);
+	}
 	sl_count(&by_end[end][record->signal], record->items);
+	if (record->letter && end == SL_END_DELIVERED)
+		end = SL_END_DEAD_LETTERED;
 	sl_egress_note(egress, flow, end, record->items, record->bytes, 1);
 	sl_gauge(&counters->in_flight[record->signal],
 		 counters->in_flight[record->signal] - record->items);
@@ -717,7 +730,8 @@ void sl_routing_poll(struct sl_routing_shard *self, uint64_t now_ns)
 		else if (now_ns >= egress->open_due_ns)
 			open_side(egress);
 		look_for_stall(egress, now_ns);
-		if (SL_UNLIKELY(egress->retired && !egress->records && !egress->pinned_bytes)) {
+		if (SL_UNLIKELY(egress->retired && !egress->records && !egress->pinned_bytes &&
+				!egress->dead_letter_of)) {
 			*link = egress->next;
 			close_egress(egress);
 			continue;

@@ -269,7 +269,9 @@ uint64_t sl_failover_run(struct sl_routing_shard *shard)
 bool sl_failover_take(struct sl_record *record)
 {
 	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
-	struct sl_egress *to = flow->failover ? sl_failover_current(flow->failover) : NULL;
+	struct sl_egress *to = flow->failover && !record->letter
+				       ? sl_failover_current(flow->failover)
+				       : NULL;
 
 	return to && to != record->destination && sl_egress_move(record, to);
 }

@@ -16,6 +16,7 @@
 #include "dataplane/base/varint.h"
 #include "dataplane/base/waker.h"
 #include "dataplane/otlp/json.h"
+#include "routing/dead_letter.h"
 #include "routing/driver.h"
 
 // Files of Export requests. One writer thread a destination; each shard's side has a ring of
@@ -24,7 +25,8 @@
 // so a file holds whole records only.
 //
 // Files: <path>/<signal>-<YYYYMMDDTHHMMSSZ>-<number>.binpb (each request behind its length as a
-// varint) or .jsonl (one request a line); the number goes up with each file of the process.
+// varint) or .jsonl (one request a line); the number goes up with each file of the process. A dead
+// letter has its headers in front, where readers of OTLP skip them (dead_letter.h).
 #define RING_COUNT 4096 // records of one shard with the writer
 #define GROUP_MAX  256  // records written at once
 #define IDLE_MS    1000 // how often age is looked at
@@ -149,13 +151,56 @@ static int add_wire(struct file *file, struct entry *entry)
 {
 	const struct sl_record *record = entry->record;
 	const size_t before = file->piece_count;
-	int failed = add_piece(file, entry->prefix, sl_varint_put(entry->prefix, record->bytes));
+	const struct sl_bytes letter = record->letter ? record->letter->wire : SL_BYTES_NONE;
+	int failed = add_piece(file, entry->prefix,
+			       sl_varint_put(entry->prefix, letter.size + record->bytes));
+
+	if (letter.size && !failed)
+		failed = add_piece(file, letter.data, letter.size);
 
 	for (uint32_t i = 0; i < record->piece_count && !failed; i++)
 		failed = add_piece(file, record->pieces[i].iov_base, record->pieces[i].iov_len);
 	if (failed)
 		file->piece_count = before; // no half of it is written
 	return failed;
+}
+
+static int grow_text(struct sl_json_text *text, size_t more)
+{
+	void *grown;
+
+	if (text->capacity - text->size >= more)
+		return 0;
+	grown = realloc(text->text, text->size + more + 64);
+	if (!grown)
+		return -ENOMEM;
+	text->text = grown;
+	text->capacity = text->size + more + 64;
+	return 0;
+}
+
+// The request's JSON; a dead letter's headers are its first member.
+static int put_json(struct file *file, const struct sl_record *record, struct sl_bytes wire)
+{
+	struct sl_json_text *text = &file->text;
+	size_t brace;
+	int failed;
+
+	if (!record->letter)
+		return sl_json_from_wire(record->signal, wire, text);
+	if (grow_text(text, SL_DEAD_LETTER_JSON_BYTES) < 0)
+		return -ENOMEM;
+	text->size += sl_dead_letter_json(record->letter, text->text + text->size);
+	brace = text->size;
+	failed = sl_json_from_wire(record->signal, wire, text);
+	if (failed)
+		return failed;
+	assert(text->size >= brace + 2 && text->text[brace] == '{');
+	if (text->text[brace + 1] == '}')
+		text->text[--text->size - 1] = '}';
+	else
+		text->text[brace] = ',';
+	return 0;
 }
 
 static int add_json(struct file *file, struct entry *entry)
@@ -177,17 +222,9 @@ static int add_json(struct file *file, struct entry *entry)
 		memcpy(file->gathered + at, record->pieces[i].iov_base, record->pieces[i].iov_len);
 		at += record->pieces[i].iov_len;
 	}
-	failed = sl_json_from_wire(record->signal, sl_bytes(file->gathered, at), &file->text);
-	if (!failed && file->text.size == file->text.capacity) {
-		void *grown = realloc(file->text.text, file->text.capacity + 64);
-
-		if (grown) {
-			file->text.text = grown;
-			file->text.capacity += 64;
-		} else {
-			failed = -ENOMEM;
-		}
-	}
+	failed = put_json(file, record, sl_bytes(file->gathered, at));
+	if (!failed)
+		failed = grow_text(&file->text, 1);
 	if (failed)
 		file->text.size = before;
 	else
@@ -210,6 +247,7 @@ static void write_signal(struct file *file, struct entry *group, uint32_t count,
 			continue;
 		failed = file->format == SL_FILE_JSON ? add_json(file, &group[i])
 						      : add_wire(file, &group[i]);
+		group[i].record->refusal = "no valid protobuf";
 		group[i].outcome = failed == -EINVAL ? SL_OUTCOME_REJECTED
 				   : failed          ? SL_OUTCOME_RETRYABLE
 						     : SL_OUTCOME_DELIVERED;

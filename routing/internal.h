@@ -62,6 +62,7 @@ struct sl_routing {
 	const struct sl_destination_config *configs; // as long as the snapshot
 	struct sl_destination **destinations;
 	uint32_t destination_count, failover_count; // groups among them
+	uint32_t *dead_letters;                     // by destination; UINT32_MAX: none
 	// By destination; of groups only.
 	struct sl_failover_indices {
 		uint32_t members[SL_FAILOVER_MAX];
@@ -96,14 +97,16 @@ struct sl_egress {
 	bool broken; // counted as open in the meter
 	struct sl_retry_budget budget;
 	struct sl_record *waiting, **waiting_last;
-	uint64_t waiting_due_ns;   // the first's of all
-	struct sl_lanes lanes;     // refused by a driver that is full, and what came behind
-	uint32_t refusals;         // by the driver, since the lanes were last served
-	uint64_t ask_due_ns;       // when the driver is asked for them
-	uint64_t expire_due_ns;    // when one of them has to be given up, at the earliest
-	uint64_t heard_ns;         // when it last gave a verdict, or had nothing to do
-	uint64_t failing_since_ns; // all that ended since is to be tried again; 0: not
-	bool stalled;              // counted in the meter
+	uint64_t waiting_due_ns;       // the first's of all
+	struct sl_lanes lanes;         // refused by a driver that is full, and what came behind
+	uint32_t refusals;             // by the driver, since the lanes were last served
+	uint64_t ask_due_ns;           // when the driver is asked for them
+	uint64_t expire_due_ns;        // when one of them has to be given up, at the earliest
+	uint64_t heard_ns;             // when it last gave a verdict, or had nothing to do
+	uint64_t failing_since_ns;     // all that ended since is to be tried again; 0: not
+	bool stalled;                  // counted in the meter
+	struct sl_egress *dead_letter; // where what it refuses for good goes; NULL: back
+	uint32_t dead_letter_of;       // egresses that name it so
 };
 
 struct sl_routing_shard {

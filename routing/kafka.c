@@ -7,6 +7,7 @@
 
 #include "dataplane/base/log.h"
 #include "routing/counters.h"
+#include "routing/dead_letter.h"
 
 // The Kafka driver's shard side: a record becomes one produce() call. One piece is handed over
 // where it lies (the request is held until the report); several are gathered once, in the
@@ -117,7 +118,7 @@ static rd_kafka_resp_err_t produce(struct kafka_side *side, rd_kafka_t *handle,
 				   struct sl_record *record)
 {
 	const struct kafka *kafka = side->kafka;
-	rd_kafka_vu_t values[6 + KAFKA_HEADERS_MAX];
+	rd_kafka_vu_t values[6 + KAFKA_HEADERS_MAX + SL_DEAD_LETTER_HEADERS];
 	char topic[KAFKA_TOPIC_BYTES];
 	size_t count = 0;
 	rd_kafka_error_t *error;
@@ -145,6 +146,11 @@ static rd_kafka_resp_err_t produce(struct kafka_side *side, rd_kafka_t *handle,
 			.vtype = RD_KAFKA_VTYPE_HEADER,
 			.u.header = {kafka->headers[i].name, kafka->headers[i].value,
 				     (ssize_t)strlen(kafka->headers[i].value)}};
+	for (uint32_t i = 0; record->letter && i < SL_DEAD_LETTER_HEADERS; i++)
+		values[count++] = (rd_kafka_vu_t){
+			.vtype = RD_KAFKA_VTYPE_HEADER,
+			.u.header = {sl_dead_letter_texts[i], record->letter->values[i].data,
+				     (ssize_t)record->letter->values[i].size}};
 	error = rd_kafka_produceva(handle, values, count);
 	if (error) {
 		code = rd_kafka_error_code(error);
@@ -184,6 +190,7 @@ static enum sl_reason submit(void *state, struct sl_record *record)
 		return SL_REASON_EGRESS_FULL;
 	sl_log(SL_LOG_WARN, "kafka_not_produced", "destination=%s reason=\"%s\"", side->kafka->name,
 	       rd_kafka_err2str(code));
+	record->refusal = rd_kafka_err2name(code);
 	sl_egress_end(record, sl_kafka_outcome(code), 0);
 	return SL_REASON_NONE;
 }

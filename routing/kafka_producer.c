@@ -29,6 +29,7 @@ static void report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *
 		       producer->kafka->name,
 		       message->rkt ? rd_kafka_topic_name(message->rkt) : "?",
 		       rd_kafka_err2str(message->err));
+	record->refusal = rd_kafka_err2name(message->err);
 	record->driver_data = (void *)(uintptr_t)sl_kafka_outcome(message->err);
 	__atomic_store_n(&side->busy, 1, __ATOMIC_RELEASE);
 	// A shard has no more with its producer than the ring holds.

@@ -23,7 +23,8 @@ bool sl_egress_move(struct sl_record *record, struct sl_egress *to)
 	sl_gauge(&left->records[0], from->records);
 	sl_gauge(&taken->records[0], to->records);
 	if (to != from) {
-		sl_count(&left->moved[signal], record->items);
+		sl_count(&(record->letter ? left->dead_lettered : left->moved)[signal],
+			 record->items);
 		sl_count(&taken->taken[signal], record->items);
 		sl_gauge(&left->in_flight[signal], left->in_flight[signal] - record->items);
 		sl_gauge(&taken->in_flight[signal], taken->in_flight[signal] + record->items);

@@ -4,6 +4,7 @@
 #include "dataplane/base/log.h"
 #include "dataplane/codec/codec.h"
 #include "dataplane/tls/tls.h"
+#include "routing/dead_letter.h"
 #include "routing/endpoints.h"
 #include "routing/internal.h"
 #include "routing/otlp_answer.h"
@@ -44,7 +45,8 @@ struct post {
 	struct sl_record *record;
 	struct sl_buffer packed;
 	struct iovec *pieces; // room for a prefix and all pieces
-	struct sl_http_header headers[HEADERS_MAX + 5];
+	struct sl_http_header headers[HEADERS_MAX + 5 + SL_DEAD_LETTER_HEADERS];
+	char refusal[32];
 	uint8_t prefix[PREFIX_BYTES];
 	struct sl_otlp_answer answer;
 };
@@ -137,6 +139,13 @@ static void on_ended(struct sl_client_call *call, int result, uint64_t now_ns)
 	post->packed = (struct sl_buffer){0};
 	if (outcome == SL_OUTCOME_DELIVERED)
 		sl_egress_partial(record, sl_otlp_answer_rejected(&post->answer));
+	if (outcome == SL_OUTCOME_REJECTED) {
+		const bool answered = post->answer.grpc_status >= 0;
+
+		snprintf(post->refusal, sizeof(post->refusal), answered ? "grpc %d" : "http %d",
+			 answered ? post->answer.grpc_status : (int)post->answer.status);
+		record->refusal = post->refusal;
+	}
 	sl_egress_end(record, outcome, retry_after_ns);
 }
 
@@ -168,6 +177,8 @@ static void fill_headers(struct post *post, enum sl_coding coding)
 	for (uint32_t i = 0; i < otlp->header_count; i++)
 		add_header(post, sl_bytes_of(otlp->headers[i].name),
 			   sl_bytes_of(otlp->headers[i].value));
+	for (uint32_t i = 0; post->record->letter && i < SL_DEAD_LETTER_HEADERS; i++)
+		add_header(post, sl_dead_letter_names[i], post->record->letter->values[i]);
 }
 
 // A body that came compressed alike and was not touched; what came as JSON is compressed JSON.

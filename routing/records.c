@@ -1,6 +1,7 @@
 #include <errno.h>
 
 #include "dataplane/otlp/split.h"
+#include "routing/dead_letter.h"
 #include "routing/internal.h"
 
 // A delivery becomes records: the whole, one a trace, one an owner of keys, or runs of what is too
@@ -11,7 +12,8 @@ struct maker {
 	struct sl_flow *flow;
 	struct sl_egress *egress;
 	const uint64_t *keep;
-	uint32_t items; // that `keep` leaves
+	uint32_t items;     // that `keep` leaves
+	uint64_t bytes_max; // of a record; 0: any
 	struct sl_bytes key;
 	uint32_t owner;
 	struct sl_record **last;
@@ -57,9 +59,8 @@ static int make_runs(struct maker *maker, const uint32_t *items, uint32_t count)
 	struct sl_request *request = part->request;
 	struct sl_split_runs runs;
 	struct sl_pieces pieces;
-	int failed = sl_split_by_size(&request->view, items, count, &part->edits,
-				      maker->egress->destination->record_bytes_max, &request->arena,
-				      &runs);
+	int failed = sl_split_by_size(&request->view, items, count, &part->edits, maker->bytes_max,
+				      &request->arena, &runs);
 
 	for (uint32_t i = 0; i < runs.count && !failed; i++) {
 		const struct sl_split_run *run = &runs.runs[i];
@@ -74,9 +75,7 @@ static int make_runs(struct maker *maker, const uint32_t *items, uint32_t count)
 
 static bool too_long(const struct maker *maker, const struct sl_pieces *pieces, uint32_t items)
 {
-	const uint64_t bytes_max = maker->egress->destination->record_bytes_max;
-
-	return bytes_max && pieces->bytes > bytes_max && items > 1;
+	return maker->bytes_max && pieces->bytes > maker->bytes_max && items > 1;
 }
 
 static int make_whole(struct maker *maker)
@@ -272,6 +271,7 @@ int sl_records_make(struct sl_flow *flow, const uint64_t *keep, struct sl_record
 {
 	struct maker maker = {.flow = flow,
 			      .egress = flow->egress,
+			      .bytes_max = flow->egress->destination->record_bytes_max,
 			      .keep = keep,
 			      .items = flow->delivery.items,
 			      .last = records};
@@ -301,11 +301,14 @@ int sl_records_remake(struct sl_record *record, struct sl_egress *egress,
 	struct sl_delivery *delivery = record->delivery;
 	struct maker maker = {.flow = (struct sl_flow *)delivery,
 			      .egress = egress,
+			      .bytes_max = egress->destination->record_bytes_max,
 			      .keep = keep_of(record, delivery->part->request),
 			      .items = record->items,
 			      .last = records};
 
 	assert(!record->members);
+	if (record->letter && maker.bytes_max > 2 * SL_DEAD_LETTER_BYTES)
+		maker.bytes_max -= SL_DEAD_LETTER_BYTES; // its headers go along
 	*records = NULL;
 	if ((record->list && !maker.keep) || make(&maker) < 0)
 		return -ENOMEM;
@@ -314,6 +317,7 @@ int sl_records_remake(struct sl_record *record, struct sl_egress *egress,
 		one->attempts = record->attempts;
 		one->paid = record->paid;
 		one->alone = record->alone;
+		one->letter = record->letter;
 	}
 	delivery->open_records += maker.count - 1;
 	*count = maker.count;

@@ -196,6 +196,13 @@ static void make_failover(struct sl_routing *routing, uint32_t index)
 		routing->failovers[index].members[i] = index_of(routing, to[i].destination);
 }
 
+static uint32_t dead_letter_of(const struct sl_routing *routing, uint32_t index)
+{
+	const char *name = routing->configs[index].dead_letter;
+
+	return name ? index_of(routing, name) : UINT32_MAX;
+}
+
 static int make_route(struct sl_routing *routing, struct sl_route *route,
 		      const struct sl_route_config *config)
 {
@@ -233,6 +240,7 @@ static void destroy(void *object)
 	}
 	free(routing->destinations);
 	free(routing->failovers);
+	free(routing->dead_letters);
 	free(routing->routes);
 	free(routing);
 }
@@ -254,11 +262,15 @@ static void *build(const void *object, const struct sl_build *build)
 	routing->route_count = (uint32_t)config->routes.count;
 	routing->destinations = calloc(config->destinations.count + 1, sizeof(void *));
 	routing->failovers = calloc(config->destinations.count + 1, sizeof(*routing->failovers));
+	routing->dead_letters = calloc(config->destinations.count + 1, sizeof(uint32_t));
 	routing->routes = calloc(config->routes.count + 1, sizeof(*routing->routes));
-	if (!routing->destinations || !routing->failovers || !routing->routes)
+	if (!routing->destinations || !routing->failovers || !routing->dead_letters ||
+	    !routing->routes)
 		goto fail;
-	for (uint32_t i = 0; i < routing->destination_count; i++)
+	for (uint32_t i = 0; i < routing->destination_count; i++) {
 		make_failover(routing, i);
+		routing->dead_letters[i] = dead_letter_of(routing, i);
+	}
 	for (uint32_t i = 0; i < routing->route_count; i++) {
 		if (make_route(routing, &routing->routes[i], &routes[i]) < 0)
 			goto fail;

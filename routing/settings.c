@@ -267,6 +267,12 @@ static const struct sl_setting destination_rows[] = {
 	    .help = "Memory it may pin until delivery, over all shards; 0: half of the budget."),
 	ROW(sl_destination_config, tenant_share, "tenant_share", RATIO, .min = 0.001, .max = 1,
 	    .preset = "50%", .help = "What one tenant may pin of that."),
+	ROW(sl_destination_config, dead_letter, "dead_letter", STRING,
+	    .help = "Another destination, of any kind but a group, that keeps what this one "
+		    "refuses for good, with sluice-reason, -tenant, -time and -destination as "
+		    "Kafka headers or OTLP metadata (in files, fields 101 to 104 in front of the "
+		    "request, or the member sluiceDeadLetter). The sender then has success with a "
+		    "warning; when it cannot be kept either, it is refused as without."),
 };
 static void check_destination(const void *object, struct sl_errors *errors)
 {
@@ -432,6 +438,31 @@ static void check_failover(const struct sl_routing_config *config,
 	}
 }
 
+// From dead letter to dead letter there must be an end.
+static void check_dead_letter(const struct sl_routing_config *config,
+			      const struct sl_destination_config *from, struct sl_errors *errors)
+{
+	const struct sl_destination_config *to = find(config, from->dead_letter);
+
+	check_name(config, from->dead_letter, "dead_letter", &from->where, errors);
+	if (from->failover)
+		sl_errors_add(errors, &from->where,
+			      "dead_letter: %s is a failover group; its destinations name theirs",
+			      from->name);
+	else if (to && to->failover)
+		sl_errors_add(errors, &from->where,
+			      "dead_letter: \"%s\" is a failover group; name a destination",
+			      to->name);
+	for (size_t i = 0; to && i < config->destinations.count; i++) {
+		if (to == from) {
+			sl_errors_add(errors, &from->where,
+				      "dead_letter: %s would come back to itself", from->name);
+			return;
+		}
+		to = to->dead_letter ? find(config, to->dead_letter) : NULL;
+	}
+}
+
 // Whether what goes to both could come to one of them twice.
 static bool overlap(const struct sl_routing_config *config, const char *a, const char *b)
 {
@@ -490,6 +521,8 @@ static void check_routing(const void *object, struct sl_errors *errors)
 	for (size_t i = 0; i < config->destinations.count; i++) {
 		if (destinations[i].failover)
 			check_failover(config, &destinations[i], errors);
+		if (destinations[i].dead_letter)
+			check_dead_letter(config, &destinations[i], errors);
 	}
 	for (size_t i = 0; i < config->routes.count; i++) {
 		const struct sl_route_config *route = &routes[i];

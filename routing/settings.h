@@ -142,6 +142,7 @@ struct sl_destination_config {
 	struct sl_kafka_config *kafka;
 	struct sl_otlp_config *otlp;
 	struct sl_failover_config *failover;
+	const char *dead_letter; // a destination's name; NULL: none
 };
 
 struct sl_route_attribute_config {

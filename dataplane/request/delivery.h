@@ -23,15 +23,19 @@ struct sl_delivery {
 	uint64_t ended_retry_after_ns;
 };
 
+struct sl_dead_letter; // routing/: what is known of a record refused for good
+
 struct sl_record {
-	struct sl_record *next;       // in the driver's or the retry list
-	void *destination;            // routing/: the shard's side of it
-	struct sl_delivery *delivery; // NULL: merged of `members`
-	struct sl_record *members;    // by `next`
-	struct sl_arena *arena;       // lives as long as the record, for its driver
-	bool paid;                    // its retry, from the budget
-	bool alone;                   // not to be merged: refused once together with others
-	struct sl_bytes key;          // data NULL: none; size 0 with data: an empty key
+	struct sl_record *next;              // in the driver's or the retry list
+	void *destination;                   // routing/: the shard's side of it
+	struct sl_delivery *delivery;        // NULL: merged of `members`
+	struct sl_record *members;           // by `next`
+	struct sl_arena *arena;              // lives as long as the record, for its driver
+	bool paid;                           // its retry, from the budget
+	bool alone;                          // not to be merged: refused once together with others
+	const struct sl_dead_letter *letter; // goes as a dead letter; NULL: as itself
+	const char *refusal;  // its driver: why it was refused for good; NULL: nobody said
+	struct sl_bytes key;  // data NULL: none; size 0 with data: an empty key
 	uint32_t owner;       // of its key among the destination's endpoints; 0: any of them
 	const uint64_t *keep; // the items it was made of: these (NULL: the request's),
 	const uint32_t *list; // or, when not NULL, those in this list of `items`

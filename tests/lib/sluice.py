@@ -163,7 +163,7 @@ class Sluice:
 
     def check_destinations(self):
         """Of each destination and signal: taken = all ends + in flight."""
-        sums, ends = {}, ("delivered", "rejected", "dropped", "returned", "lost", "moved")
+        sums, ends = {}, ("delivered", "rejected", "dropped", "returned", "lost", "moved", "dead_lettered")
         for series, value in self.metrics().items():
             name, _, labels = series.partition("{")
             if name == "sluice_taken_items_total":

@@ -275,7 +275,7 @@ static void check_meter(const struct sl_meter *meter)
 		const uint64_t sum = counters->delivered[signal] + counters->rejected[signal] +
 				     counters->dropped[signal] + counters->returned[signal] +
 				     counters->lost[signal] + counters->moved[signal] +
-				     counters->in_flight[signal];
+				     counters->dead_lettered[signal] + counters->in_flight[signal];
 
 		if (counters->taken[signal] != sum)
 			broken("%s: taken %llu, but %llu are accounted for", meter->name,
