@@ -329,7 +329,7 @@ static const struct sl_setting redis_rows[] = {
 	ROW(sl_quota_redis_config, database, "database", COUNT, .max = SL_QUOTA_DATABASE_MAX,
 	    .preset = "0", .help = "Its number."),
 	ROW(sl_quota_redis_config, prefix, "prefix", STRING, .preset = "sluice",
-	    .help = "What our two keys begin with, the same on all instances."),
+	    .help = "What our keys begin with, the same on all instances."),
 };
 static const struct sl_settings redis_settings = SETTINGS(
 	"quotas.redis", sl_quota_redis_config, redis_rows, .check = check_redis,

@@ -110,6 +110,9 @@ void sl_volume_reset(struct sl_volume *volume)
 	}
 	volume->told = volume->over = 0;
 	volume->period = 0;
+	volume->home = 0;
+	volume->answered_ns = volume->due_ns = 0;
+	volume->own_clock = false;
 }
 
 // What was counted before any period was known belongs to the first.

@@ -51,8 +51,10 @@ struct sl_volume {
 	// the fleet's (fleet/volumes.h)
 	int64_t heard[SL_DIMENSION_RATES]; // of spent - begun, as Redis has answered
 	int64_t last[SL_DIMENSION_RATES];  // what the whole fleet had used then
-	uint64_t asked_ns, due_ns, answered_ns;
-	bool asking;
+	uint64_t due_ns, answered_ns;
+	uint64_t failures;      // of its link, when it was answered
+	uint32_t home;          // its link + 1; 0: not looked up yet
+	bool asking, own_clock; // own_clock: its period is this machine's, not Redis'
 };
 
 // All of a registry.

@@ -16,7 +16,7 @@
 #include "dataplane/base/log.h"
 #include "dataplane/base/memory.h"
 #include "dataplane/tls/tls.h"
-#include "tenants/fleet/fleet.h"
+#include "tenants/fleet/volumes.h"
 #include "tenants/tenants.h"
 #include "tenants/volume_file.h"
 
@@ -183,6 +183,13 @@ static void make_tenants(struct sl_quota_thread *quota, const struct sl_tenants 
 	sl_gauge(&quota->counters.expired[0], created.expired);
 }
 
+static void tick_fleet(struct sl_quota_thread *quota, struct sl_tenants *tenants, uint64_t now_ns)
+{
+	sl_fleet_tick(quota->fleet, tenants, now_ns);
+	sl_fleet_tick_volumes(quota->fleet, tenants, now_ns, sl_clock_wall_ns());
+	count_marks(quota, tenants);
+}
+
 static void tick(struct sl_quota_thread *quota, uint64_t now_ns)
 {
 	const struct sl_snapshot *snapshot = sl_snapshots_enter(quota->snapshots, quota->reader);
@@ -191,7 +198,7 @@ static void tick(struct sl_quota_thread *quota, uint64_t now_ns)
 	for (uint32_t i = 0; i < quota->carrier_count; i++)
 		sl_carrier_tick(&quota->carriers[i], now_ns);
 	if (quota->fleet)
-		sl_fleet_tick(quota->fleet, tenants, now_ns);
+		tick_fleet(quota, tenants, now_ns);
 	else if (tenants)
 		tick_alone(quota, tenants, now_ns);
 	if (tenants)

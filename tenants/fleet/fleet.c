@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "tenants/fleet/volumes.h"
+
 // What one Redis may be asked to do by the whole fleet; beyond it, pauses grow.
 #define UPDATES_PER_S 200000.0
 
@@ -52,6 +54,12 @@ static void call_ended(void *owner, struct sl_fleet_link *link, struct sl_fleet_
 		sl_count(&fleet->counters.lost[0], 1);
 }
 
+static void volume_ended(void *owner, struct sl_fleet_link *link, struct sl_bytes reply,
+			 uint64_t now_ns)
+{
+	sl_fleet_volumes_ended(owner, link, reply, now_ns);
+}
+
 struct sl_fleet *sl_fleet_create(const struct sl_fleet_options *options)
 {
 	struct sl_fleet *fleet = calloc(1, sizeof(*fleet));
@@ -62,10 +70,11 @@ struct sl_fleet *sl_fleet_create(const struct sl_fleet_options *options)
 	fleet->without = options->without;
 	fleet->instances = options->instances;
 	fleet->links = calloc(options->link_count, sizeof(*fleet->links));
+	fleet->volumes = calloc(options->link_count, sizeof(*fleet->volumes));
 	fleet->asks = calloc(SL_FLEET_CALL_MAX, sizeof(*fleet->asks));
 	fleet->fields = calloc(SL_FLEET_CALL_MAX, sizeof(*fleet->fields));
 	fleet->names = calloc(SL_FLEET_CALL_MAX, SL_FLEET_FIELD_MAX);
-	if (!fleet->links || !fleet->asks || !fleet->fields || !fleet->names)
+	if (!fleet->links || !fleet->volumes || !fleet->asks || !fleet->fields || !fleet->names)
 		goto fail;
 	for (; fleet->link_count < options->link_count; fleet->link_count++) {
 		struct sl_fleet_link *link = &fleet->links[fleet->link_count];
@@ -74,6 +83,7 @@ struct sl_fleet *sl_fleet_create(const struct sl_fleet_options *options)
 				       options->seed + fleet->link_count))
 			goto fail;
 		link->ended = call_ended;
+		link->volume_ended = volume_ended;
 		link->owner = fleet;
 	}
 	return fleet;
@@ -92,6 +102,7 @@ void sl_fleet_destroy(struct sl_fleet *fleet)
 		free(fleet->awake[i]);
 	free(fleet->awake);
 	free(fleet->links);
+	free(fleet->volumes);
 	free(fleet->asks);
 	free(fleet->fields);
 	free(fleet->names);

@@ -30,6 +30,10 @@
 	  "Redis that do not answer: their tenants go on as without_redis says.")                  \
 	X(outage, COUNTER, "sluice_fleet_outage_seconds", none,                                    \
 	  "Seconds without an answering Redis, added up over all of them.")                        \
+	X(volume_calls, COUNTER, "sluice_fleet_volume_calls", none,                                \
+	  "Calls to Redis about volumes.")                                                         \
+	X(volume_updates, COUNTER, "sluice_fleet_volume_updates", none,                            \
+	  "Tenants' dimensions told in them, up to 256 in a call.")                                \
 	X(instances, GAUGE, "sluice_fleet_instances", none, "Instances alive, as Redis counts.")   \
 	X(awake, GAUGE, "sluice_fleet_awake_tenants", none, "Tenants that are being settled.")
 SL_COUNTERS(fleet, SL_FLEET_COUNTERS)
@@ -50,8 +54,11 @@ struct sl_fleet_tenant {
 	struct sl_fleet_account accounts[SL_DIMENSION_RATES];
 };
 
+struct sl_fleet_volumes;
+
 struct sl_fleet {
 	struct sl_fleet_link *links;
+	struct sl_fleet_volumes *volumes; // by link
 	uint32_t link_count;
 	uint32_t without, instances;
 	struct sl_fleet_tenant **awake;

@@ -14,7 +14,7 @@
 // The script's reply is a quarter of this at most.
 #define UNREAD_MAX (32 * SL_KIB)
 
-enum awaited { AWAIT_OK, AWAIT_SHA, AWAIT_CALL };
+enum awaited { AWAIT_OK, AWAIT_SHA, AWAIT_CALL, AWAIT_VOLUME_SHA, AWAIT_VOLUME };
 
 // The reader's objects: the one reply of ours that is being read. Nothing here ever answers with an
 // array, so there are none.
@@ -78,10 +78,12 @@ int sl_fleet_link_init(struct sl_fleet_link *link, const struct sl_fleet_link_op
 	link->password = copy_of(options->password);
 	// Braces: in a Redis Cluster both keys lie together.
 	snprintf(link->keys[0], sizeof(link->keys[0]), "{%.40s}:quota", prefix);
+	snprintf(link->prefix, sizeof(link->prefix), "{%.40s}", prefix);
 	snprintf(link->keys[1], sizeof(link->keys[1]), "{%.40s}:alive", prefix);
 	sl_random_init(&link->random, seed);
 	link->argument = malloc(SL_FLEET_ARGUMENT_MAX);
-	link->out_max = 2 * (SL_FLEET_ARGUMENT_MAX + SL_KIB) + strlen(sl_fleet_script);
+	link->out_max = 2 * (SL_FLEET_ARGUMENT_MAX + SL_KIB) + strlen(sl_fleet_quota_script) +
+			SL_FLEET_VOLUME_ARGUMENT_MAX + SL_KIB + strlen(sl_fleet_volume_script);
 	link->out = malloc(link->out_max);
 	if (!link->argument || !link->out || (options->user && *options->user && !link->user) ||
 	    (options->password && *options->password && !link->password)) {
@@ -114,6 +116,12 @@ static void end_calls(struct sl_fleet_link *link, uint64_t now_ns)
 	}
 }
 
+static void end_volume_call(struct sl_fleet_link *link, struct sl_bytes reply, uint64_t now_ns)
+{
+	link->volume_asking = false;
+	link->volume_ended(link->owner, link, reply, now_ns);
+}
+
 void sl_fleet_link_failed(struct sl_fleet_link *link, const char *problem, uint64_t now_ns)
 {
 	if (link->state == SL_FLEET_LINK_DOWN) {
@@ -129,7 +137,11 @@ void sl_fleet_link_failed(struct sl_fleet_link *link, const char *problem, uint6
 	link->backoff_ns = SL_MIN(link->backoff_ns * 2, BACKOFF_MAX_NS);
 	link->out_at = link->out_size = 0;
 	link->awaited_count = 0;
+	link->volume_sha[0] = 0;
+	link->volume_loading = false;
 	end_calls(link, now_ns);
+	if (link->volume_asking)
+		end_volume_call(link, SL_BYTES_NONE, now_ns);
 }
 
 bool sl_fleet_link_tick(struct sl_fleet_link *link, uint64_t now_ns)
@@ -153,7 +165,9 @@ bool sl_fleet_link_tick(struct sl_fleet_link *link, uint64_t now_ns)
 			sl_fleet_link_failed(link, "no greeting in time", now_ns);
 		// fall through
 	case SL_FLEET_LINK_UP:
-		if (link->call_count && now_ns > link->calls[link->first_call].sent_ns + silence_ns)
+		if ((link->call_count &&
+		     now_ns > link->calls[link->first_call].sent_ns + silence_ns) ||
+		    (link->volume_asking && now_ns > link->volume_sent_ns + silence_ns))
 			sl_fleet_link_failed(link, "no answer in time", now_ns);
 	}
 	return false;
@@ -187,7 +201,7 @@ static void send_command(struct sl_fleet_link *link, enum awaited kind, uint32_t
 
 static void load_script(struct sl_fleet_link *link, uint64_t now_ns)
 {
-	const char *words[] = {"SCRIPT", "LOAD", sl_fleet_script};
+	const char *words[] = {"SCRIPT", "LOAD", sl_fleet_quota_script};
 
 	link->state = SL_FLEET_LINK_GREETING;
 	link->since_ns = now_ns;
@@ -263,6 +277,8 @@ static void take_answer(struct sl_fleet_link *link, uint64_t now_ns)
 	}
 	link->rtt_s += 0.2 * (rtt_s - link->rtt_s);
 	link->mended += reply.mended;
+	link->told_us = reply.now_us;
+	link->told_ns = now_ns;
 	if (reply.alive)
 		link->alive = reply.alive;
 	link->backoff_ns = BACKOFF_MIN_NS;
@@ -270,6 +286,24 @@ static void take_answer(struct sl_fleet_link *link, uint64_t now_ns)
 		finish_call(link, SL_FLEET_LOST, NULL, now_ns);
 	else
 		finish_call(link, SL_FLEET_ANSWERED, &reply, now_ns);
+}
+
+static void take_volume_answer(struct sl_fleet_link *link, uint64_t now_ns)
+{
+	const struct sl_fleet_link_reply *got = &link->reply;
+	const struct sl_bytes text = sl_bytes(got->bytes, got->size);
+
+	if (got->type == REDIS_REPLY_ERROR && sl_bytes_start(text, SL_LITERAL("NOSCRIPT"))) {
+		link->volume_sha[0] = 0; // it restarted; loaded anew by the next
+		end_volume_call(link, SL_BYTES_NONE, now_ns);
+	} else if (got->type == REDIS_REPLY_ERROR) {
+		sl_fleet_link_failed(link, (const char *)got->bytes, now_ns);
+	} else if (got->type != REDIS_REPLY_STRING || got->size < SL_FLEET_VOLUME_REPLY_HEAD ||
+		   got->bytes[0] != 0) {
+		sl_fleet_link_failed(link, "not the volumes' reply", now_ns);
+	} else {
+		end_volume_call(link, text, now_ns);
+	}
 }
 
 static void take_reply(struct sl_fleet_link *link, uint64_t now_ns)
@@ -283,6 +317,10 @@ static void take_reply(struct sl_fleet_link *link, uint64_t now_ns)
 		take_answer(link, now_ns);
 		return;
 	}
+	if (kind == AWAIT_VOLUME) {
+		take_volume_answer(link, now_ns);
+		return;
+	}
 	if (got->type == REDIS_REPLY_ERROR) {
 		sl_fleet_link_failed(link, (const char *)got->bytes, now_ns);
 		return;
@@ -294,6 +332,13 @@ static void take_reply(struct sl_fleet_link *link, uint64_t now_ns)
 		}
 		memcpy(link->sha, got->bytes, sizeof(link->sha));
 		link->state = SL_FLEET_LINK_UP;
+	}
+	if (kind == AWAIT_VOLUME_SHA) {
+		link->volume_loading = false;
+		if (got->type == REDIS_REPLY_STRING && got->size == sizeof(link->volume_sha) - 1)
+			memcpy(link->volume_sha, got->bytes, sizeof(link->volume_sha));
+		else
+			sl_fleet_link_failed(link, "not a script's digest", now_ns);
 	}
 }
 
@@ -376,4 +421,31 @@ void sl_fleet_link_call(struct sl_fleet_link *link, struct sl_fleet_call *call,
 	const size_t sizes[] = {7, 40, 1, strlen(link->keys[0]), strlen(link->keys[1]), size};
 
 	send_command(link, AWAIT_CALL, 6, words, sizes);
+}
+
+bool sl_fleet_link_volume_begin(struct sl_fleet_link *link)
+{
+	const char *words[] = {"SCRIPT", "LOAD", sl_fleet_volume_script};
+
+	if (link->state != SL_FLEET_LINK_UP || link->volume_asking || link->volume_loading)
+		return false;
+	if (link->volume_sha[0])
+		return true;
+	link->volume_loading = true;
+	send_command(link, AWAIT_VOLUME_SHA, 3, words, NULL);
+	return false;
+}
+
+void sl_fleet_link_volume_call(struct sl_fleet_link *link, const char *period,
+			       struct sl_bytes argument, uint64_t now_ns)
+{
+	char key[96];
+	const int key_size = snprintf(key, sizeof(key), "%s:volume:%s", link->prefix, period);
+	const char *words[] = {"EVALSHA", link->volume_sha, "1", key, (const char *)argument.data};
+	const size_t sizes[] = {7, 40, 1, (size_t)key_size, argument.size};
+
+	assert(link->state == SL_FLEET_LINK_UP && !link->volume_asking && link->volume_sha[0]);
+	link->volume_asking = true;
+	link->volume_sent_ns = now_ns;
+	send_command(link, AWAIT_VOLUME, 5, words, sizes);
 }

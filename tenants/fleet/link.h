@@ -58,7 +58,8 @@ struct sl_fleet_link {
 	bool hang_up; // the owner has to close the connection
 	uint64_t dial_ns, backoff_ns, since_ns, beat_ns;
 	double rtt_s;
-	uint32_t alive; // instances, as last counted; 0: not known
+	uint32_t alive;            // instances, as last counted; 0: not known
+	uint64_t told_us, told_ns; // Redis' clock, and when it told; 0: never
 	uint64_t last_id;
 	char problem[128]; // the last failure
 	uint64_t failures, mended, lost;
@@ -73,6 +74,10 @@ struct sl_fleet_link {
 	uint8_t *out;
 	size_t out_at, out_size, out_max;
 	char sha[41], keys[2][64];
+	// Of volumes: the script is loaded when the first call is to be made.
+	char volume_sha[41], prefix[44];
+	bool volume_loading, volume_asking;
+	uint64_t volume_sent_ns;
 	char *user, *password;
 	uint32_t database;
 	uint8_t instance[SL_FLEET_INSTANCE];
@@ -82,6 +87,9 @@ struct sl_fleet_link {
 	// Told once for each call. `reply` is NULL unless it was answered.
 	void (*ended)(void *owner, struct sl_fleet_link *link, struct sl_fleet_call *call,
 		      enum sl_fleet_end end, const struct sl_fleet_reply *reply, uint64_t now_ns);
+	// The same of a volumes' call; SL_BYTES_NONE: nobody knows whether it took effect.
+	void (*volume_ended)(void *owner, struct sl_fleet_link *link, struct sl_bytes reply,
+			     uint64_t now_ns);
 	void *owner;
 };
 
@@ -107,3 +115,9 @@ struct sl_fleet_call *sl_fleet_link_begin(struct sl_fleet_link *link);
 void sl_fleet_link_call(struct sl_fleet_link *link, struct sl_fleet_call *call,
 			const struct sl_fleet_ask *asks, const struct sl_bytes *fields,
 			uint64_t now_ns);
+
+// Whether a call about volumes can be made now; there is one at a time (fleet/volumes.h).
+bool sl_fleet_link_volume_begin(struct sl_fleet_link *link);
+// Sends it, about the period's key.
+void sl_fleet_link_volume_call(struct sl_fleet_link *link, const char *period,
+			       struct sl_bytes argument, uint64_t now_ns);

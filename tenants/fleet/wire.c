@@ -7,7 +7,7 @@
 // More than any quota: 100 GiB/s is the most that can be configured.
 #define TOKENS_MAX 1e15
 
-static uint8_t *put_double(uint8_t *out, double value)
+uint8_t *sl_fleet_put_double(uint8_t *out, double value)
 {
 	uint64_t bits;
 
@@ -17,7 +17,7 @@ static uint8_t *put_double(uint8_t *out, double value)
 	return out + sizeof(bits);
 }
 
-static double get_double(const uint8_t *in)
+double sl_fleet_get_double(const uint8_t *in)
 {
 	uint64_t bits;
 	double value;
@@ -40,7 +40,7 @@ size_t sl_fleet_pack_head(uint8_t *out, const struct sl_fleet_head *head)
 	assert(head->count <= SL_FLEET_CALL_MAX);
 	*at++ = VERSION;
 	memcpy(at, head->instance, SL_FLEET_INSTANCE);
-	at = put_double(at + SL_FLEET_INSTANCE, (double)head->id);
+	at = sl_fleet_put_double(at + SL_FLEET_INSTANCE, (double)head->id);
 	*at++ = head->beat;
 	*at++ = (uint8_t)(head->count >> 8);
 	*at++ = (uint8_t)head->count;
@@ -54,14 +54,14 @@ size_t sl_fleet_pack_ask(uint8_t *out, struct sl_bytes field, const struct sl_fl
 	assert(field.size >= 1 && field.size <= SL_FLEET_FIELD_MAX);
 	*at++ = (uint8_t)field.size;
 	memcpy(at, field.data, field.size);
-	at = put_double(at + field.size, ask->owed);
-	at = put_double(at, ask->give);
-	at = put_double(at, ask->want);
-	at = put_double(at, ask->rate);
-	at = put_double(at, ask->more);
-	at = put_double(at, ask->floor_s);
-	at = put_double(at, ask->per_s);
-	at = put_double(at, ask->burst);
+	at = sl_fleet_put_double(at + field.size, ask->owed);
+	at = sl_fleet_put_double(at, ask->give);
+	at = sl_fleet_put_double(at, ask->want);
+	at = sl_fleet_put_double(at, ask->rate);
+	at = sl_fleet_put_double(at, ask->more);
+	at = sl_fleet_put_double(at, ask->floor_s);
+	at = sl_fleet_put_double(at, ask->per_s);
+	at = sl_fleet_put_double(at, ask->burst);
 	return (size_t)(at - out);
 }
 
@@ -72,8 +72,8 @@ int sl_fleet_parse_reply(struct sl_bytes bytes, struct sl_fleet_reply *reply)
 
 	if (bytes.size < SL_FLEET_REPLY_HEAD || at[0] > SL_FLEET_DUPLICATE)
 		return -EINVAL;
-	id = get_double(at + 1);
-	now = get_double(at + 9);
+	id = sl_fleet_get_double(at + 1);
+	now = sl_fleet_get_double(at + 9);
 	if (!(id >= 1 && id < 9e15) || !(now >= 0 && now < 9e15))
 		return -EINVAL;
 	*reply = (struct sl_fleet_reply){
@@ -96,7 +96,8 @@ int sl_fleet_parse_answer(const struct sl_fleet_reply *reply, uint32_t index, in
 	const uint8_t *at = reply->answers + (size_t)index * SL_FLEET_REPLY_EACH;
 
 	assert(index < reply->count);
-	*answer = (struct sl_fleet_answer){get_double(at), get_double(at + 8), get_double(at + 16)};
+	*answer = (struct sl_fleet_answer){sl_fleet_get_double(at), sl_fleet_get_double(at + 8),
+					   sl_fleet_get_double(at + 16)};
 	if (!(answer->granted >= 0 && answer->granted <= (double)want))
 		return -EINVAL;
 	if (!(fabs(answer->room) <= TOKENS_MAX) ||

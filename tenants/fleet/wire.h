@@ -20,7 +20,7 @@
 #define SL_FLEET_REPLY_HEAD   23
 #define SL_FLEET_REPLY_EACH   24
 
-extern const char sl_fleet_script[];
+extern const char sl_fleet_quota_script[], sl_fleet_volume_script[];
 
 struct sl_fleet_head {
 	uint8_t instance[SL_FLEET_INSTANCE];
@@ -55,3 +55,18 @@ size_t sl_fleet_field(uint8_t out[SL_FLEET_FIELD_MAX], struct sl_bytes tenant,
 		      enum sl_dimension dimension);
 // Which of `count` Redis a tenant lives in: the same for every instance and every version.
 uint32_t sl_fleet_home(struct sl_bytes tenant, uint32_t count);
+
+// Big-endian. put returns what follows.
+uint8_t *sl_fleet_put_double(uint8_t *out, double value);
+double sl_fleet_get_double(const uint8_t *in);
+
+// A call about volumes (volumes.h, volume.lua):
+//
+//   argument  B version  c16 instance  d id  d seconds to keep  H count
+//             count x (B n  cn field  d used here  d of it answered  d the fleet's sum then)
+//   reply     B 0  d now  H mended  H count  count x (d the fleet's sum)
+#define SL_FLEET_VOLUME_CALL_MAX 256
+#define SL_FLEET_VOLUME_HEAD     35
+#define SL_FLEET_VOLUME_ARGUMENT_MAX                                                               \
+	(SL_FLEET_VOLUME_HEAD + SL_FLEET_VOLUME_CALL_MAX * (1 + SL_FLEET_FIELD_MAX + 24))
+#define SL_FLEET_VOLUME_REPLY_HEAD 13

@@ -5,7 +5,9 @@ import subprocess
 import time
 
 import h2.events
+import pytest
 from lib import otlp, wire
+from lib.redis import Redis
 from lib.sluice import BINARY, Sluice, digest, wait_for
 
 ITEMS = 50
@@ -141,8 +143,9 @@ def test_volume_soft_mark_hard_mark_and_a_restart(start):
     wait_for("the soft mark", lambda: "event=volume_soft_mark tenant=acme volume=spans per=month"
              in sluice.log())
     assert sluice.metric("sluice_volume_soft_marks_total") == 1
-    wait_for("the file", lambda: used(sluice) == 17 * ITEMS and
-             f" {17 * ITEMS} " in (sluice.folder / "volumes").read_text())
+    path = sluice.folder / "volumes"
+    wait_for("the file", lambda: path.exists() and f" {17 * ITEMS} " in path.read_text())
+    assert used(sluice) == 17 * ITEMS
     client.close()
     sluice.kill()  # what is in the file stays
     sluice.start()
@@ -164,3 +167,41 @@ def test_volume_soft_mark_hard_mark_and_a_restart(start):
     assert sluice.metric("sluice_volume_refused_requests_total", dimension="spans") == 2
     wait_for("the log", lambda: "event=volume_used_up tenant=acme" in sluice.log())
     client.close()
+
+
+@pytest.fixture
+def redis():
+    server = Redis().start()
+    yield server
+    server.remove()
+
+
+def test_volume_of_a_fleet_is_one(start, redis):
+    """Two instances share it. A Redis that has lost all is told anew, and tells a third."""
+    config = {"quotas": {"redis": [redis.address]}}
+    both = [start(config=config, tenants=volume()) for _ in range(2)]
+    clients = [wire.Http2(one.grpc_port) for one in both]
+    for client in clients:
+        for _ in range(8):
+            assert send(client).grpc_status == 0
+    # 16 of 20 between them, each knows.
+    for one in both:
+        wait_for("the soft mark", lambda: "event=volume_soft_mark" in one.log() or
+                 send(clients[both.index(one)]).grpc_status == 8)
+    for client in clients:
+        wait_for("the hard mark", lambda: send(client).grpc_status == 8)
+    for one in both:
+        wait_for("the sum", lambda: used(one) == used(both[0]) >= 20 * ITEMS)
+    assert used(both[0]) < 2 * 20 * ITEMS
+    redis.kill()
+    redis.start()
+    for one in both:
+        wait_for("Redis", lambda: one.metric("sluice_fleet_links_down") == 0)
+    # A sum, and what each of the two has told: anew, by themselves.
+    wait_for("the sum", lambda: redis.call("KEYS", "*volume*") and
+             int(redis.call("HLEN", redis.call("KEYS", "*volume*"))) == 3)
+    clients.append(wire.Http2(start(config=config, tenants=volume()).grpc_port))
+    wait_for("the third to hear of it", lambda: send(clients[2]).grpc_status == 8)
+    for client in clients:
+        assert send(client).grpc_status == 8
+        client.close()

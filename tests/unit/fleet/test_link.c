@@ -262,7 +262,7 @@ static void test_noscript(void **state)
 	assert_null(sl_fleet_link_begin(link));
 	out = sl_fleet_link_output(link);
 	assert_true(sl_bytes_start(out, SL_LITERAL("*3\r\n$6\r\nSCRIPT\r\n")));
-	assert_true(out.size < 2 * strlen(sl_fleet_script)); // loaded once
+	assert_true(out.size < 2 * strlen(sl_fleet_quota_script)); // loaded once
 	drain(link);
 	say(link, SHA, AT_MS(4));
 	call(link, AT_MS(5));

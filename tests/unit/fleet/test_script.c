@@ -38,9 +38,10 @@ static int clear(void **state)
 
 static redisReply *eval(struct sl_bytes bytes)
 {
-	const char *words[] = {"EVAL", sl_fleet_script, "2", HASH, ALIVE, (const char *)bytes.data};
-	const size_t sizes[] = {4,         strlen(sl_fleet_script), 1, strlen(HASH), strlen(ALIVE),
-				bytes.size};
+	const char *words[] = {"EVAL", sl_fleet_quota_script,   "2", HASH,
+			       ALIVE,  (const char *)bytes.data};
+	const size_t sizes[] = {
+		4, strlen(sl_fleet_quota_script), 1, strlen(HASH), strlen(ALIVE), bytes.size};
 	redisReply *reply = redisCommandArgv(server.context, 6, words, sizes);
 
 	assert_non_null(reply);
