@@ -105,7 +105,7 @@ static const struct sl_setting ledger_rows[] = {
 	    .preset = "10s",
 	    .help = "It is written so often, and at the end: what a crash loses at most."),
 	ROW(sl_ledger_config, accounts, "accounts", COUNT, .min = 64, .max = 1e6,
-	    .apply = SL_APPLY_RESTART, .preset = "16384",
+	    .apply = SL_APPLY_RESTART, .preset = "32768",
 	    .help = "Tenants and signals that one shard counts for at a time; what is beyond is "
 		    "counted as _other."),
 	ROW(sl_ledger_config, export_max, "export", COUNT, .max = 10000, .preset = "100",
@@ -328,12 +328,14 @@ static void cut(struct sl_ledger_thread *self)
 		self->safe = false;
 }
 
-static void tick(struct sl_ledger_thread *self, uint64_t now_ns)
+// Returns how long the next one may wait, in ns.
+static uint64_t tick(struct sl_ledger_thread *self, uint64_t now_ns)
 {
 	const struct settings *settings = &self->settings;
+	uint64_t wait_ns;
 
 	take_settings(self, now_ns);
-	sl_ledger_fold(self->ledger, true);
+	wait_ns = sl_ledger_fold(self->ledger, true);
 	if (now_ns >= self->rank_due_ns) {
 		sl_ledger_rank(self->ledger, settings->export_max, now_ns);
 		self->rank_due_ns = now_ns + SL_LEDGER_RANK_NS;
@@ -349,6 +351,7 @@ static void tick(struct sl_ledger_thread *self, uint64_t now_ns)
 	if (self->safe)
 		sl_usage_sender_run(&self->sender, now_ns, 0);
 	show(self);
+	return wait_ns;
 }
 
 // Sends until all is confirmed, or time is over. Returns whether all is.
@@ -391,12 +394,12 @@ static void finish(struct sl_ledger_thread *self)
 static void *run(void *argument)
 {
 	struct sl_ledger_thread *self = argument;
-	const struct timespec time = {0, SL_LEDGER_FOLD_NS};
 
 	while (!__atomic_load_n(&self->stop, __ATOMIC_ACQUIRE)) {
 		struct pollfd fd = {.fd = self->wake_fd, .events = POLLIN};
 
-		tick(self, sl_clock_now_ns());
+		const struct timespec time = {0, (long)tick(self, sl_clock_now_ns())};
+
 		ppoll(&fd, 1, &time, NULL);
 	}
 	finish(self);

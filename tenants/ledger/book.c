@@ -6,7 +6,7 @@
 #define EXTRAS_A_ROW 4 // what a row has beside its columns: destinations, reasons
 #define EXTRAS_FIXED                                                                               \
 	(SL_LEDGER_FIXED_ROWS * (SL_REASONS + SL_LEDGER_KIND_COUNT * SL_LEDGER_DESTINATIONS_MAX))
-#define ASKED_COUNT  4096
+#define ASKED_COUNT  16384
 #define GIVEN_A_TURN 64
 
 const struct sl_ledger_kind_row sl_ledger_kinds[SL_LEDGER_KIND_COUNT] = {

@@ -13,7 +13,7 @@
 
 #define TRIES      64
 #define STILL_MOST (SL_LEDGER_COLD_NS / SL_LEDGER_FOLD_NS)
-#define ASKED_MOST 4000 // less than the rings hold
+#define ASKED_MOST 16000 // less than the rings hold
 
 static uint64_t take(const uint64_t *word)
 {
@@ -214,11 +214,16 @@ static void ask(struct sl_ledger_mirror *mirror, uint32_t index)
 	mirror->asked++;
 }
 
+static bool is_short(const struct sl_ledger_mirror *mirror)
+{
+	return mirror->live > mirror->book->rows_max / 2;
+}
+
 static void fold_book(struct sl_ledger *ledger, struct sl_ledger_mirror *mirror, bool pass)
 {
 	const uint32_t high = take32(&mirror->book->rows_high);
 	// The more rows are in use, the sooner they are given back.
-	const uint64_t still = mirror->live > mirror->book->rows_max / 2 ? 1 : STILL_MOST;
+	const uint64_t still = is_short(mirror) ? 1 : STILL_MOST;
 
 	take_given(mirror);
 	for (uint32_t i = SL_LEDGER_UNKNOWN; i < high; i++) {
@@ -243,12 +248,17 @@ static void fold(struct sl_ledger *ledger, bool pass)
 		fold_book(ledger, &ledger->mirrors[i], pass);
 }
 
-void sl_ledger_fold(struct sl_ledger *ledger, bool pass)
+uint64_t sl_ledger_fold(struct sl_ledger *ledger, bool pass)
 {
+	bool few = false;
+
 	pthread_mutex_lock(&ledger->lock);
 	ledger->change.count = 0;
 	fold(ledger, pass && !ledger->closed);
+	for (uint32_t i = 0; i < ledger->options.shards; i++)
+		few |= is_short(&ledger->mirrors[i]);
 	pthread_mutex_unlock(&ledger->lock);
+	return few ? SL_LEDGER_FOLD_SOON_NS : SL_LEDGER_FOLD_NS;
 }
 
 void sl_ledger_close(struct sl_ledger *ledger)

@@ -32,11 +32,13 @@ struct sl_ledger_book *sl_ledger_book_of(struct sl_ledger *ledger, uint32_t shar
 // The number of a destination (sl_endings.number; `ledger` is a struct sl_ledger). Any thread.
 uint32_t sl_ledger_number(void *ledger, const char *destination);
 
-// Takes over what the books say: before anything is read. With `pass` (every SL_LEDGER_FOLD_NS) it
-// asks for rows that have been still for SL_LEDGER_COLD_NS, or sooner where they are becoming few.
-#define SL_LEDGER_FOLD_NS (250 * SL_MS)
+// Takes over what the books say: before anything is read. With `pass` it asks for rows that have
+// been still for SL_LEDGER_COLD_NS, or, where more than half of them are in use, since the last
+// pass. Returns when the next pass is due, in ns: soon where rows are few.
+#define SL_LEDGER_FOLD_NS      (250 * SL_MS)
+#define SL_LEDGER_FOLD_SOON_NS (20 * SL_MS)
 #define SL_LEDGER_COLD_NS (10 * SL_S)
-void sl_ledger_fold(struct sl_ledger *ledger, bool pass);
+uint64_t sl_ledger_fold(struct sl_ledger *ledger, bool pass);
 // The last one: no shard runs any more.
 void sl_ledger_close(struct sl_ledger *ledger);
 
