@@ -13,7 +13,9 @@
 
 #define TRIES      64
 #define STILL_MOST (SL_LEDGER_COLD_NS / SL_LEDGER_FOLD_NS)
-#define ASKED_MOST 16000 // less than the rings hold
+// For ten seconds after rows were few: it is the haste that makes them many.
+#define HURRY_PASSES (10 * SL_S / SL_LEDGER_FOLD_SOON_NS)
+#define ASKED_MOST   16000 // less than the rings hold
 
 static uint64_t take(const uint64_t *word)
 {
@@ -222,8 +224,8 @@ static bool is_short(const struct sl_ledger_mirror *mirror)
 static void fold_book(struct sl_ledger *ledger, struct sl_ledger_mirror *mirror, bool pass)
 {
 	const uint32_t high = take32(&mirror->book->rows_high);
-	// The more rows are in use, the sooner they are given back.
-	const uint64_t still = is_short(mirror) ? 1 : STILL_MOST;
+	// Where rows are few they are given back sooner.
+	const uint64_t still = ledger->hurry ? 1 : STILL_MOST;
 
 	take_given(mirror);
 	for (uint32_t i = SL_LEDGER_UNKNOWN; i < high; i++) {
@@ -250,15 +252,18 @@ static void fold(struct sl_ledger *ledger, bool pass)
 
 uint64_t sl_ledger_fold(struct sl_ledger *ledger, bool pass)
 {
-	bool few = false;
+	uint64_t wait_ns;
 
 	pthread_mutex_lock(&ledger->lock);
 	ledger->change.count = 0;
 	fold(ledger, pass && !ledger->closed);
+	ledger->hurry -= pass && ledger->hurry;
 	for (uint32_t i = 0; i < ledger->options.shards; i++)
-		few |= is_short(&ledger->mirrors[i]);
+		if (is_short(&ledger->mirrors[i]))
+			ledger->hurry = HURRY_PASSES;
+	wait_ns = ledger->hurry ? SL_LEDGER_FOLD_SOON_NS : SL_LEDGER_FOLD_NS;
 	pthread_mutex_unlock(&ledger->lock);
-	return few ? SL_LEDGER_FOLD_SOON_NS : SL_LEDGER_FOLD_NS;
+	return wait_ns;
 }
 
 void sl_ledger_close(struct sl_ledger *ledger)

@@ -83,6 +83,7 @@ struct sl_ledger {
 	uint32_t exported;
 	bool told; // series have been rendered: they may not run backwards
 	bool closed;
+	uint32_t hurry; // passes for which rows that are still go at once
 	uint64_t unread;
 	uint64_t sequence, since_ns;      // of the last cut; when it was made
 	uint64_t cut_ns;                  // when the one before it was: the pending records' begin

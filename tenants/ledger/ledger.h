@@ -37,7 +37,7 @@ uint32_t sl_ledger_number(void *ledger, const char *destination);
 // pass. Returns when the next pass is due, in ns: soon where rows are few.
 #define SL_LEDGER_FOLD_NS      (250 * SL_MS)
 #define SL_LEDGER_FOLD_SOON_NS (20 * SL_MS)
-#define SL_LEDGER_COLD_NS (10 * SL_S)
+#define SL_LEDGER_COLD_NS      (10 * SL_S)
 uint64_t sl_ledger_fold(struct sl_ledger *ledger, bool pass);
 // The last one: no shard runs any more.
 void sl_ledger_close(struct sl_ledger *ledger);
