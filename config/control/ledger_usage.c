@@ -154,8 +154,11 @@ void sl_usage_sender_run(struct sl_usage_sender *sender, uint64_t now_ns, int wa
 	if (now_ns < sender->again_ns)
 		return;
 	sl_ledger_stats(sender->ledger, &stats);
-	if (!stats.pending)
+	if (stats.sequence != sender->sequence) { // another cut
+		assert(!sender->out);
+		sender->sequence = stats.sequence;
 		sender->next = 0;
+	}
 	if (stats.pending && make_handle(sender))
 		send_some(sender);
 	if (!sender->handle)

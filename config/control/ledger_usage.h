@@ -14,6 +14,7 @@ struct sl_usage_sender {
 	rd_kafka_conf_t *conf; // NULL: nothing is sent
 	char topic[250];
 	rd_kafka_t *handle; // made when there is something to send
+	uint64_t sequence;  // of the cut that is sent
 	uint32_t next;      // record to send
 	uint32_t out;       // sent and not heard of
 	bool failed;        // some of those that were sent
