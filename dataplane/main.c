@@ -17,6 +17,7 @@
 #include "dataplane/io/dpdk/dpdk.h"
 #include "dataplane/io/listener.h"
 #include "dataplane/options.h"
+#include "dataplane/shard/datagram.h"
 #include "dataplane/shard/settings.h"
 #include "dataplane/shard/shard.h"
 #include "routing/routing.h"
@@ -35,7 +36,9 @@ struct process {
 	struct sl_ledger *ledger;
 	struct sl_dpdk *dpdk; // or NULL
 	uint32_t listen_count;
-	bool *listen_inherited; // another process may serve them when we drain
+	const struct sl_datagrams_config *datagrams; // of the first snapshot
+	int *datagram_fds;                           // [shards][datagrams->listen.count]
+	bool *listen_inherited;                      // another process may serve them when we drain
 	struct sl_shard **shards;
 	uint32_t shard_count;
 	bool unready; // writer: the control loop; shards read
@@ -227,6 +230,39 @@ static int open_listeners(struct process *process, const struct sl_server_part *
 	return 0;
 }
 
+// A socket for each shard on the same address: the kernel spreads flows over them.
+static int open_datagrams(struct process *process, const struct sl_server_part *server)
+{
+	const struct sl_datagrams_config *config = process->datagrams = server->datagrams;
+	const struct sl_datagram_listen_config *listens = config ? config->listen.items : NULL;
+	const size_t each = config ? config->listen.count : 0;
+	char text[SL_ADDRESS_TEXT_MAX], error[256];
+
+	process->datagram_fds = calloc(each * process->shard_count + 1, sizeof(int));
+	if (!process->datagram_fds)
+		return -ENOMEM;
+	for (size_t i = 0; i < each * process->shard_count; i++) {
+		const struct sl_address *address = &listens[i % each].address;
+		const struct sl_listen_options options = {
+			.reuse_port = true, .datagrams = true, .buffer_bytes = config->buffer};
+		const bool on_port = process->dpdk && sl_dpdk_serves(process->dpdk, address);
+		const int fd = on_port ? SL_IO_FD_BACKEND
+				       : sl_io_open_listener(address, &options, error,
+							     sizeof(error));
+
+		if (fd < 0 && !on_port) {
+			fprintf(stderr, "sluice: datagrams: %s\n", error);
+			return fd;
+		}
+		process->datagram_fds[i] = fd; // the shard's from its start on
+		if (i < each)
+			sl_log(SL_LOG_INFO, "listening", "address=%s datagrams=%s io=%s",
+			       sl_address_text(address, text), sl_signal_names[listens[i].signal],
+			       on_port ? "dpdk" : "kernel");
+	}
+	return 0;
+}
+
 // The n-th core that this process may use.
 static int nth_cpu(uint32_t n)
 {
@@ -258,11 +294,15 @@ static int start_shards(struct process *process)
 		.listen_fds = process->listen_fds,
 		.listen_addresses = process->listen_addresses,
 		.listen_count = process->listen_count,
+		.datagrams = process->datagrams,
 		.peers = process->shards,
 	};
 
 	for (uint32_t i = 0; i < process->shard_count; i++) {
 		options.index = i;
+		options.datagram_fds = process->datagram_fds +
+				       i * (process->datagrams ? process->datagrams->listen.count
+							       : 0);
 		options.cpu = nth_cpu(i);
 		options.backend = process->dpdk ? sl_dpdk_backend(process->dpdk, i) : NULL;
 		process->shards[i] = sl_shard_create(&options);
@@ -423,7 +463,8 @@ static int run(const char *file)
 	if (!process.metrics || !process.shards || !process.snapshots || !process.ledger)
 		return SL_EXIT_FAILURE;
 	code = open_port(&process) < 0 ||
-			       open_listeners(&process, snapshot->parts[SL_MODULE_SERVER]) < 0
+			       open_listeners(&process, snapshot->parts[SL_MODULE_SERVER]) < 0 ||
+			       open_datagrams(&process, snapshot->parts[SL_MODULE_SERVER]) < 0
 		       ? SL_EXIT_LISTEN
 		       : serve(&process, file);
 	for (uint32_t i = 0; i < process.listen_count; i++) {
@@ -437,6 +478,7 @@ static int run(const char *file)
 	free(process.listen_fds);
 	free(process.listen_inherited);
 	free(process.listen_addresses);
+	free(process.datagram_fds);
 	free(process.shards);
 	return code;
 }

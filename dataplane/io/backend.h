@@ -8,6 +8,7 @@
 // Threading: as the io it is attached to. Memory: belongs to the io once attached.
 // Errors:    negative errno.
 struct sl_io_backend;
+struct sl_datagram_source;
 
 struct sl_io_backend_ops {
 	// What was written leaves the machine now, before anything blocks.
@@ -22,6 +23,9 @@ struct sl_io_backend_ops {
 	void (*pause)(struct sl_conn *conn, bool paused);
 	void (*close)(struct sl_conn *conn, uint64_t linger_ns);
 	void (*abort)(struct sl_conn *conn);
+	// datagram.h
+	int (*take_datagrams)(struct sl_io_backend *backend, struct sl_datagram_source *source);
+	void (*leave_datagrams)(struct sl_io_backend *backend, struct sl_datagram_source *source);
 	void (*destroy)(struct sl_io_backend *backend);
 };
 

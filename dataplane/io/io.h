@@ -109,6 +109,13 @@ int sl_io_poll(struct sl_io *io, uint64_t wait_ns, uint64_t *now_ns);
 int sl_io_listen(struct sl_io *io, struct sl_listener *listener);
 void sl_io_unlisten(struct sl_io *io, struct sl_listener *listener);
 
+// A descriptor of the neighbours' (datagram.c) that is watched for reading, until it is closed.
+struct sl_io_watch {
+	int fd;
+	void (*ready)(struct sl_io_watch *watch, uint64_t now_ns);
+};
+int sl_io_watch(struct sl_io *io, struct sl_io_watch *watch);
+
 // Makes `conn` the owner of an accepted socket. `upcalls` must be set. On failure `fd` is closed.
 int sl_io_adopt(struct sl_io *io, struct sl_conn *conn, int fd, const struct sl_address *peer);
 

@@ -33,7 +33,7 @@
 enum { OPEN = 1, CONNECTING = 2, LINGERING = 4, CLOSING = 8, ENDED = 16, SHUT = 32 };
 
 // What an event's pointer points to is told by its low bits.
-enum { TAG_CONN = 0, TAG_LISTENER = 1, TAG_WAKER = 2, TAG_MASK = 3 };
+enum { TAG_CONN = 0, TAG_LISTENER = 1, TAG_WAKER = 2, TAG_WATCH = 3, TAG_MASK = 3 };
 
 struct io_listener {
 	struct sl_listener *listener; // NULL: free
@@ -594,6 +594,11 @@ static void accept_event(struct sl_io *io, uint32_t index, uint64_t now_ns)
 	}
 }
 
+int sl_io_watch(struct sl_io *io, struct sl_io_watch *watched)
+{
+	return watch(io, watched->fd, EPOLLIN, watched, TAG_WATCH);
+}
+
 // --- the turn -----------------------------------------------------------------------------------
 
 // A load that comes in a stream of small turns is cheaper in fewer, larger ones. Where SO_RCVLOWAT
@@ -661,6 +666,10 @@ static void serve(struct sl_io *io, int count)
 					   io->now_ns);
 		} else if ((pointer & TAG_MASK) == TAG_LISTENER) {
 			accept_event(io, (uint32_t)(pointer >> 2), io->now_ns);
+		} else if ((pointer & TAG_MASK) == TAG_WATCH) {
+			struct sl_io_watch *watched = (void *)(pointer & ~(uintptr_t)TAG_MASK);
+
+			watched->ready(watched, io->now_ns);
 		}
 		// The waker's owner clears it, before it looks at what was announced.
 	}

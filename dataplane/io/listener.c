@@ -27,9 +27,22 @@ static int tell(const struct sl_address *address, int failed, char *error, size_
 	return -failed;
 }
 
-static int open_socket(const struct sl_address *address)
+static int open_socket(const struct sl_address *address, bool datagrams)
 {
-	return socket(address->u.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	return socket(address->u.any.sa_family,
+		      (datagrams ? SOCK_DGRAM : SOCK_STREAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
+
+// A buffer above the system's limit needs CAP_NET_ADMIN; without it the limit is what there is.
+static int make_ready(int fd, const struct sl_listen_options *options)
+{
+	const int bytes = (int)SL_MIN(options->buffer_bytes, SL_GIB);
+
+	if (!options->datagrams)
+		return listen(fd, options->backlog > 0 ? options->backlog : SOMAXCONN);
+	if (bytes && setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) < 0)
+		return setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
+	return 0;
 }
 
 int sl_io_open_listener(const struct sl_address *address, const struct sl_listen_options *options,
@@ -37,27 +50,26 @@ int sl_io_open_listener(const struct sl_address *address, const struct sl_listen
 {
 	const int one = 1, not_only_v6 = 0;
 	struct sl_address at = *address;
-	int fd = open_socket(&at);
+	int fd = open_socket(&at, options->datagrams);
 	int failed;
 
 	if (fd < 0 && errno == EAFNOSUPPORT && is_any(address)) {
 		at = (struct sl_address){.size = sizeof(at.u.v4)};
 		at.u.v4.sin_family = AF_INET;
 		at.u.v4.sin_port = htons(sl_address_port(address));
-		fd = open_socket(&at);
+		fd = open_socket(&at, options->datagrams);
 	}
 	if (fd < 0)
 		return tell(&at, errno, error, error_size);
 	// Sockets of the last process in TIME_WAIT must not keep the next one out.
-	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0)
+	if (!options->datagrams && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0)
 		goto fail;
 	if (options->reuse_port && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) < 0)
 		goto fail;
 	if (is_any(&at) &&
 	    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &not_only_v6, sizeof(not_only_v6)) < 0)
 		goto fail;
-	if (bind(fd, &at.u.any, at.size) < 0 ||
-	    listen(fd, options->backlog > 0 ? options->backlog : SOMAXCONN) < 0)
+	if (bind(fd, &at.u.any, at.size) < 0 || make_ready(fd, options) < 0)
 		goto fail;
 	return fd;
 fail:

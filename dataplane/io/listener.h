@@ -8,11 +8,13 @@
 // Threading: main, before the shards start. Memory: descriptors belong to the caller.
 // Errors:    negative errno, and a text for the operator ("listen 0.0.0.0:4317: in use ...").
 struct sl_listen_options {
-	int backlog;     // 0: as many as the system allows
-	bool reuse_port; // several sockets on one address, each with its own queue
+	int backlog;           // 0: as many as the system allows
+	bool reuse_port;       // several sockets on one address, each with its own queue
+	bool datagrams;        // UDP instead of TCP
+	uint64_t buffer_bytes; // of datagrams that wait; as many as the system allows
 };
 
-// Opens a non-blocking TCP listener; an unspecified IPv6 address (":4317") takes IPv4 as well, and
+// Opens a non-blocking listener; an unspecified IPv6 address (":4317") takes IPv4 as well, and
 // becomes 0.0.0.0 where the system has no IPv6. Port 0 picks a free one (sl_io_local_address).
 int sl_io_open_listener(const struct sl_address *address, const struct sl_listen_options *options,
 			char *error, size_t error_size);

@@ -37,6 +37,7 @@ struct sl_origin {
 	struct sl_call *call; // conn/session.h; NULL: nobody waits for the answer
 	uint8_t protocol;     // enum sl_protocol
 	uint8_t coding;       // enum sl_coding of the body as received
+	bool datagram;        // one, whose sender hears nothing
 };
 
 // One quota charge, so that it can be given back (mixed verdicts).

@@ -8,6 +8,7 @@
 #include "dataplane/codec/codec.h"
 #include "dataplane/conn/server.h"
 #include "dataplane/shard/books.h"
+#include "dataplane/shard/datagram.h"
 #include "dataplane/shard/queues.h"
 #include "dataplane/shard/settings.h"
 #include "dataplane/shard/shard.h"
@@ -63,6 +64,7 @@ struct sl_shard {
 	struct sl_request *leaving;  // those whose time has come, in order
 
 	struct sl_shard_listener *listeners;
+	struct sl_shard_datagrams datagrams;
 	struct sl_ring *handed; // sockets from each other shard; [from]
 
 	uint32_t want_drain, want_stop; // writer: the main thread
@@ -76,6 +78,11 @@ struct sl_shard {
 // pipeline.c
 extern const struct sl_server_host sl_shard_host;
 extern const struct sl_request_owner sl_shard_request_owner;
+// What a named tenant may send: fills the request's tenant. `bytes` is what its body has at least.
+enum sl_reason sl_shard_admit(struct sl_shard *shard, struct sl_request *request,
+			      const struct sl_identity *identity, uint64_t bytes,
+			      const struct sl_address *peer, bool certified,
+			      uint64_t *retry_after_ns);
 // Takes everything that is ready through the stages.
 void sl_shard_run_ready(struct sl_shard *shard);
 

@@ -78,7 +78,10 @@ static void answer(struct sl_request *request)
 	sum_rejected(request);
 	sl_timer_cancel(&shard->timers, &request->timer);
 	sl_books_answered(&shard->books, request, shard->now_ns);
-	sl_server_answer(shard->server, request, shard->now_ns);
+	if (request->origin.datagram)
+		sl_shard_datagrams_answered(shard, request->reason);
+	else
+		sl_server_answer(shard->server, request, shard->now_ns);
 }
 
 static void settled(struct sl_request *request)
@@ -181,6 +184,50 @@ static void explain(struct sl_shard *shard, struct sl_request *request, sl_tenan
 						      &request->arena);
 }
 
+enum sl_reason sl_shard_admit(struct sl_shard *shard, struct sl_request *request,
+			      const struct sl_identity *identity, uint64_t bytes,
+			      const struct sl_address *peer, bool certified,
+			      uint64_t *retry_after_ns)
+{
+	struct sl_tenant_info info;
+	enum sl_reason reason;
+
+	if (identity->reason != SL_REASON_NONE)
+		return identity->reason;
+	request->tenant = identity->tenant;
+	request->tenant_name = identity->name;
+	if (SL_UNLIKELY(identity->borrowed)) {
+		request->tenant_name = sl_arena_copy(&request->arena, identity->name);
+		if (!request->tenant_name.size)
+			return SL_REASON_MEMORY_FULL;
+	}
+	if (SL_UNLIKELY(!identity->by_resource && is_overloaded_for(shard, identity->tenant))) {
+		*retry_after_ns = overload_limits(shard)->after_ns;
+		return SL_REASON_OVERLOADED;
+	}
+	// A tenant's own limit, where it is the lower.
+	if (sl_tenants_info(shard->snapshot->parts[SL_MODULE_TENANTS], identity->tenant, &info) &&
+	    info.body_bytes_max && info.body_bytes_max < request->body_bytes_max)
+		request->body_bytes_max = info.body_bytes_max;
+	if (identity->by_resource) {
+		request->claimant = sl_arena_alloc(&request->arena, sizeof(*request->claimant));
+		if (!request->claimant)
+			return SL_REASON_MEMORY_FULL;
+		*request->claimant = (struct sl_claimant){
+			.peer = *peer,
+			.certified = certified,
+			.otherwise = identity->otherwise,
+			.otherwise_name = identity->borrowed ? request->tenant_name : SL_BYTES_NONE,
+		};
+		return SL_REASON_NONE; // what its tenants may send is judged part by part
+	}
+	reason = sl_tenants_admit_head(shard->tenants, identity->tenant, request->signal, bytes,
+				       retry_after_ns);
+	if (reason == SL_REASON_QUOTA_EXCEEDED || reason == SL_REASON_VOLUME_EXCEEDED)
+		explain(shard, request, identity->tenant, sl_tenants_last_limit(shard->tenants));
+	return reason;
+}
+
 static enum sl_reason host_admit(void *self, struct sl_request *request,
 				 const struct sl_http_head *head, const struct sl_address *peer,
 				 const char *certificate_name, uint64_t *retry_after_ns)
@@ -194,45 +241,10 @@ static enum sl_reason host_admit(void *self, struct sl_request *request,
 	};
 	const struct sl_identity identity = sl_tenants_identify(shard->tenants, &claim,
 								shard->wall_ns);
-	struct sl_tenant_info info;
-	enum sl_reason reason;
 
-	if (identity.reason != SL_REASON_NONE)
-		return identity.reason;
-	request->tenant = identity.tenant;
-	request->tenant_name = identity.name;
-	if (SL_UNLIKELY(identity.borrowed)) {
-		request->tenant_name = sl_arena_copy(&request->arena, identity.name);
-		if (!request->tenant_name.size)
-			return SL_REASON_MEMORY_FULL;
-	}
-	if (SL_UNLIKELY(!identity.by_resource && is_overloaded_for(shard, identity.tenant))) {
-		*retry_after_ns = overload_limits(shard)->after_ns;
-		return SL_REASON_OVERLOADED;
-	}
-	// A tenant's own limit, where it is the lower.
-	if (sl_tenants_info(shard->snapshot->parts[SL_MODULE_TENANTS], identity.tenant, &info) &&
-	    info.body_bytes_max && info.body_bytes_max < request->body_bytes_max)
-		request->body_bytes_max = info.body_bytes_max;
-	if (identity.by_resource) {
-		request->claimant = sl_arena_alloc(&request->arena, sizeof(*request->claimant));
-		if (!request->claimant)
-			return SL_REASON_MEMORY_FULL;
-		*request->claimant = (struct sl_claimant){
-			.peer = *peer,
-			.certified = certificate_name != NULL,
-			.otherwise = identity.otherwise,
-			.otherwise_name = identity.borrowed ? request->tenant_name : SL_BYTES_NONE,
-		};
-		return SL_REASON_NONE; // what its tenants may send is judged part by part
-	}
-	reason = sl_tenants_admit_head(
-		shard->tenants, identity.tenant, request->signal,
-		head->content_length == SL_HTTP_NO_LENGTH ? 0 : head->content_length,
-		retry_after_ns);
-	if (reason == SL_REASON_QUOTA_EXCEEDED || reason == SL_REASON_VOLUME_EXCEEDED)
-		explain(shard, request, identity.tenant, sl_tenants_last_limit(shard->tenants));
-	return reason;
+	return sl_shard_admit(shard, request, &identity,
+			      head->content_length == SL_HTTP_NO_LENGTH ? 0 : head->content_length,
+			      peer, certificate_name != NULL, retry_after_ns);
 }
 
 static enum sl_reason host_reserve(void *self, struct sl_request *request, uint64_t bytes,

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "dataplane/shard/datagram.h"
 #include "dataplane/tls/tls.h"
 #include "sampling/sampling.h"
 
@@ -45,6 +46,7 @@ struct overload_config {
 
 struct server_config {
 	struct sl_list listen; // struct listen_config
+	struct sl_datagrams_config *datagrams;
 	uint64_t answer_within_ns;
 	struct limits_config limits;
 	struct connection_config connection;
@@ -211,6 +213,8 @@ static const struct sl_setting server_rows[] = {
 	ROW(server_config, listen, "listen", LIST, .apply = SL_APPLY_RESTART,
 	    .element = SL_TYPE_CHOICE, .object = &listen_settings, .shorthand = "address",
 	    .help = "Addresses to take OTLP on: \"0.0.0.0:4317\", or {address, tls}."),
+	ROW(server_config, datagrams, "datagrams", OPTIONAL, .object = &sl_datagrams_settings,
+	    .help = "Take OTLP in UDP datagrams too; unset: not."),
 	ROW(server_config, answer_within_ns, "answer_within", DURATION, .min = 1e6, .max = 6e11,
 	    .preset = "4s",
 	    .help = "A call not confirmed by then (or by its grpc-timeout) is answered "
@@ -331,6 +335,7 @@ static void *build(const void *object, const struct sl_build *build)
 		return NULL;
 	}
 	part->listen_count = (uint32_t)config->listen.count;
+	part->datagrams = config->datagrams;
 	fill_limits(&part->limits, config);
 	fill_overload(&part->overload, config->overload);
 	for (uint32_t i = 0; i < part->listen_count; i++) {

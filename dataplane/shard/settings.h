@@ -5,10 +5,12 @@
 #include "dataplane/shard/overload.h"
 
 // The SERVER module: listeners, their TLS, and the limits of sessions. Keys `listen`,
-// `answer_within`, `limits`, `connection`, `overload`, `json_enum_names`, `cors_origins`.
+// `datagrams`, `answer_within`, `limits`, `connection`, `overload`, `json_enum_names`,
+// `cors_origins`.
 //
 // Threading: built by the control thread, read by shards. Memory: the snapshot's.
 struct sl_tls_context;
+struct sl_datagrams_config;
 
 extern const struct sl_module sl_server_module;
 
@@ -23,5 +25,6 @@ struct sl_server_part {
 	struct sl_overload_limits overload;
 	struct sl_server_listen *listens;
 	uint32_t listen_count;
-	int64_t certificate_expiry; // the first, seconds since the epoch; 0: none
+	const struct sl_datagrams_config *datagrams; // NULL: none taken
+	int64_t certificate_expiry;                  // the first, seconds since the epoch; 0: none
 };

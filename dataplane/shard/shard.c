@@ -68,6 +68,7 @@ static void measure(struct sl_timer *timer, uint64_t now_ns)
 	shard->measured_ns = now_ns;
 	shard->idle_ns = idle_ns;
 	sl_gauge(&counters->busy_percent[0], (uint64_t)(100 * busy + 0.5));
+	sl_shard_datagrams_measure(shard);
 	if (sl_overload_observe(&shard->overload, &part->overload,
 				sl_tenants_ranks(shard->snapshot->parts[SL_MODULE_TENANTS]), busy,
 				(double)shard->memory.used_bytes /
@@ -171,7 +172,7 @@ static int listen_all(struct sl_shard *shard)
 			return failed;
 		listener->listening = true;
 	}
-	return 0;
+	return sl_shard_datagrams_start(shard, shard->options.datagrams);
 }
 
 static void unlisten_all(struct sl_shard *shard)
@@ -181,6 +182,7 @@ static void unlisten_all(struct sl_shard *shard)
 			sl_io_unlisten(shard->io, &shard->listeners[i].listener);
 		shard->listeners[i].listening = false;
 	}
+	sl_shard_datagrams_leave(shard);
 }
 
 // The snapshot of this turn goes to every module.
@@ -344,6 +346,7 @@ void sl_shard_destroy(struct sl_shard *shard)
 
 	// Of a set-up that failed any part may be missing.
 	if (clean) {
+		sl_shard_datagrams_fini(shard);
 		sl_books_fini(&shard->books, shard->options.metrics);
 		sl_routing_shard_destroy(shard->routing);
 		sl_sampling_shard_destroy(shard->sampling);

@@ -29,6 +29,8 @@ struct sl_shard_options {
 	const bool *unready;      // what health checks are told; writer: the control thread
 	const struct sl_address *listen_addresses;
 	uint32_t listen_count;
+	const struct sl_datagrams_config *datagrams; // of the first snapshot; NULL: none
+	const int *datagram_fds; // this shard's, in the order of datagrams.listen
 	struct sl_shard **peers; // all shards, for handing over sockets; filled before any starts
 };
 

@@ -8,8 +8,9 @@
 
 // What the files of this folder share. Threading: a lane belongs to its shard; rings are between
 // two shards; the rest of struct sl_dpdk does not change once opened.
-#define SL_BURST             64
-#define SL_EAL_ARGUMENTS_MAX 128
+#define SL_BURST              64
+#define SL_EAL_ARGUMENTS_MAX  128
+#define SL_LANE_DATAGRAMS_MAX 16
 
 //        field      kind     name                          label  help
 #define SL_DPDK_COUNTERS(X)                                                                        \
@@ -25,6 +26,8 @@
 	  "Frames copied out since the pool was low.")                                             \
 	X(dropped, GAUGE, "sluice_dpdk_dropped_packets", none,                                     \
 	  "Frames dropped: malformed, fragments, or no memory.")                                   \
+	X(broken, COUNTER, "sluice_dpdk_broken_datagrams", none,                                   \
+	  "Datagrams for a port of ours dropped: wrong length or checksum, or a fragment.")        \
 	X(missed, GAUGE, "sluice_dpdk_missed_packets", none,                                       \
 	  "Frames that the port dropped as nobody took them in time.")                             \
 	X(pool_free, GAUGE, "sluice_dpdk_free_buffers", none, "Packet buffers nobody holds.")      \
@@ -48,6 +51,8 @@ struct sl_lane {
 		struct sl_listener *listener; // NULL: free
 		void *handle;
 	} listening[SL_STACK_LISTENERS_MAX];
+	struct sl_datagram_source *datagrams[SL_LANE_DATAGRAMS_MAX];
+	uint32_t datagram_count;
 	uint64_t now_ns;
 	struct rte_mbuf *out[SL_BURST];
 	uint16_t out_count;
@@ -82,5 +87,10 @@ unsigned sl_lane_receive(struct sl_lane *lane, uint64_t now_ns);
 void sl_lane_send(struct sl_lane *lane);
 bool sl_lane_transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes);
 void sl_lane_release(void *packet);
+
+// datagram.c: UDP for a port of ours does not pass the stack. False: not one, the packet is left.
+bool sl_lane_take_datagram(struct sl_lane *lane, struct rte_mbuf *packet);
+int sl_lane_take_datagrams(struct sl_io_backend *backend, struct sl_datagram_source *source);
+void sl_lane_leave_datagrams(struct sl_io_backend *backend, struct sl_datagram_source *source);
 struct sl_lane *sl_lane_create(struct sl_dpdk *dpdk, uint32_t index);
 void sl_lane_destroy(struct sl_lane *lane);

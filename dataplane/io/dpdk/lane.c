@@ -12,6 +12,7 @@
 // fewer, a keyed hash over the flow decides: the lane that polls hands frames over by ring, and
 // sends for those that have no queue.
 #define RING_COUNT 4096
+#define AHEAD      4 // packets whose first bytes are fetched beforehand
 #define LOOK_NS    (100 * SL_MS)
 #define LOW_SHARE  4 // less than a quarter of the buffers free: copy out
 
@@ -210,7 +211,8 @@ static uint32_t owner_of(const struct sl_dpdk *dpdk, const uint8_t *frame, size_
 
 static void take_in(struct sl_lane *lane, struct rte_mbuf *packet)
 {
-	sl_prefetch(rte_pktmbuf_mtod(packet, void *));
+	if (lane->datagram_count && sl_lane_take_datagram(lane, packet))
+		return;
 	lane->ops->input(lane->stack, packet, sl_dpdk_room(packet),
 			 rte_pktmbuf_mtod(packet, void *), rte_pktmbuf_data_len(packet), lane->low);
 }
@@ -321,6 +323,8 @@ unsigned sl_lane_receive(struct sl_lane *lane, uint64_t now_ns)
 
 		sl_count(&lane->counters.rx[0], got);
 		for (uint16_t i = 0; i < got; i++) {
+			if (i + AHEAD < got)
+				sl_prefetch(rte_pktmbuf_mtod(packets[i + AHEAD], void *));
 			if (SL_UNLIKELY(packets[i]->nb_segs > 1) &&
 			    rte_pktmbuf_linearize(packets[i]) < 0)
 				rte_pktmbuf_free(packets[i]);

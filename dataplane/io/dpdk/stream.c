@@ -410,5 +410,7 @@ const struct sl_io_backend_ops sl_dpdk_backend_ops = {
 	.pause = pause_reading,
 	.close = close_conn,
 	.abort = abort_conn,
+	.take_datagrams = sl_lane_take_datagrams,
+	.leave_datagrams = sl_lane_leave_datagrams,
 	.destroy = destroy,
 };
