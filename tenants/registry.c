@@ -30,9 +30,10 @@ struct sl_registry_class {
 
 struct sl_registry *sl_registry_create(void)
 {
-	struct sl_registry *registry = aligned_alloc(SL_CACHE_LINE, sizeof(*registry));
+	struct sl_registry *registry;
 
-	if (!registry)
+	// Whose size need not be a multiple of a line, as aligned_alloc() would have it.
+	if (posix_memalign((void **)&registry, SL_CACHE_LINE, sizeof(*registry)) != 0)
 		return NULL;
 	memset(registry, 0, sizeof(*registry));
 	registry->references = 1;
