@@ -53,6 +53,7 @@ struct sl_limits {
 	struct sl_volume_limits volume;
 	uint8_t algorithm; // enum sl_algorithm
 	bool observe;      // count what would be refused, refuse nothing
+	bool cut;          // admit the items that fit, lose the others
 };
 
 extern const struct sl_limits sl_limits_none;

@@ -31,6 +31,9 @@ static_assert(sizeof(struct sl_quota_lease) == SL_CACHE_LINE, "one line a tenant
 // Would `amount` be lent now?
 bool sl_quota_lease_open(const struct sl_quota_pool *pool, enum sl_dimension dimension,
 			 const struct sl_limit *limit, int64_t amount, uint64_t now_ns);
+// The most that would be lent now, >= 0.
+int64_t sl_quota_lease_room(const struct sl_quota_pool *pool, enum sl_dimension dimension,
+			    const struct sl_limit *limit, uint64_t now_ns);
 // Lends the pool `amount` tokens: they are taken from it, and it may be negative after. `chance` is
 // a random number. Returns whether it did.
 bool sl_quota_lease_borrow(struct sl_quota_pool *pool, enum sl_dimension dimension,

@@ -12,6 +12,7 @@
 #define NAMED(field_) .present_offset = offsetof(struct sl_quota_config, has.field_)
 
 static const char *const algorithms[] = {"token_bucket", "leaky", "sliding_window", NULL};
+static const char *const excesses[] = {"refuse", "cut", NULL};
 static const char *const modes[] = {"enforce", "observe", NULL};
 
 #define PER_S_MAX       1e11 // items; a bucket's arithmetic holds far more
@@ -80,6 +81,13 @@ static const struct sl_setting quota_rows[] = {
 	    NAMED(in_flight_requests), .help = "Requests that have not ended. 0: no limit."),
 	ROW(sl_quota_config, volume, "volume", OBJECT, .object = &volume_settings,
 	    .help = "What it may send in a day or a month, beside the rates."),
+	ROW(sl_quota_config, excess, "excess", ENUM, NAMED(excess), .choices = excesses,
+	    .preset = "refuse",
+	    .help = "A request with more bytes or items than the tenant has left. refuse: all of "
+		    "it, to be sent again. cut: its first items, as many as fit, are taken, and "
+		    "the rest is lost and counted in partial_success; where not one fits it is "
+		    "refused. Nothing goes into debt then but an item larger than the burst. For "
+		    "requests of several tenants see quotas.mixed."),
 	ROW(sl_quota_config, mode, "mode", ENUM, NAMED(mode), .choices = modes, .preset = "enforce",
 	    .help = "enforce, or observe: count what would be refused and refuse nothing. Unset: "
 		    "as quotas.mode says."),

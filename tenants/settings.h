@@ -13,6 +13,9 @@
 
 enum sl_quota_mode { SL_QUOTA_ENFORCE, SL_QUOTA_OBSERVE };
 
+// What becomes of a request with more than its tenant has left.
+enum sl_quota_excess { SL_EXCESS_REFUSE, SL_EXCESS_CUT };
+
 struct sl_volume_config {
 	uint64_t bytes, spans, points, log_records, requests; // 0: no limit
 	uint32_t per;                                         // enum sl_volume_per
@@ -29,10 +32,11 @@ struct sl_quota_config {
 	uint64_t window_ns, delay_max_ns;
 	uint64_t in_flight_bytes, in_flight_requests; // 0: no limit
 	struct sl_volume_config volume;
-	uint32_t mode; // enum sl_quota_mode
-	struct {       // which keys the file names
+	uint32_t excess; // enum sl_quota_excess
+	uint32_t mode;   // enum sl_quota_mode
+	struct {         // which keys the file names
 		bool bytes, spans, points, log_records, requests, burst, algorithm, window,
-			delay_max, in_flight_bytes, in_flight_requests, mode;
+			delay_max, in_flight_bytes, in_flight_requests, excess, mode;
 	} has;
 };
 

@@ -1,6 +1,7 @@
 #include "tenants/shard.h"
 
 #include "tenants/algorithm.h"
+#include "tenants/partial.h"
 #include "tenants/quota_lease.h"
 
 #include <stdlib.h>
@@ -13,6 +14,8 @@
 // How long a shard sums up what it refused before it tells.
 #define UNMET_NS  SL_MS
 #define ADOPT_MAX 1024 // pools that take over new limits in one tick
+// How often what fits is looked for again, when other shards spend meanwhile.
+#define CUT_TRIES 4
 // What is in flight ends when it ends; nobody knows when.
 #define IN_FLIGHT_WAIT_NS (100 * SL_MS)
 #define WAIT_MIN_NS       SL_MS
@@ -231,11 +234,14 @@ static void tell_unmet(const struct sl_tenants_shard *self, struct sl_tenants_sl
 // The pool is short and the fleet has granted no more yet. What is refused here is demand all the
 // same, told to the lease now and then: it decides this instance's share.
 static int64_t borrow(struct sl_tenants_shard *self, struct sl_tenants_slot *slot, unsigned i,
-		      int64_t own, int64_t cost)
+		      int64_t own, int64_t cost, bool exact)
 {
+	const struct sl_limit *limit = &slot->limits->dimensions[i];
 	struct sl_quota_lease *leases = sl_quota_pool_leases(slot->pool);
-	const bool lent = sl_quota_lease_borrow(slot->pool, i, &slot->limits->dimensions[i],
-						cost - own, self->now_ns,
+	const bool fits = !exact ||
+			  cost - own <= sl_quota_lease_room(slot->pool, i, limit, self->now_ns);
+	const bool lent = fits &&
+			  sl_quota_lease_borrow(slot->pool, i, limit, cost - own, self->now_ns,
 						(uint32_t)sl_random_next(&self->random));
 
 	sl_quota_lease_saw(&leases[i], cost);
@@ -243,14 +249,25 @@ static int64_t borrow(struct sl_tenants_shard *self, struct sl_tenants_slot *slo
 	if (lent)
 		return cost - own;
 	slot->last[i] = cost;
-	tell_unmet(self, slot, leases, i, cost);
+	if (!exact) // else spend_some() tells, once it is known what is taken
+		tell_unmet(self, slot, leases, i, cost);
 	return -1;
 }
 
-// Spends from the chunk, filling it from the pool first when it is short. 0, or the wait in ns.
+// The level from which a request is admitted that shall not go into debt: a leaky bucket's queue is
+// none.
+static int64_t exact_need(const struct sl_limits *limits, unsigned i, int64_t missing)
+{
+	return limits->algorithm == SL_ALGORITHM_LEAKY
+		       ? missing + sl_algorithm_need(limits, i, 0, 0, false)
+		       : missing;
+}
+
+// Spends from the chunk, filling it from the pool first when it is short. `exact`: only what is
+// there. 0, or the wait in ns.
 static __attribute__((noinline)) uint64_t spend_slowly(struct sl_tenants_shard *self,
 						       struct sl_tenants_slot *slot, unsigned i,
-						       int64_t cost)
+						       int64_t cost, bool exact)
 {
 	const struct sl_limit *limit = &slot->limits->dimensions[i];
 	const bool leased = i < SL_DIMENSION_RATES && sl_quota_pool_leases(slot->pool);
@@ -260,17 +277,18 @@ static __attribute__((noinline)) uint64_t spend_slowly(struct sl_tenants_shard *
 		*own -= cost;
 		return 0;
 	}
-	need = sl_algorithm_need(slot->limits, i, *own, cost, leased);
+	need = exact ? exact_need(slot->limits, i, cost - *own)
+		     : sl_algorithm_need(slot->limits, i, *own, cost, leased);
 	took = sl_quota_pool_draw(slot->pool, i, need, *own, cost, chunk_max(self, limit),
 				  1 + self->shard_shift, &level);
 	if (leased) {
 		if (took < 0)
-			took = borrow(self, slot, i, *own, cost);
+			took = borrow(self, slot, i, *own, cost, exact);
 		else
 			sl_quota_lease_saw(&sl_quota_pool_leases(slot->pool)[i], cost);
 	}
 	if (took < 0)
-		return wait_for(self, slot, i, need - level);
+		return wait_for(self, slot, i, (exact ? SL_MIN(need, limit->burst) : need) - level);
 	self->delay_ns = SL_MAX(self->delay_ns, sl_algorithm_delay_ns(slot->limits, i, level));
 	sl_count(&self->counters.draws[0], 1);
 	*own += took - cost;
@@ -286,7 +304,8 @@ static int64_t as_tokens(uint64_t amount)
 
 // All of the charge or none. Returns 0, or the longest wait and its dimension.
 SL_INLINE uint64_t spend(struct sl_tenants_shard *self, struct sl_tenants_slot *slot,
-			 const struct sl_charge *charge, unsigned item, unsigned *dimension)
+			 const struct sl_charge *charge, unsigned item, bool exact,
+			 unsigned *dimension)
 {
 	const unsigned which[3] = {SL_DIMENSION_BYTES, item, SL_DIMENSION_REQUESTS};
 	const int64_t cost[3] = {as_tokens(charge->bytes), as_tokens(charge->items),
@@ -302,7 +321,7 @@ SL_INLINE uint64_t spend(struct sl_tenants_shard *self, struct sl_tenants_slot *
 		return 0;
 	}
 	for (unsigned i = 0; i < 3; i++) {
-		const uint64_t one_ns = spend_slowly(self, slot, which[i], cost[i]);
+		const uint64_t one_ns = spend_slowly(self, slot, which[i], cost[i], exact);
 
 		if (one_ns == 0)
 			spent |= 1u << i;
@@ -321,6 +340,75 @@ SL_INLINE uint64_t spend(struct sl_tenants_shard *self, struct sl_tenants_slot *
 			return_chunk(self, slot, which[i]);
 	}
 	return wait_ns;
+}
+
+// What a request could spend of a rate without going into debt.
+static uint64_t room(const struct sl_tenants_shard *self, const struct sl_tenants_slot *slot,
+		     unsigned i)
+{
+	const struct sl_limit *limit = &slot->limits->dimensions[i];
+	int64_t more;
+
+	if (!sl_limit_is_set(limit))
+		return INT64_MAX;
+	more = sl_quota_pool_level(slot->pool, i) - exact_need(slot->limits, i, 0);
+	if (sl_quota_pool_leases(slot->pool))
+		more = SL_MAX(more, sl_quota_lease_room(slot->pool, i, limit, self->now_ns));
+	return (uint64_t)SL_MAX(slot->chunk[i] + more, 0);
+}
+
+// The fleet's leases hear of what was not taken.
+static void tell_cut(const struct sl_tenants_shard *self, struct sl_tenants_slot *slot,
+		     unsigned item, const struct sl_charge *offered, const struct sl_charge *taken)
+{
+	const unsigned which[2] = {SL_DIMENSION_BYTES, item};
+	const int64_t lost[2] = {as_tokens(offered->bytes - taken->bytes),
+				 as_tokens(offered->items - taken->items)};
+	struct sl_quota_lease *leases = sl_quota_pool_leases(slot->pool);
+
+	for (unsigned i = 0; leases && i < 2; i++)
+		if (lost[i] > 0 && sl_limit_is_set(&slot->limits->dimensions[which[i]]))
+			tell_unmet(self, slot, leases, which[i], lost[i]);
+}
+
+// The tenant has less left than the part needs, and would rather lose items than send them again:
+// as many as fit are charged. An item that no bucket ever holds goes into debt when it is the
+// first. Returns 0, or the wait when there is not room for one.
+static __attribute__((noinline)) uint64_t spend_some(struct sl_tenants_shard *self,
+						     struct sl_tenants_slot *slot,
+						     struct sl_part *part, struct sl_charge *charge,
+						     unsigned item, unsigned *dimension,
+						     uint64_t wait_ns)
+{
+	const struct sl_charge offered = *charge;
+	struct sl_partial fit;
+	bool exact = true;
+
+	*charge = (struct sl_charge){0};
+	if (!sl_part_own_keep(part))
+		return wait_ns;
+	for (unsigned tries = 0; wait_ns && tries < CUT_TRIES; tries++) {
+		if (!room(self, slot, SL_DIMENSION_REQUESTS) ||
+		    !sl_partial_fit(part, room(self, slot, item),
+				    room(self, slot, SL_DIMENSION_BYTES), &fit))
+			break;
+		exact = fit.fits > 0;
+		if (!exact &&
+		    (int64_t)fit.first_bytes <= slot->limits->dimensions[SL_DIMENSION_BYTES].burst)
+			break;
+		*charge = (struct sl_charge){exact ? fit.bytes : fit.first_bytes,
+					     SL_MAX(fit.fits, 1), 1};
+		part->limit = (uint8_t)(fit.by_bytes ? SL_DIMENSION_BYTES : item);
+		wait_ns = spend(self, slot, charge, item, exact, dimension);
+	}
+	if (wait_ns)
+		*charge = (struct sl_charge){0};
+	tell_cut(self, slot, item, &offered, charge);
+	if (wait_ns)
+		return wait_ns;
+	sl_partial_cut(part, &fit, (uint32_t)charge->items, charge->bytes);
+	sl_count(&self->counters.cut[part->limit], part->cut_items[SL_CUT_QUOTA]);
+	return 0;
 }
 
 // More in the chunk than a shard should hold: the pool gets it.
@@ -381,7 +469,8 @@ void sl_tenants_quota_stage(void *state, struct sl_batch *batch)
 	}
 	for (uint16_t i = 0; i < offered; i++) {
 		struct sl_part *part = batch->parts[i];
-		const struct sl_charge charge = {part->offered_bytes, part->offered_items, 1};
+		const bool cut = slots[i]->limits->cut && !slots[i]->limits->observe;
+		struct sl_charge charge = {part->offered_bytes, part->offered_items, 1};
 		const unsigned item = SL_DIMENSION_SPANS + part->request->signal;
 		unsigned dimension = 0;
 		uint64_t wait_ns;
@@ -392,7 +481,10 @@ void sl_tenants_quota_stage(void *state, struct sl_batch *batch)
 			sl_batch_refuse(batch, part, SL_REASON_VOLUME_EXCEEDED, wait_ns);
 			continue;
 		}
-		wait_ns = spend(self, slots[i], &charge, item, &dimension);
+		wait_ns = spend(self, slots[i], &charge, item, cut, &dimension);
+		if (SL_UNLIKELY(wait_ns && cut))
+			wait_ns = spend_some(self, slots[i], part, &charge, item, &dimension,
+					     wait_ns);
 		if (SL_LIKELY(wait_ns == 0)) {
 			if (SL_UNLIKELY(slots[i]->volume))
 				sl_volume_count(&slots[i]->count, slots[i]->volume, charge.bytes,
@@ -458,7 +550,8 @@ enum sl_reason sl_tenants_admit_head(struct sl_tenants_shard *self, sl_tenant_id
 		unsigned dimension;
 		int64_t cost;
 	} least[] = {
-		{SL_DIMENSION_BYTES, as_tokens(SL_MAX(body_bytes_min, 1))},
+		// Of a body that may be cut, some of it will do.
+		{SL_DIMENSION_BYTES, slot->limits->cut ? 1 : as_tokens(SL_MAX(body_bytes_min, 1))},
 		{SL_DIMENSION_SPANS + signal, 1},
 		{SL_DIMENSION_REQUESTS, 1},
 	};
@@ -508,10 +601,10 @@ enum sl_reason sl_tenants_take_in_flight(struct sl_tenants_shard *self, sl_tenan
 	uint64_t wait_ns;
 	unsigned dimension = SL_DIMENSION_IN_FLIGHT_REQUESTS;
 
-	wait_ns = spend_slowly(self, slot, dimension, 1);
+	wait_ns = spend_slowly(self, slot, dimension, 1, false);
 	if (wait_ns == 0) {
 		dimension = SL_DIMENSION_IN_FLIGHT_BYTES;
-		wait_ns = spend_slowly(self, slot, dimension, cost);
+		wait_ns = spend_slowly(self, slot, dimension, cost, false);
 		if (SL_LIKELY(wait_ns == 0))
 			return SL_REASON_NONE;
 		own[SL_DIMENSION_IN_FLIGHT_REQUESTS]++;

@@ -22,6 +22,8 @@
 	  "Requests refused because a tenant's volume of the day or month is used up.")            \
 	X(observed, COUNTER, "sluice_quota_observed_requests", dimension,                          \
 	  "Requests over quota that mode observe let pass.")                                       \
+	X(cut, COUNTER, "sluice_quota_cut_items", dimension,                                       \
+	  "Items over a tenant's quota that were cut from requests whose rest was taken.")         \
 	X(draws, COUNTER, "sluice_quota_draws", none, "Chunks of tokens taken from the pools.")    \
 	X(returns, COUNTER, "sluice_quota_returns", none, "Chunks of tokens given back.")          \
 	X(lookups, COUNTER, "sluice_credential_lookups", none, "Secrets looked up.")               \

@@ -226,6 +226,7 @@ struct sl_limits sl_tenants_limits(const struct sl_quota_config *of_class,
 		.window_ns = quota.window_ns,
 		.volume = volume_of(&quota.volume),
 		.algorithm = (uint8_t)quota.algorithm,
+		.cut = quota.excess == SL_EXCESS_CUT,
 		.observe = quota.has.mode ? quota.mode == SL_QUOTA_OBSERVE : observe,
 	};
 }

@@ -112,6 +112,11 @@ uint8_t sl_tenants_last_limit(const struct sl_tenants_shard *self);
 // all dimensions or none; refuses with SL_REASON_QUOTA_EXCEEDED and the bucket's own refill time,
 // jittered. A leaky bucket's are charged at once and carry the time to hold them for. `self` is a
 // struct sl_tenants_shard. Mode `observe` counts, and neither refuses nor holds.
+// Charges are for what is offered, before sampling. With `excess: cut` a part that needs more than
+// is left loses its last items: the first k stay, k the largest for which every dimension has room
+// in this shard's chunk and the pool, and they alone are charged (bytes: theirs and those of the
+// envelopes around them); what is refunded later is that. Cut before sampling looks, so a cut and
+// a sampled stream is a sample of its beginning.
 void sl_tenants_quota_stage(void *self, struct sl_batch *batch);
 // The bounds over any time and any number of shards: authority.h, algorithm.h.
 // Gives a part's charge back (it, or another part of its request, was refused after the charge).

@@ -6,6 +6,10 @@ static const char *const protocol_names[SL_PROTOCOLS] = {"grpc", "http/protobuf"
 const struct sl_label sl_label_protocol = {
 	.name = "protocol", .values = protocol_names, .count = SL_PROTOCOLS};
 
+const enum sl_reason sl_cut_reasons[SL_CUTS] = {
+	[SL_CUT_QUOTA] = SL_REASON_QUOTA_EXCEEDED,
+};
+
 void sl_request_let_go(struct sl_request *request, bool required)
 {
 	assert(request->references > 0 && (!required || request->required_open > 0));

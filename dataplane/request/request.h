@@ -45,6 +45,11 @@ struct sl_charge {
 	uint64_t bytes, items, requests;
 };
 
+// Items that a part loses while the rest of it goes on: refused for good, and told to the client in
+// partial_success. Each way is a reason in the books.
+enum sl_cut { SL_CUT_QUOTA, SL_CUTS };
+extern const enum sl_reason sl_cut_reasons[SL_CUTS];
+
 // One tenant's share of one request: what policies judge.
 struct sl_part {
 	struct sl_request *request;
@@ -56,8 +61,10 @@ struct sl_part {
 	uint64_t offered_bytes; // of the body: all of it, or its resources'
 	bool in_flight;         // counted against its tenant's limits, with offered_bytes
 	uint32_t offered_items; // its items before any policy
-	uint32_t kept_items;    // still set in `keep`
-	uint32_t routed_items;  // routing: of those kept, how many went to some destination
+	uint32_t cut_items[SL_CUTS];
+	uint64_t cut_bytes;    // of offered_bytes, what was cut
+	uint32_t kept_items;   // still set in `keep`
+	uint32_t routed_items; // routing: of those kept, how many went to some destination
 	uint32_t
 		rejected_items; // of those routed, how many a required destination refused for good
 	enum sl_reason reason;  // SL_REASON_NONE while kept
@@ -178,3 +185,13 @@ void sl_batch_refuse(struct sl_batch *batch, struct sl_part *part, enum sl_reaso
 // Clears items from a part's keep set, making the set when there is none. Returns false when the
 // budget is spent.
 bool sl_part_own_keep(struct sl_part *part);
+
+// All that was cut from a part.
+SL_INLINE uint32_t sl_part_cut_items(const struct sl_part *part)
+{
+	uint32_t items = 0;
+
+	for (unsigned i = 0; i < SL_CUTS; i++)
+		items += part->cut_items[i];
+	return items;
+}

@@ -67,12 +67,15 @@ void sl_books_answered(struct sl_books *books, const struct sl_request *request,
 				 part->offered_items);
 			continue;
 		}
+		const uint32_t offered = part->offered_items - sl_part_cut_items(part);
+
+		for (unsigned j = 0; j < SL_CUTS; j++)
+			sl_count(&books->refused[signal * SL_REASONS + sl_cut_reasons[j]],
+				 part->cut_items[j]);
 		sl_count(&books->refused[signal * SL_REASONS + SL_REASON_REJECTED],
 			 part->rejected_items);
-		sl_count(&counters->accepted_items[signal],
-			 part->offered_items - part->rejected_items);
-		sl_count(&counters->sampled_out_items[signal],
-			 part->offered_items - part->kept_items);
+		sl_count(&counters->accepted_items[signal], offered - part->rejected_items);
+		sl_count(&counters->sampled_out_items[signal], offered - part->kept_items);
 		sl_count(&counters->routed_items[signal],
 			 part->routed_items - part->rejected_items);
 		sl_count(&counters->dropped_items[signal], part->kept_items - part->routed_items);

@@ -52,16 +52,31 @@ static void host_give(void *self, struct sl_request *request)
 	sl_pool_give(&shard->requests, request);
 }
 
-// What of a request that is taken is not: its parts that were refused, and what destinations
-// refused for good.
+static void explain(struct sl_shard *shard, struct sl_request *request, sl_tenant_id tenant,
+		    uint8_t limit)
+{
+	if (!request->message.size)
+		request->message = sl_tenants_explain(shard->tenants, tenant, limit,
+						      &request->arena);
+}
+
+// What of a request that is taken is not: its parts that were refused, what was cut from others,
+// and what destinations refused for good.
 static void sum_rejected(struct sl_request *request)
 {
+	struct sl_shard *shard = request->shard;
+
 	for (uint16_t i = 0; i < request->part_count; i++) {
 		const struct sl_part *part = &request->parts[i];
 		const bool refused = part->reason != SL_REASON_NONE;
 		const uint32_t items = refused ? part->offered_items : part->rejected_items;
 
 		request->rejected_items += items;
+		if (SL_UNLIKELY(!refused && sl_part_cut_items(part))) {
+			request->rejected_items += sl_part_cut_items(part);
+			if (request->reason == SL_REASON_NONE)
+				explain(shard, request, part->tenant, part->limit);
+		}
 		if ((items || refused) && !request->message.size)
 			request->message = sl_bytes_of(
 				sl_reasons[refused ? part->reason : SL_REASON_REJECTED].help);
@@ -174,14 +189,6 @@ static bool is_overloaded_for(const struct sl_shard *shard, sl_tenant_id tenant)
 	return shard->overload.step &&
 	       sl_overload_refuses(&shard->overload, overload_limits(shard),
 				   sl_tenants_ranks(tenants), rank_of(shard, tenant));
-}
-
-static void explain(struct sl_shard *shard, struct sl_request *request, sl_tenant_id tenant,
-		    uint8_t limit)
-{
-	if (!request->message.size)
-		request->message = sl_tenants_explain(shard->tenants, tenant, limit,
-						      &request->arena);
 }
 
 enum sl_reason sl_shard_admit(struct sl_shard *shard, struct sl_request *request,

@@ -258,13 +258,18 @@ static void refuse(struct sl_ledger_book *book, struct sl_ledger_row *row, enum 
 static void accept_part(struct sl_ledger_book *book, struct sl_ledger_row *row,
 			const struct sl_part *part)
 {
-	const uint32_t accepted = part->offered_items - part->rejected_items;
+	const uint32_t offered = part->offered_items - sl_part_cut_items(part);
 
+	for (unsigned i = 0; i < SL_CUTS; i++)
+		if (SL_UNLIKELY(part->cut_items[i]))
+			refuse(book, row, sl_cut_reasons[i], part->cut_items[i],
+			       i == SL_CUT_QUOTA ? part->cut_bytes : 0, 0);
 	if (SL_UNLIKELY(part->rejected_items)) // its bytes and itself are with what was accepted
 		refuse(book, row, SL_REASON_REJECTED, part->rejected_items, 0, 0);
-	add_cell(&row->accepted, accepted, part->offered_bytes, 1);
-	if (part->kept_items != part->offered_items)
-		add(&row->sampled_out, part->offered_items - part->kept_items);
+	add_cell(&row->accepted, offered - part->rejected_items,
+		 part->offered_bytes - part->cut_bytes, 1);
+	if (part->kept_items != offered)
+		add(&row->sampled_out, offered - part->kept_items);
 	if (part->routed_items != part->kept_items)
 		add(&row->dropped, part->kept_items - part->routed_items);
 	if (part->adjusted_q8)
