@@ -351,29 +351,6 @@ static const struct sl_setting route_rows[] = {
 static const struct sl_settings route_settings = SETTINGS("route", sl_route_config, route_rows,
 							  .help = "One rule.");
 
-// How many letters to change, add or remove to make b of a (Levenshtein), for short names.
-static unsigned distance(const char *a, const char *b)
-{
-	unsigned row[65], corner, above;
-	const size_t size = strlen(b);
-
-	if (size > 64)
-		return 99;
-	for (unsigned j = 0; j <= size; j++)
-		row[j] = j;
-	for (unsigned i = 0; a[i]; i++) {
-		corner = row[0];
-		row[0] = i + 1;
-		for (unsigned j = 1; j <= size; j++) {
-			above = row[j];
-			row[j] = SL_MIN(SL_MIN(row[j], row[j - 1]) + 1,
-					corner + (a[i] != b[j - 1]));
-			corner = above;
-		}
-	}
-	return row[size];
-}
-
 static const struct sl_destination_config *find(const struct sl_routing_config *config,
 						const char *name)
 {
@@ -386,26 +363,22 @@ static const struct sl_destination_config *find(const struct sl_routing_config *
 	return NULL;
 }
 
+static const char *destination_name(const void *self, uint32_t index)
+{
+	return ((const struct sl_destination_config *)self)[index].name;
+}
+
 static void check_name(const struct sl_routing_config *config, const char *name, const char *who,
 		       const struct sl_where *where, struct sl_errors *errors)
 {
-	const struct sl_destination_config *destinations = config->destinations.items;
-	const char *nearest = NULL;
-	unsigned best = 4;
+	const char *near;
 
 	if (find(config, name))
 		return;
-	for (size_t i = 0; i < config->destinations.count; i++) {
-		const unsigned far = distance(name, destinations[i].name);
-
-		if (far < best) {
-			best = far;
-			nearest = destinations[i].name;
-		}
-	}
+	near = sl_nearest(name, destination_name, config->destinations.items,
+			  (uint32_t)config->destinations.count);
 	sl_errors_add(errors, where, "%s: no destination is named \"%s\"%s%s%s", who, name,
-		      nearest ? "; did you mean \"" : "", nearest ? nearest : "",
-		      nearest ? "\"?" : "");
+		      near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
 
 // Groups of groups could be circles, and say nothing that one list does not.

@@ -1,11 +1,19 @@
 #include "dataplane/conn/resolver.h"
 
-#include <netdb.h>
+#include <ares.h>
+#include <errno.h>
+#include <ifaddrs.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define LOOKUPS_MAX 64   // at a time; others wait
+#define TRY_MS      2000 // of one server
+#define TRIES       2    // of each
 
 struct sl_lookup {
 	struct sl_lookup *next;
@@ -16,18 +24,21 @@ struct sl_lookup {
 	int count;
 	const char *error;
 	struct sl_address addresses[SL_LOOKUP_ADDRESSES_MAX];
+	ares_channel channel; // the resolver's
+	bool ended;
 };
 
 static struct {
 	pthread_once_t once;
 	pthread_mutex_t lock;
-	pthread_cond_t work;
-	struct sl_lookup *first, **last;
+	struct sl_lookup *first, **last; // asked and not begun
+	int wake_fd;
 	bool running;
+	struct sl_lookup *active[LOOKUPS_MAX]; // the thread's
+	unsigned active_count;
 } resolver = {
 	.once = PTHREAD_ONCE_INIT,
 	.lock = PTHREAD_MUTEX_INITIALIZER,
-	.work = PTHREAD_COND_INITIALIZER,
 };
 
 void sl_lookup_drop(struct sl_lookup *lookup)
@@ -38,52 +49,183 @@ void sl_lookup_drop(struct sl_lookup *lookup)
 	free(lookup);
 }
 
-static void resolve(struct sl_lookup *lookup)
+// Whether the machine has an IPv6 address but the loopback's: without one those of others lead
+// nowhere, and would only be tried in vain (RFC 3493, AI_ADDRCONFIG; c-ares has the flag and does
+// not look at it).
+static bool has_ipv6(void)
 {
-	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
-	struct addrinfo *found = NULL;
-	char port[8];
-	int failed;
+	struct ifaddrs *all = NULL;
+	bool found = false;
 
-	snprintf(port, sizeof(port), "%u", lookup->port);
-	failed = getaddrinfo(lookup->host, port, &hints, &found);
-	for (struct addrinfo *at = found; at && lookup->count < SL_LOOKUP_ADDRESSES_MAX;
-	     at = at->ai_next) {
+	if (getifaddrs(&all) < 0)
+		return true;
+	for (const struct ifaddrs *at = all; at && !found; at = at->ifa_next) {
+		const struct sockaddr_in6 *address = (const void *)at->ifa_addr;
+
+		found = address && address->sin6_family == AF_INET6 &&
+			!IN6_IS_ADDR_LOOPBACK(&address->sin6_addr);
+	}
+	freeifaddrs(all);
+	return found;
+}
+
+static void take(struct sl_lookup *lookup, const struct ares_addrinfo *found, int family)
+{
+	const struct ares_addrinfo_node *at = found->nodes;
+
+	for (; at && lookup->count < SL_LOOKUP_ADDRESSES_MAX; at = at->ai_next) {
 		struct sl_address *address = &lookup->addresses[lookup->count];
 
-		if (at->ai_addrlen > sizeof(address->u))
+		if (at->ai_family != family || at->ai_addrlen > sizeof(address->u))
 			continue;
 		memcpy(&address->u, at->ai_addr, at->ai_addrlen);
 		address->size = at->ai_addrlen;
+		if (family == AF_INET)
+			address->u.v4.sin_port = htons(lookup->port);
+		else
+			address->u.v6.sin6_port = htons(lookup->port);
 		lookup->count++;
 	}
-	if (found)
-		freeaddrinfo(found);
+}
+
+static void on_answer(void *user, int status, int timeouts, struct ares_addrinfo *found)
+{
+	struct sl_lookup *lookup = user;
+
+	(void)timeouts;
+	lookup->ended = true;
+	if (status == ARES_SUCCESS) {
+		take(lookup, found, AF_INET);
+		if (!lookup->count || has_ipv6())
+			take(lookup, found, AF_INET6);
+	}
+	ares_freeaddrinfo(found);
 	if (!lookup->count) {
-		lookup->error = failed ? gai_strerror(failed) : "no address";
+		lookup->error = status == ARES_SUCCESS ? "no address" : ares_strerror(status);
 		lookup->count = -1;
 	}
 	__atomic_store_n(&lookup->done, 1, __ATOMIC_RELEASE);
+}
+
+// Each lookup has a channel of its own: it sees resolv.conf as it is now.
+static void begin(struct sl_lookup *lookup)
+{
+	// The variable CARES_HOSTS may name another file than /etc/hosts.
+	const struct ares_addrinfo_hints hints = {
+		.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = ARES_AI_ENVHOSTS};
+	struct ares_options options = {.timeout = TRY_MS, .tries = TRIES};
+	const int failed = ares_init_options(&lookup->channel, &options,
+					     ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES);
+
+	resolver.active[resolver.active_count++] = lookup;
+	if (failed) {
+		lookup->channel = NULL;
+		on_answer(lookup, failed, 0, NULL);
+		return;
+	}
+	ares_getaddrinfo(lookup->channel, lookup->host, NULL, &hints, on_answer, lookup);
+}
+
+static void begin_asked(void)
+{
+	struct sl_lookup *lookup;
+
+	for (;;) {
+		pthread_mutex_lock(&resolver.lock);
+		lookup = resolver.active_count < LOOKUPS_MAX ? resolver.first : NULL;
+		if (lookup) {
+			resolver.first = lookup->next;
+			if (!resolver.first)
+				resolver.last = &resolver.first;
+		}
+		pthread_mutex_unlock(&resolver.lock);
+		if (!lookup)
+			return;
+		// Perhaps nobody waits any more: its owner has gone meanwhile.
+		if (__atomic_load_n(&lookup->references, __ATOMIC_ACQUIRE) > 1)
+			begin(lookup);
+		else
+			sl_lookup_drop(lookup);
+	}
+}
+
+static void let_ended_go(void)
+{
+	for (unsigned i = 0; i < resolver.active_count;) {
+		struct sl_lookup *lookup = resolver.active[i];
+
+		if (!lookup->ended) {
+			i++;
+			continue;
+		}
+		if (lookup->channel)
+			ares_destroy(lookup->channel);
+		resolver.active[i] = resolver.active[--resolver.active_count];
+		sl_lookup_drop(lookup);
+	}
+}
+
+#define FDS_MAX (1 + LOOKUPS_MAX * ARES_GETSOCK_MAXNUM)
+
+// Waits for sockets and timeouts of all that is active, and lets c-ares see to them.
+static void serve(void)
+{
+	static struct pollfd fds[FDS_MAX]; // the thread's
+	unsigned owners[FDS_MAX], count = 1;
+	uint64_t woken;
+	int wait_ms = -1;
+
+	fds[0] = (struct pollfd){.fd = resolver.wake_fd, .events = POLLIN};
+	for (unsigned i = 0; i < resolver.active_count; i++) {
+		ares_channel channel = resolver.active[i]->channel;
+		ares_socket_t sockets[ARES_GETSOCK_MAXNUM];
+		const int mask = ares_getsock(channel, sockets, ARES_GETSOCK_MAXNUM);
+		struct timeval most = {.tv_sec = 60}, left;
+		const struct timeval *wait = ares_timeout(channel, &most, &left);
+		const int ms = (int)(wait->tv_sec * 1000 + wait->tv_usec / 1000 + 1);
+
+		wait_ms = wait_ms < 0 ? ms : SL_MIN(wait_ms, ms);
+		for (unsigned j = 0; j < ARES_GETSOCK_MAXNUM; j++) {
+			const bool reads = ARES_GETSOCK_READABLE(mask, j);
+			const bool writes = ARES_GETSOCK_WRITABLE(mask, j);
+
+			if (!reads && !writes)
+				continue;
+			owners[count] = i;
+			fds[count++] = (struct pollfd){
+				.fd = sockets[j],
+				.events = (short)((reads ? POLLIN : 0) | (writes ? POLLOUT : 0))};
+		}
+	}
+	poll(fds, count, wait_ms);
+	if (fds[0].revents && read(resolver.wake_fd, &woken, sizeof(woken)) < 0)
+		assert(errno == EAGAIN || errno == EINTR);
+	for (unsigned i = 1; i < count; i++) {
+		const bool broken = fds[i].revents & (POLLERR | POLLHUP);
+
+		if (fds[i].revents)
+			ares_process_fd(resolver.active[owners[i]]->channel,
+					fds[i].revents & POLLIN || broken ? fds[i].fd
+									  : ARES_SOCKET_BAD,
+					fds[i].revents & POLLOUT ? fds[i].fd : ARES_SOCKET_BAD);
+	}
+	for (unsigned i = 0; i < resolver.active_count; i++)
+		ares_process_fd(resolver.active[i]->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
 }
 
 static void *thread_main(void *argument)
 {
 	(void)argument;
 	for (;;) {
-		struct sl_lookup *lookup;
+		unsigned count;
 
-		pthread_mutex_lock(&resolver.lock);
-		while (!resolver.first)
-			pthread_cond_wait(&resolver.work, &resolver.lock);
-		lookup = resolver.first;
-		resolver.first = lookup->next;
-		if (!resolver.first)
-			resolver.last = &resolver.first;
-		pthread_mutex_unlock(&resolver.lock);
-		// Nobody waits any more: its owner has gone meanwhile.
-		if (__atomic_load_n(&lookup->references, __ATOMIC_ACQUIRE) > 1)
-			resolve(lookup);
-		sl_lookup_drop(lookup);
+		do { // some end at once, and leave their places
+			begin_asked();
+			count = resolver.active_count;
+			let_ended_go();
+		} while (resolver.active_count < count);
+		serve();
+		let_ended_go();
 	}
 	return NULL;
 }
@@ -98,6 +240,9 @@ static void start_thread(void)
 	pthread_t thread;
 
 	resolver.last = &resolver.first;
+	resolver.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (resolver.wake_fd < 0 || ares_library_init(ARES_LIB_INIT_ALL) != ARES_SUCCESS)
+		return;
 	memset(&cpus, 0xff, sizeof(cpus));
 	sigfillset(&all);
 	pthread_attr_init(&attributes);
@@ -113,6 +258,7 @@ static void start_thread(void)
 
 struct sl_lookup *sl_lookup_start(const char *host, uint16_t port)
 {
+	const uint64_t one = 1;
 	struct sl_lookup *lookup;
 
 	pthread_once(&resolver.once, start_thread);
@@ -131,8 +277,9 @@ struct sl_lookup *sl_lookup_start(const char *host, uint16_t port)
 	pthread_mutex_lock(&resolver.lock);
 	*resolver.last = lookup;
 	resolver.last = &lookup->next;
-	pthread_cond_signal(&resolver.work);
 	pthread_mutex_unlock(&resolver.lock);
+	if (write(resolver.wake_fd, &one, sizeof(one)) < 0)
+		assert(errno == EAGAIN); // it is awake
 	return lookup;
 }
 

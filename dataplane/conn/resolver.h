@@ -2,7 +2,8 @@
 
 #include "dataplane/base/address.h"
 
-// Names to addresses, off the shards: one thread of the process calls getaddrinfo().
+// Names to addresses, off the shards: one thread of the process asks by c-ares, for many at a time,
+// so that a name whose servers are silent holds up no other.
 //
 // Threading: ask, look and drop from any thread; a lookup belongs to who asked. The askers look
 // from a timer: a name is resolved seldom, and nothing waits for it but a dial.

@@ -88,6 +88,55 @@ def test_all_addresses_of_a_name_get_calls(start):
                              endpoint=f"127.0.0.1:{upstream.port}") == 6
 
 
+def test_a_name_is_resolved_anew(start, tmp_path):
+    """Three addresses of one name; then one of them is another's: who is new gets calls, who is
+    gone none, and no sender notices."""
+    hosts = tmp_path / "hosts"
+
+    def name(*addresses):
+        hosts.write_text("".join(f"{one} many.test\n" for one in addresses))
+    name("127.0.0.2", "127.0.0.3", "127.0.0.4")
+    with Upstream(host="127.0.0.2") as a:
+        port = a.port
+        with (Upstream(host="127.0.0.3", port=port) as b, Upstream(host="127.0.0.4", port=port) as c,
+              Upstream(host="127.0.0.5", port=port) as d):
+            sluice = start(environment={"CARES_HOSTS": str(hosts)}, config={
+                "destinations": {"up": {"otlp": {"endpoint": f"http://many.test:{port}"},
+                                        "retry": {"initial": "10s", "max": "10s"}}},
+                "routes": [{"to": ["up"]}]})
+            for _ in range(12):
+                assert send(sluice).grpc_status == 0
+            assert [len(one.calls) for one in (a, b, c, d)] == [4, 4, 4, 0]
+            c.close()
+            name("127.0.0.2", "127.0.0.3", "127.0.0.5")
+
+            def taken_up():
+                assert send(sluice).grpc_status == 0
+                return d.calls
+            wait_for("the new address", taken_up)
+            assert f"endpoint_left destination=up endpoint=127.0.0.4:{port}" in sluice.log()
+            assert len(c.calls) == 4 and sluice.metric("sluice_retried_records_total") == 0
+            assert a.calls[0].headers[":authority"] == f"many.test:{port}"
+
+
+def test_a_name_that_is_not_known_yet(start, tmp_path):
+    """Its records wait, as for an endpoint that is not there."""
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.9 other.test\n")
+    with Upstream() as upstream:
+        sluice = start(environment={"CARES_HOSTS": str(hosts)}, config={
+            "destinations": {"up": {"otlp": {"endpoint": f"http://late.invalid:{upstream.port}"}}},
+            "routes": [{"to": ["up"]}], "answer_within": "40s"})
+        result = []
+        thread = threading.Thread(target=lambda: result.append(send(sluice).grpc_status))
+        thread.start()
+        wait_for("a complaint", lambda: "name_not_resolved" in sluice.log())
+        assert not result
+        hosts.write_text("127.0.0.1 late.invalid\n")
+        thread.join()
+        assert result == [0] and "name_resolved" in sluice.log()
+
+
 def test_one_that_is_not_there_costs_no_attempt(start):
     """Its calls go to another at once: the sender sees nothing, and nothing is booked as a retry."""
     with Upstream() as there, Upstream() as gone:
