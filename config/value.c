@@ -415,7 +415,9 @@ static uint32_t distance(const char *a, const char *b)
 const char *sl_nearest(const char *text, const char *(*name)(const void *self, uint32_t index),
 		       const void *self, uint32_t count)
 {
-	uint32_t best = (uint32_t)SL_MAX(strlen(text) / 3, 1) + 1;
+	// Two letters that changed places are two edits: from four letters on so many are taken.
+	const size_t size = strlen(text), edits_max = size < 4 ? 1 : SL_MAX(size / 3, 2);
+	uint32_t best = (uint32_t)edits_max + 1;
 	const char *nearest = NULL;
 
 	for (uint32_t i = 0; i < count; i++) {
