@@ -56,6 +56,17 @@ static void drop_slot(struct sl_tenants_shard *self, struct sl_tenants_slot *slo
 	*number_of(self, slot->tenant) = 0;
 }
 
+// One of the next to lose its place: its chunks go back to a pool that nobody has touched lately.
+SL_INLINE void prefetch_leaving(const struct sl_tenants_shard *self)
+{
+	const struct sl_tenants_slot *slot = &self->slots[(self->hand + 3) % SL_TENANTS_SLOTS];
+
+	if (!slot->pool)
+		return;
+	sl_prefetch(slot->pool);
+	sl_prefetch(number_of(self, slot->tenant));
+}
+
 static __attribute__((noinline)) struct sl_tenants_slot *make_slot(struct sl_tenants_shard *self,
 								   sl_tenant_id tenant)
 {
@@ -66,6 +77,7 @@ static __attribute__((noinline)) struct sl_tenants_slot *make_slot(struct sl_ten
 	do
 		slot = &self->slots[self->hand++ % SL_TENANTS_SLOTS];
 	while (slot->pool && slot->stamp == self->stamp);
+	prefetch_leaving(self);
 	if (slot->pool)
 		drop_slot(self, slot);
 	// A tenant that is gone may still have requests under way: they are nobody's quota.
@@ -73,6 +85,10 @@ static __attribute__((noinline)) struct sl_tenants_slot *make_slot(struct sl_ten
 	slot->pool = entry->pool;
 	slot->volume = slot->limits->volume.is_set ? entry->pool->volume : NULL;
 	slot->tenant = tenant;
+	// Its tokens and whether it is awake: the chunk is empty, so both are about to be asked
+	// for.
+	sl_prefetch(entry->pool);
+	sl_prefetch(&entry->pool->awake);
 	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++)
 		if (!sl_limit_is_set(&slot->limits->dimensions[i]))
 			slot->chunk[i] = INT64_MAX / 2;
@@ -463,6 +479,11 @@ void sl_tenants_quota_stage(void *state, struct sl_batch *batch)
 
 	assert(offered <= SL_BATCH_MAX);
 	self->stamp++; // none of these slots may take another's place
+	// What slots that are to be made begin with: the misses of all overlap.
+	for (uint16_t i = 0; i < offered; i++) {
+		if (SL_UNLIKELY(!*number_of(self, batch->parts[i]->tenant)))
+			sl_prefetch(&self->tenants->entries[batch->parts[i]->tenant]);
+	}
 	for (uint16_t i = 0; i < offered; i++) {
 		slots[i] = slot_of(self, batch->parts[i]->tenant);
 		sl_prefetch(slots[i]);
