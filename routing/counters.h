@@ -3,8 +3,9 @@
 #include "dataplane/otlp/signal.h"
 
 // The books of one destination on one shard; the block bears `destination="name"`.
-//   taken = delivered + rejected + dropped + returned + lost + moved +
-//           dead-lettered + in flight
+//   taken + unspooled = delivered + rejected + dropped + returned + lost + moved +
+//                       dead-lettered + spooled + in flight
+//   spool_recovered + spooled = unspooled + spool_dropped + spool_items
 // Threading: the shard writes, any thread may read.
 
 //      field             kind       name                              labels  help
@@ -24,6 +25,15 @@
 	  "Items that its failover group has given to another destination.")                       \
 	X(dead_lettered, COUNTER, "sluice_dead_lettered_items", signal,                            \
 	  "Items refused for good that were given to its dead-letter destination.")                \
+	X(spooled, COUNTER, "sluice_spooled_items", signal,                                        \
+	  "Items written to the destination's spool, those put back into it included.")            \
+	X(unspooled, COUNTER, "sluice_unspooled_items", signal,                                    \
+	  "Items that came out of the spool to be delivered.")                                     \
+	X(spool_recovered, COUNTER, "sluice_spool_recovered_items", signal,                        \
+	  "Items found in the spool when it was opened.")                                          \
+	X(spool_dropped, COUNTER, "sluice_spool_dropped_items", signal,                            \
+	  "Items that the spool dropped: full, too old, or damaged.")                              \
+	X(spool_items, GAUGE, "sluice_spool_items", signal, "Items in the spool.")                 \
 	X(in_flight, GAUGE, "sluice_destination_in_flight_items", signal,                          \
 	  "Items taken and not ended.")                                                            \
 	X(partial, COUNTER, "sluice_partially_rejected_items", signal,                             \
@@ -32,6 +42,9 @@
 	  "Items that came to it as dead letters and were not kept: a mark, in no sum.")           \
 	X(delivered_bytes, COUNTER, "sluice_delivered_bytes", none,                                \
 	  "Bytes of records that the destination has confirmed, before its own compression.")      \
+	X(spool_bytes, GAUGE, "sluice_spool_bytes", none, "Bytes of the spool's files.")           \
+	X(spool_damaged, COUNTER, "sluice_spool_damaged", none,                                    \
+	  "Damaged places in the spool's files.")                                                  \
 	X(stalled, GAUGE, "sluice_destination_stalled_shards", none,                               \
 	  "Shards on which records wait and none has been confirmed or refused for 10 s.")         \
 	X(retried_records, COUNTER, "sluice_retried_records", none, "Records tried once more.")    \

@@ -1,5 +1,4 @@
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "dataplane/base/log.h"
@@ -9,19 +8,9 @@
 // A shard's side: opens and retires destinations with the snapshots, pins bytes, submits records,
 // tries again, and keeps the destination's books.
 
-#define SL_COUNTER_STRUCT_ struct sl_destination_counters
-SL_COUNTER_ROWS(destination, SL_DESTINATION_COUNTERS)
-
-static const struct sl_metric_row duration_rows[] = {{
-	.name = "sluice_delivery_duration_seconds",
-	.help = "From a record's first submission to its confirmation, retries included.",
-	.kind = SL_METRIC_HISTOGRAM,
-	.count = 1,
-	.labels = {&sl_label_none},
-}};
-
 #define STALLED_NS         (10 * SL_S)
 #define QUEUE_FULL_WAIT_NS (5 * SL_MS) // a driver that had no room is asked again after it
+#define SPOOL_FULL_NS      SL_S        // what a sender is told when not even the disk has room
 #define BUDGET_WAIT_NS     (100 * SL_MS)
 #define REFUSALS_MAX       4    // a turn: more than one, as the cause may be the record's own
 #define OPEN_AGAIN_NS      SL_S // a side that could not be opened is tried again after it
@@ -38,36 +27,6 @@ struct sl_routing_shard *sl_routing_shard_create(const struct sl_routing_env *en
 	return self;
 }
 
-static struct sl_meter *meter_of(struct sl_routing_shard *self, const char *name)
-{
-	struct sl_meter *meter = self->meters;
-	char labels[96];
-
-	while (meter && strcmp(meter->name, name) != 0)
-		meter = meter->next;
-	if (meter)
-		return meter;
-	meter = calloc(1, sizeof(*meter));
-	if (!meter)
-		return NULL;
-	snprintf(meter->name, sizeof(meter->name), "%s", name);
-	snprintf(labels, sizeof(labels), "destination=\"%s\"", name);
-	if (sl_metrics_add(self->env.metrics, sl_destination_counter_rows,
-			   sl_destination_counter_row_count, &meter->counters, (int)self->env.shard,
-			   labels) < 0 ||
-	    sl_metrics_add(self->env.metrics, duration_rows, SL_COUNT_OF(duration_rows),
-			   &meter->duration, (int)self->env.shard, labels) < 0) {
-		sl_metrics_remove(self->env.metrics, &meter->counters);
-		free(meter);
-		return NULL;
-	}
-	if (self->env.endings.ended)
-		meter->number = self->env.endings.number(self->env.endings.names, name);
-	meter->next = self->meters;
-	self->meters = meter;
-	return meter;
-}
-
 static void close_egress(struct sl_egress *egress)
 {
 	assert(egress->records == 0 && egress->pinned_bytes == 0);
@@ -77,6 +36,7 @@ static void close_egress(struct sl_egress *egress)
 		egress->destination->driver->close(egress->side);
 	__atomic_sub_fetch(&egress->destination->sides, 1, __ATOMIC_ACQ_REL);
 	sl_merger_destroy(egress->merger);
+	sl_spill_close(egress);
 	sl_by_tenant_fini(&egress->tenant_pinned);
 	sl_dead_letter_set(egress, NULL);
 	free(egress);
@@ -103,7 +63,10 @@ static void open_side(struct sl_egress *egress)
 
 	if (destination->merge.requests && !egress->merger)
 		egress->merger = sl_merger_create();
-	if (egress->merger || !destination->merge.requests)
+	if (destination->spool && !egress->spill)
+		egress->spill = sl_spill_open(destination->spool, env->waker);
+	if ((egress->merger || !destination->merge.requests) &&
+	    (egress->spill || !destination->spool))
 		egress->side = destination->driver->open(destination->self, &driver);
 	if (egress->side)
 		return;
@@ -116,7 +79,7 @@ static struct sl_egress *make_egress(struct sl_routing_shard *self,
 				     struct sl_destination *destination)
 {
 	struct sl_egress *egress = calloc(1, sizeof(*egress));
-	struct sl_meter *meter = meter_of(self, destination->name);
+	struct sl_meter *meter = sl_meter_of(self, destination->name);
 
 	if (!egress || !meter || sl_by_tenant_init(&egress->tenant_pinned, sizeof(uint64_t))) {
 		free(egress);
@@ -228,19 +191,18 @@ void sl_routing_shard_destroy(struct sl_routing_shard *self)
 		self->egresses = egress->next;
 		close_egress(egress);
 	}
-	while (self->meters) {
-		struct sl_meter *meter = self->meters;
-
-		self->meters = meter->next;
-		sl_metrics_remove(self->env.metrics, &meter->counters);
-		sl_metrics_remove(self->env.metrics, &meter->duration);
-		free(meter);
-	}
+	sl_meters_free(self);
 	sl_timer_cancel(self->env.timers, &self->timer);
 	sl_failover_destroy_all(self);
 	free(self->failover_by_index);
 	free(self->by_index);
 	free(self);
+}
+
+void sl_routing_drain(struct sl_routing_shard *self)
+{
+	if (self)
+		self->draining = true;
 }
 
 uint64_t sl_routing_in_flight(const struct sl_routing_shard *self)
@@ -280,12 +242,15 @@ static enum sl_end end_of(const struct sl_flow *flow, enum sl_outcome outcome)
 	case SL_OUTCOME_RETRYABLE:
 		return SL_END_RETURNED;
 	default:
+		if (flow->replay)
+			return SL_END_SPOOLED; // put back
 		return flow->acknowledged ? SL_END_LOST : SL_END_DROPPED;
 	}
 }
 
-// Books the end of a record and passes it on; the record may be gone afterwards.
-static void settle(struct sl_record *record, enum sl_outcome outcome, uint64_t retry_after_ns)
+// The end of a record, booked and passed on; the record may be gone afterwards.
+static void leave(struct sl_record *record, enum sl_end end, enum sl_outcome outcome,
+		  uint64_t retry_after_ns)
 {
 	struct sl_flow *flow = (struct sl_flow *)record->delivery;
 	struct sl_egress *egress = record->destination;
@@ -293,11 +258,31 @@ static void settle(struct sl_record *record, enum sl_outcome outcome, uint64_t r
 	uint64_t *by_end[] = {
 		[SL_END_DELIVERED] = counters->delivered, [SL_END_REJECTED] = counters->rejected,
 		[SL_END_DROPPED] = counters->dropped,     [SL_END_RETURNED] = counters->returned,
-		[SL_END_LOST] = counters->lost,
+		[SL_END_LOST] = counters->lost,           [SL_END_SPOOLED] = counters->spooled,
 	};
-	enum sl_end end;
 
 	assert(egress->records > 0 && egress->shard->in_flight > 0);
+	egress->records--;
+	egress->shard->in_flight--;
+	sl_count(&by_end[end][record->signal], record->items);
+	if (end != SL_END_SPOOLED || !flow->replay)
+		sl_egress_note(egress, flow,
+			       record->letter && end == SL_END_DELIVERED ? SL_END_DEAD_LETTERED
+									 : end,
+			       record->items, record->bytes, 1);
+	sl_gauge(&counters->in_flight[record->signal],
+		 counters->in_flight[record->signal] - record->items);
+	sl_gauge(&counters->records[0], egress->records);
+	if (flow->delivery.open_records == 1)
+		sl_egress_unpin(flow);
+	sl_record_end(record, outcome, retry_after_ns);
+}
+
+static void settle(struct sl_record *record, enum sl_outcome outcome, uint64_t retry_after_ns)
+{
+	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
+	struct sl_egress *egress = record->destination;
+
 	if (outcome == SL_OUTCOME_DELIVERED || outcome == SL_OUTCOME_REJECTED) {
 		egress->heard_ns = egress->shard->now_ns;
 		egress->failing_since_ns = 0;
@@ -308,37 +293,51 @@ static void settle(struct sl_record *record, enum sl_outcome outcome, uint64_t r
 		return;
 	if (SL_UNLIKELY(record->letter))
 		outcome = sl_dead_letter_end(record, outcome);
-	end = end_of(flow, outcome);
-	egress->records--;
-	egress->shard->in_flight--;
 	if (outcome == SL_OUTCOME_DELIVERED) {
-		sl_count(&counters->delivered_bytes[0], record->bytes);
+		sl_count(&egress->meter->counters.delivered_bytes[0], record->bytes);
 		sl_histogram_add(&egress->meter->duration, egress->shard->now_ns - flow->began_ns);
 	}
-	sl_count(&by_end[end][record->signal], record->items);
-	if (record->letter && end == SL_END_DELIVERED)
-		end = SL_END_DEAD_LETTERED;
-	sl_egress_note(egress, flow, end, record->items, record->bytes, 1);
-	sl_gauge(&counters->in_flight[record->signal],
-		 counters->in_flight[record->signal] - record->items);
-	sl_gauge(&counters->records[0], egress->records);
-	if (flow->delivery.open_records == 1)
-		sl_egress_unpin(flow);
-	sl_record_end(record, outcome, retry_after_ns);
+	leave(record, end_of(flow, outcome), outcome, retry_after_ns);
 }
 
-// Until when a record is tried again: while its sender waits, or for max_elapsed.
-static uint64_t give_up_ns(const struct sl_flow *flow)
+// Until when a record is tried again: while its sender waits, or for max_elapsed; with a spool for
+// a moment only, and what came out of it once.
+static uint64_t give_up_ns(const struct sl_record *record)
 {
-	return flow->waits ? flow->delivery.part->request->answer_by_ns
-			   : flow->began_ns + flow->egress->destination->retry.max_elapsed_ns;
+	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
+	const struct sl_egress *egress = record->destination;
+	const uint64_t until_ns = flow->waits
+					  ? flow->delivery.part->request->answer_by_ns
+					  : flow->began_ns +
+						    flow->egress->destination->retry.max_elapsed_ns;
+
+	if (SL_LIKELY(!egress->spill))
+		return until_ns;
+	return flow->replay
+		       ? 0
+		       : SL_MIN(until_ns, flow->began_ns + egress->destination->spool_after_ns);
 }
 
-static void give_up(struct sl_record *record, uint64_t retry_after_ns)
+// For good, as nothing else is left to try.
+static void return_or_drop(struct sl_record *record, uint64_t retry_after_ns)
 {
 	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
 
 	settle(record, flow->waits ? SL_OUTCOME_RETRYABLE : SL_OUTCOME_DROPPED, retry_after_ns);
+}
+
+static void give_up(struct sl_record *record, uint64_t retry_after_ns)
+{
+	if (!sl_spill(record))
+		return_or_drop(record, retry_after_ns);
+}
+
+void sl_egress_spilled(struct sl_record *record, bool kept)
+{
+	if (kept)
+		leave(record, SL_END_SPOOLED, SL_OUTCOME_DELIVERED, 0);
+	else
+		return_or_drop(record, SPOOL_FULL_NS);
 }
 
 void sl_egress_wait(struct sl_egress *egress, struct sl_record *record, uint64_t wait_ns)
@@ -371,7 +370,7 @@ static void retry(struct sl_egress *egress, struct sl_record *record, uint64_t w
 {
 	if (sl_failover_take(record))
 		return;
-	if (egress->shard->now_ns + wait_ns >= give_up_ns((struct sl_flow *)record->delivery)) {
+	if (egress->shard->now_ns + wait_ns >= give_up_ns(record)) {
 		give_up(record, retry_after_ns);
 		return;
 	}
@@ -481,8 +480,7 @@ static void put_off(struct sl_egress *egress, struct sl_record *record, uint64_t
 		next = record->next;
 		if (sl_failover_take(record))
 			continue;
-		if (egress->shard->now_ns + wait_ns >=
-		    give_up_ns((struct sl_flow *)record->delivery))
+		if (egress->shard->now_ns + wait_ns >= give_up_ns(record))
 			give_up(record, wait_ns);
 		else
 			sl_egress_wait(egress, record, wait_ns);
@@ -500,11 +498,9 @@ void sl_egress_line_up(struct sl_egress *egress, struct sl_record *record)
 // Into its tenant's lane, until the driver has room.
 static void line_up(struct sl_egress *egress, struct sl_record *record)
 {
-	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
-
 	sl_egress_line_up(egress, record);
 	egress->ask_due_ns = SL_MIN(egress->ask_due_ns, egress->shard->now_ns + QUEUE_FULL_WAIT_NS);
-	egress->expire_due_ns = SL_MIN(egress->expire_due_ns, give_up_ns(flow));
+	egress->expire_due_ns = SL_MIN(egress->expire_due_ns, give_up_ns(record));
 }
 
 enum verdict { TAKEN, HELD, REFUSED, FULL };
@@ -590,6 +586,8 @@ static bool merges(struct sl_egress *egress, struct sl_record *record)
 // Behind what waits for room already, or nobody would ever get his turn.
 void sl_egress_again(struct sl_egress *egress, struct sl_record *record)
 {
+	if (SL_UNLIKELY(egress->spill != NULL) && sl_spill_first(record))
+		return;
 	if (egress->lanes.count)
 		line_up(egress, record);
 	else if (!merges(egress, record))
@@ -628,7 +626,7 @@ static void run_waiting(struct sl_egress *egress, uint64_t now_ns)
 	egress->waiting_due_ns = UINT64_MAX;
 	for (; record; record = next) {
 		next = record->next;
-		if (now_ns >= give_up_ns((struct sl_flow *)record->delivery))
+		if (now_ns >= give_up_ns(record))
 			give_up(record, 0);
 		else if (now_ns < record->due_ns)
 			sl_egress_wait(egress, record, record->due_ns - now_ns);
@@ -646,7 +644,7 @@ static void expire(struct sl_egress *egress, uint64_t now_ns)
 	egress->expire_due_ns = UINT64_MAX;
 	for (; record; record = next) {
 		next = record->next;
-		if (now_ns >= give_up_ns((struct sl_flow *)record->delivery))
+		if (now_ns >= give_up_ns(record))
 			give_up(record, 0);
 		else
 			line_up(egress, record);
@@ -729,6 +727,8 @@ void sl_routing_poll(struct sl_routing_shard *self, uint64_t now_ns)
 			egress->destination->driver->poll(egress->side, now_ns);
 		else if (now_ns >= egress->open_due_ns)
 			open_side(egress);
+		if (SL_UNLIKELY(egress->spill != NULL))
+			sl_spill_poll(egress);
 		look_for_stall(egress, now_ns);
 		if (SL_UNLIKELY(egress->retired && !egress->records && !egress->pinned_bytes &&
 				!egress->dead_letter_of)) {

@@ -1,16 +1,15 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "dataplane/base/clock.h"
+#include "dataplane/base/disk.h"
 #include "dataplane/base/log.h"
 #include "dataplane/base/ring.h"
 #include "dataplane/base/varint.h"
@@ -110,26 +109,6 @@ static int open_output(struct file *file, enum sl_signal signal, uint64_t now_ns
 	output->bytes = 0;
 	output->opened_ns = now_ns;
 	return output->fd < 0 ? -errno : 0;
-}
-
-// All pieces, whatever their number; -errno leaves an unknown part written.
-static int write_all(int fd, struct iovec *pieces, size_t count)
-{
-	while (count) {
-		ssize_t wrote = writev(fd, pieces, (int)SL_MIN(count, (size_t)IOV_MAX));
-
-		if (wrote < 0 && errno == EINTR)
-			continue;
-		if (wrote < 0)
-			return -errno;
-		for (; count && (size_t)wrote >= pieces->iov_len; pieces++, count--)
-			wrote -= (ssize_t)pieces->iov_len;
-		if (count) {
-			pieces->iov_base = (char *)pieces->iov_base + wrote;
-			pieces->iov_len -= (size_t)wrote;
-		}
-	}
-	return 0;
 }
 
 static int add_piece(struct file *file, const void *data, size_t size)
@@ -261,7 +240,7 @@ static void write_signal(struct file *file, struct entry *group, uint32_t count,
 	if (!failed)
 		failed = open_output(file, signal, sl_clock_now_ns());
 	if (!failed)
-		failed = write_all(output->fd, file->pieces, file->piece_count);
+		failed = sl_disk_write(output->fd, file->pieces, file->piece_count);
 	if (!failed && file->fsync && fdatasync(output->fd) < 0)
 		failed = -errno;
 	if (!failed) {
@@ -379,45 +358,6 @@ static void *writer_main(void *argument)
 
 // --- control thread ------------------------------------------------------------------------------
 
-static int make_folders(char *path)
-{
-	for (char *at = path + 1; *at; at++) {
-		if (*at != '/')
-			continue;
-		*at = 0;
-		if (mkdir(path, 0755) < 0 && errno != EEXIST) {
-			*at = '/';
-			return -errno;
-		}
-		*at = '/';
-	}
-	return mkdir(path, 0755) < 0 && errno != EEXIST ? -errno : 0;
-}
-
-// What make_folders() and the writer would meet, without making anything: the innermost folder that
-// is there must let us write.
-static int look_at_folders(const char *path)
-{
-	char folder[PATH_BYTES];
-	struct stat found;
-	size_t size;
-
-	if (strlen(path) >= sizeof(folder))
-		return -ENAMETOOLONG;
-	strcpy(folder, path);
-	while (stat(folder, &found) < 0) {
-		if (errno != ENOENT)
-			return -errno;
-		size = strlen(folder);
-		while (size > 1 && folder[--size] != '/')
-			;
-		folder[size ? size : 1] = '\0';
-	}
-	if (!S_ISDIR(found.st_mode))
-		return -ENOTDIR;
-	return access(folder, W_OK | X_OK) < 0 ? -errno : 0;
-}
-
 static void destroy(void *self)
 {
 	struct file *file = self;
@@ -463,12 +403,12 @@ static void *create(const struct sl_destination_config *destination, bool check_
 	if (!file->path)
 		goto fail;
 	if (check_only) {
-		failed = look_at_folders(file->path);
+		failed = sl_disk_look(file->path);
 		if (failed)
 			goto fail;
 		return file;
 	}
-	failed = make_folders(file->path);
+	failed = sl_disk_make_folders(file->path);
 	if (!failed && access(file->path, W_OK | X_OK) < 0)
 		failed = -errno;
 	if (!failed)

@@ -8,6 +8,7 @@
 #include "routing/failover.h"
 #include "routing/lanes.h"
 #include "routing/routing.h"
+#include "routing/spool/spool.h"
 
 // What the files of routing/ share: the snapshot's part, a shard's side, and a delivery's own.
 
@@ -24,6 +25,8 @@ struct sl_destination {
 	uint64_t record_bytes_max;
 	struct sl_merge_config merge;     // requests 0: none
 	struct sl_breaker_config breaker; // failures 0: none
+	struct sl_spool *spool;           // NULL: none
+	uint64_t spool_after_ns;          // tried for so long before
 	bool by_trace;
 	enum sl_spread spread;            // over its endpoints: by the hash of what
 	struct sl_bytes spread_attribute; // the driver's
@@ -93,6 +96,7 @@ struct sl_egress {
 	struct sl_by_tenant tenant_pinned; // uint64_t
 	uint64_t records;                  // taken and not ended
 	struct sl_merger *merger;          // NULL: each record by itself
+	struct sl_spill *spill;            // NULL: no spool
 	struct sl_breaker breaker;
 	bool broken; // counted as open in the meter
 	struct sl_retry_budget budget;
@@ -120,6 +124,7 @@ struct sl_routing_shard {
 	struct sl_meter *meters;
 	struct sl_timer timer; // only ends a wait: poll() does the work
 	uint64_t in_flight;    // records
+	bool draining;         // nothing comes out of spools any more
 	uint64_t best_effort_pinned, best_effort_pinned_max;
 };
 
@@ -137,6 +142,8 @@ struct sl_flow {
 	bool best_effort;  // by its route
 	bool acknowledged; // required, but answered early
 	bool full;         // best-effort at its cap: only counted
+	bool to_disk;      // above its destination's cap: at once to its spool
+	bool replay;       // came out of a spool
 };
 
 // Compiles a pattern: without wildcards equal, with one trailing * prefix, else glob.
@@ -169,6 +176,24 @@ bool sl_merger_take(struct sl_egress *egress, struct sl_record *record);
 uint64_t sl_merger_run(struct sl_egress *egress);
 // Frees a merged record and returns its members.
 struct sl_record *sl_merged_open(struct sl_record *merged);
+// A destination's counters on this shard, made when they are not there. NULL: no memory.
+struct sl_meter *sl_meter_of(struct sl_routing_shard *self, const char *name);
+void sl_meters_free(struct sl_routing_shard *self);
+
+// The way to and from a spool (spill.c). NULL when out of memory.
+struct sl_spill *sl_spill_open(struct sl_spool *spool, struct sl_waker *waker);
+void sl_spill_close(struct sl_egress *egress);
+// Hands a record that is neither merged nor with a driver to the spool: its end is told when it is
+// on disk. False: there is none, or it does not take it.
+bool sl_spill(struct sl_record *record);
+// The same, before anything is tried, where it has to go there first: behind what is there already,
+// above a cap, or because answers wait for the disk only.
+bool sl_spill_first(struct sl_record *record);
+// Once a turn: what is on disk, and what comes back from it.
+void sl_spill_poll(struct sl_egress *egress);
+// The end of a record that was handed to the spool.
+void sl_egress_spilled(struct sl_record *record, bool kept);
+
 // Whether records may be offered to it now: it is not spared.
 bool sl_egress_is_available(const struct sl_egress *egress);
 // A record that is not merged: to be tried now, and after a time.

@@ -6,6 +6,19 @@
 
 #define DEAL_AGAIN_NS (100 * SL_MS) // there was no memory for it
 
+// What came out of a spool is the whole of it: there is no request to make it of again.
+static int make_anew(struct sl_record *record, struct sl_egress *to, struct sl_record **moved,
+		     uint32_t *count)
+{
+	if (!((struct sl_flow *)record->delivery)->replay)
+		return sl_records_remake(record, to, moved, count);
+	record->destination = to;
+	record->next = NULL;
+	*moved = record;
+	*count = 1;
+	return 0;
+}
+
 bool sl_egress_move(struct sl_record *record, struct sl_egress *to)
 {
 	struct sl_egress *from = record->destination;
@@ -15,7 +28,7 @@ bool sl_egress_move(struct sl_record *record, struct sl_egress *to)
 	struct sl_record *moved, *next;
 	uint32_t count;
 
-	if (!to->side || sl_records_remake(record, to, &moved, &count) < 0)
+	if (!to->side || make_anew(record, to, &moved, &count) < 0)
 		return false;
 	from->records--;
 	to->records += count;

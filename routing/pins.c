@@ -13,6 +13,9 @@ struct sl_pin {
 	uint32_t flows;
 };
 
+// What goes to a spool at once may take it so far over the caps: it is there for moments.
+#define SPOOL_FACTOR 1.5
+
 static uint64_t *tenant_pinned(const struct sl_egress *egress, sl_tenant_id tenant)
 {
 	return SL_BY_TENANT(&egress->tenant_pinned, uint64_t, tenant);
@@ -64,6 +67,16 @@ static bool fits(uint64_t pinned, uint64_t more, uint64_t max)
 	return !pinned || pinned + more <= max;
 }
 
+// Under the caps of the destination and of the tenant there, or so many times them.
+static bool has_room(const struct sl_egress *egress, const struct held *held, uint64_t more,
+		     uint64_t tenant, double times)
+{
+	return (held->here || fits(egress->pinned_bytes, more,
+				   (uint64_t)(times * (double)egress->pinned_bytes_max))) &&
+	       (held->by_tenant ||
+		fits(tenant, more, (uint64_t)(times * (double)egress->tenant_bytes_max)));
+}
+
 bool sl_egress_pin(struct sl_flow *flow)
 {
 	struct sl_egress *egress = flow->egress;
@@ -78,10 +91,12 @@ bool sl_egress_pin(struct sl_flow *flow)
 		const struct held held = held_of(flow, pin);
 		const bool best_effort = flow->best_effort && !held.best_effort;
 
-		if ((!held.here && !fits(egress->pinned_bytes, more, egress->pinned_bytes_max)) ||
-		    (!held.by_tenant && !fits(*tenant, more, egress->tenant_bytes_max)) ||
-		    (best_effort &&
-		     !fits(self->best_effort_pinned, more, self->best_effort_pinned_max)))
+		if (best_effort &&
+		    !fits(self->best_effort_pinned, more, self->best_effort_pinned_max))
+			return false;
+		flow->to_disk = !has_room(egress, &held, more, *tenant, 1);
+		if (flow->to_disk &&
+		    (!egress->spill || !has_room(egress, &held, more, *tenant, SPOOL_FACTOR)))
 			return false;
 		self->best_effort_pinned += best_effort ? more : 0;
 		*tenant += held.by_tenant ? 0 : more;

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "dataplane/base/disk.h"
 #include "dataplane/base/log.h"
 #include "routing/internal.h"
 
@@ -28,6 +29,7 @@ static void free_destination(struct sl_destination *destination)
 {
 	if (destination->self)
 		destination->driver->destroy(destination->self);
+	sl_spool_put(destination->spool);
 	free(destination);
 }
 
@@ -102,6 +104,26 @@ static void open_file(void *self, const char *path)
 	close(fd);
 }
 
+// Its spool, or under --check whether it could be there.
+static bool open_spool(struct sl_destination *destination,
+		       const struct sl_destination_config *config, const struct sl_build *build)
+{
+	int failed;
+
+	if (!config->spool)
+		return true;
+	destination->spool_after_ns = config->spool->after_ns;
+	if (!build->check_only) {
+		destination->spool = sl_spool_get(config->spool, build->errors);
+		return destination->spool != NULL;
+	}
+	failed = sl_disk_look(config->spool->path);
+	if (failed)
+		sl_errors_add(build->errors, &config->spool->where, "spool: %s: %s",
+			      config->spool->path, strerror(-failed));
+	return !failed;
+}
+
 static struct sl_destination *make_destination(const struct sl_destination_config *config,
 					       const struct sl_build *build)
 {
@@ -128,8 +150,8 @@ static struct sl_destination *make_destination(const struct sl_destination_confi
 	if (!destination->driver)
 		return destination;
 	destination->self = destination->driver->create(config, build->check_only, build->errors);
-	if (!destination->self) {
-		free(destination);
+	if (!destination->self || !open_spool(destination, config, build)) {
+		free_destination(destination);
 		return NULL;
 	}
 	if (destination->driver->record_bytes_max)

@@ -30,6 +30,10 @@ struct sl_routing_env {
 	struct sl_metrics *metrics;
 	struct sl_random *random;
 	struct sl_endings endings; // who keeps books by tenant
+	// The tenant of that name now, or SL_TENANT_NONE; the name becomes one that lasts. NULL:
+	// nobody knows.
+	sl_tenant_id (*tenant_of)(void *tenants, struct sl_bytes *name);
+	void *tenants;
 };
 
 struct sl_routing_shard *sl_routing_shard_create(const struct sl_routing_env *env);
@@ -50,5 +54,13 @@ void sl_routing_poll(struct sl_routing_shard *self, uint64_t now_ns);
 // Records submitted and not ended, on this shard.
 uint64_t sl_routing_in_flight(const struct sl_routing_shard *self);
 
-// `acknowledge: queued` counts a delivery as ended for the answer once its driver has taken it.
-enum sl_acknowledge { SL_ACKNOWLEDGE_DELIVERED, SL_ACKNOWLEDGE_QUEUED };
+// The shard is about to end: nothing comes out of spools any more.
+void sl_routing_drain(struct sl_routing_shard *self);
+
+// `acknowledge: queued` counts a delivery as ended for the answer once its driver has taken it,
+// `spooled` once it is on the disk of its destination's spool, by which all of it goes.
+enum sl_acknowledge {
+	SL_ACKNOWLEDGE_DELIVERED,
+	SL_ACKNOWLEDGE_QUEUED,
+	SL_ACKNOWLEDGE_SPOOLED,
+};

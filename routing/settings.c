@@ -5,6 +5,7 @@
 #include "routing/failover.h"
 
 #include "config/rows.h"
+#include "routing/spool_settings.h"
 
 static const struct sl_setting blackhole_rows[] = {WHERE(sl_blackhole_config)};
 static const struct sl_settings blackhole_settings = SETTINGS(
@@ -260,6 +261,8 @@ static const struct sl_setting destination_rows[] = {
 	    .help = "Trying again."),
 	ROW(sl_destination_config, breaker, "breaker", OPTIONAL, .object = &breaker_settings,
 	    .help = "Spares a destination that fails; without it all is tried."),
+	ROW(sl_destination_config, spool, "spool", OPTIONAL, .object = &sl_spool_settings,
+	    .help = "Keeps on disk what cannot be delivered now."),
 	ROW(sl_destination_config, merge, "merge", OPTIONAL, .object = &merge_settings,
 	    .help = "Kafka and OTLP: small requests go together. Without it each goes by itself."),
 	ROW(sl_destination_config, pinned_bytes_max, "pinned_bytes", BYTES, .max = 1e12,
@@ -286,6 +289,10 @@ static void check_destination(const void *object, struct sl_errors *errors)
 		sl_errors_add(errors, &config->where,
 			      "destination %s: say exactly one of kafka, otlp, file, blackhole, "
 			      "failover",
+			      config->name);
+	if (config->spool && config->failover)
+		sl_errors_add(errors, &config->spool->where,
+			      "destination %s: a failover group has no spool, its members may",
 			      config->name);
 	if (config->merge && !config->kafka && !config->otlp)
 		sl_errors_add(errors, &config->where, "destination %s: only kafka and otlp merge",
@@ -491,6 +498,7 @@ static void check_routing(const void *object, struct sl_errors *errors)
 		sl_errors_add(errors, NULL, "routes: at least one is needed");
 		return;
 	}
+	sl_spool_check(config, errors);
 	for (size_t i = 0; i < config->destinations.count; i++) {
 		if (destinations[i].failover)
 			check_failover(config, &destinations[i], errors);
@@ -513,13 +521,14 @@ static void check_routing(const void *object, struct sl_errors *errors)
 			      "or {drop: true}");
 }
 
-static const char *const acknowledge_choices[] = {"delivered", "queued", NULL};
+static const char *const acknowledge_choices[] = {"delivered", "queued", "spooled", NULL};
 static const struct sl_setting routing_rows[] = {
 	ROW(sl_routing_config, acknowledge, "acknowledge", ENUM, .choices = acknowledge_choices,
 	    .preset = "delivered",
 	    .help = "When a sender is told success: once all required destinations have confirmed, "
 		    "or once their queues have taken it (what is in memory is then lost in a "
-		    "crash)."),
+		    "crash), or once it is on the disks of their spools, by which all of it "
+		    "then goes."),
 	ROW(sl_routing_config, destinations, "destinations", MAP,
 	    .object = &sl_destination_settings, .help = "Where records can go, by name."),
 	ROW(sl_routing_config, routes, "routes", LIST, .element = SL_TYPE_OBJECT,

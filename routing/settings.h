@@ -129,6 +129,19 @@ struct sl_failover_config {
 	uint64_t after_ns, return_after_ns;
 };
 
+enum sl_spool_fsync { SL_SPOOL_FSYNC_ALWAYS, SL_SPOOL_FSYNC_INTERVAL, SL_SPOOL_FSYNC_NEVER };
+enum sl_spool_when_full { SL_SPOOL_REFUSE, SL_SPOOL_DROP_OLDEST };
+
+struct sl_spool_config {
+	struct sl_where where;
+	const char *path;
+	uint64_t bytes_max, segment_bytes, age_max_ns;
+	uint32_t fsync; // enum sl_spool_fsync
+	uint64_t fsync_interval_ns;
+	uint32_t when_full; // enum sl_spool_when_full
+	uint64_t after_ns;
+};
+
 struct sl_destination_config {
 	const char *name;
 	struct sl_where where;
@@ -136,6 +149,7 @@ struct sl_destination_config {
 	uint64_t pinned_bytes_max; // 0: half of each shard's budget
 	double tenant_share;
 	struct sl_breaker_config *breaker; // NULL: none
+	struct sl_spool_config *spool;     // NULL: none
 	struct sl_merge_config *merge;     // NULL: each request by itself
 	struct sl_blackhole_config *blackhole;
 	struct sl_file_config *file;

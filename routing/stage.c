@@ -33,7 +33,7 @@ static struct sl_flow *make_flow(struct sl_routing_shard *self, const struct sha
 	flow->began_ns = self->now_ns;
 	flow->tenant = share->part->tenant;
 	flow->best_effort = !target->required;
-	flow->waits = target->required && self->routing->acknowledge == SL_ACKNOWLEDGE_DELIVERED;
+	flow->waits = target->required && self->routing->acknowledge != SL_ACKNOWLEDGE_QUEUED;
 	flow->acknowledged = target->required && !flow->waits;
 	flow->delivery.required = flow->waits;
 	return flow;

@@ -83,6 +83,19 @@ static void measure(struct sl_timer *timer, uint64_t now_ns)
 }
 
 // Everything a turn needs, before the thread starts.
+static sl_tenant_id tenant_of(void *self, struct sl_bytes *name)
+{
+	const struct sl_shard *shard = self;
+	const struct sl_tenants *tenants = shard->snapshot->parts[SL_MODULE_TENANTS];
+	struct sl_tenant_info info;
+	sl_tenant_id tenant;
+
+	if (!sl_tenants_find(tenants, *name, &tenant) || !sl_tenants_info(tenants, tenant, &info))
+		return SL_TENANT_NONE;
+	*name = info.name;
+	return tenant;
+}
+
 static int set_up(struct sl_shard *shard)
 {
 	const struct sl_shard_options *options = &shard->options;
@@ -141,6 +154,8 @@ static int set_up(struct sl_shard *shard)
 			    .names = options->ledger,
 			    .number = sl_ledger_number,
 			    .ended = options->ledger ? sl_ledger_ended : NULL},
+		.tenant_of = tenant_of,
+		.tenants = shard,
 	};
 
 	shard->server = sl_server_create(&server);
@@ -266,6 +281,7 @@ static void run(struct sl_shard *shard)
 static void tear_down(struct sl_shard *shard)
 {
 	unlisten_all(shard);
+	sl_routing_drain(shard->routing);
 	sl_server_refuse_all(shard->server, SL_REASON_DRAINING, shard->now_ns);
 	sl_shard_refuse_held(shard, SL_REASON_DRAINING);
 	sl_server_flush(shard->server, shard->now_ns);

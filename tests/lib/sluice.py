@@ -162,11 +162,12 @@ class Sluice:
         self.check_destinations()
 
     def check_destinations(self):
-        """Of each destination and signal: taken = all ends + in flight."""
-        sums, ends = {}, ("delivered", "rejected", "dropped", "returned", "lost", "moved", "dead_lettered")
+        """Of each destination and signal: taken + unspooled = all ends + in flight."""
+        sums, ends = {}, ("delivered", "rejected", "dropped", "returned", "lost", "moved",
+                          "dead_lettered", "spooled")
         for series, value in self.metrics().items():
             name, _, labels = series.partition("{")
-            if name == "sluice_taken_items_total":
+            if name in ("sluice_taken_items_total", "sluice_unspooled_items_total"):
                 sums.setdefault(labels, [0, 0])[0] += value
             elif (name == "sluice_destination_in_flight_items" or
                   name in [f"sluice_{end}_items_total" for end in ends]):

@@ -1,0 +1,64 @@
+#include "dataplane/base/disk.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PATH_BYTES 4096
+
+int sl_disk_write(int fd, struct iovec *pieces, size_t count)
+{
+	while (count) {
+		ssize_t wrote = writev(fd, pieces, (int)SL_MIN(count, (size_t)IOV_MAX));
+
+		if (wrote < 0 && errno == EINTR)
+			continue;
+		if (wrote < 0)
+			return -errno;
+		for (; count && (size_t)wrote >= pieces->iov_len; pieces++, count--)
+			wrote -= (ssize_t)pieces->iov_len;
+		if (count) {
+			pieces->iov_base = (char *)pieces->iov_base + wrote;
+			pieces->iov_len -= (size_t)wrote;
+		}
+	}
+	return 0;
+}
+
+int sl_disk_make_folders(char *path)
+{
+	for (char *at = path + 1; *at; at++) {
+		if (*at != '/')
+			continue;
+		*at = 0;
+		if (mkdir(path, 0755) < 0 && errno != EEXIST) {
+			*at = '/';
+			return -errno;
+		}
+		*at = '/';
+	}
+	return mkdir(path, 0755) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+int sl_disk_look(const char *path)
+{
+	char folder[PATH_BYTES];
+	struct stat found;
+	size_t size;
+
+	if (strlen(path) >= sizeof(folder))
+		return -ENAMETOOLONG;
+	strcpy(folder, path);
+	while (stat(folder, &found) < 0) {
+		if (errno != ENOENT)
+			return -errno;
+		size = strlen(folder);
+		while (size > 1 && folder[--size] != '/')
+			;
+		folder[size ? size : 1] = '\0';
+	}
+	if (!S_ISDIR(found.st_mode))
+		return -ENOTDIR;
+	return access(folder, W_OK | X_OK) < 0 ? -errno : 0;
+}

@@ -1,0 +1,18 @@
+#pragma once
+
+#include <sys/uio.h>
+
+#include "dataplane/base/base.h"
+
+// Folders and whole writes, for what keeps data in files.
+//
+// Threading: any; all of it may block.
+
+// Writes all pieces, whatever their number; they are used up. Returns 0, or -errno with an unknown
+// part written.
+int sl_disk_write(int fd, struct iovec *pieces, size_t count);
+// The folder and those it lies in, where they are not there. `path` is changed and put back.
+int sl_disk_make_folders(char *path);
+// What making it and writing into it would meet, without making anything: the innermost folder that
+// is there must let us write. Returns 0 or -errno.
+int sl_disk_look(const char *path);

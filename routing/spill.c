@@ -1,0 +1,196 @@
+#include "routing/spool/spool.h"
+
+#include <stdlib.h>
+
+#include "routing/internal.h"
+
+// A shard's way to and from its destinations' spools. What goes to disk ends for its sender when
+// the spool has confirmed it; what comes back from disk is a record like others, of a request of
+// its own that nobody waits for.
+
+#define NEWS_NS (100 * SL_MS)
+
+struct replay {
+	struct sl_request request; // first: `released` is told of it
+	struct sl_flow flow;
+	struct sl_record record;
+	struct iovec piece;
+	struct sl_spool_replay *from;
+};
+
+struct sl_spill {
+	struct sl_spool_side *side;
+	uint64_t news_due_ns;
+	bool teller;
+};
+
+struct sl_spill *sl_spill_open(struct sl_spool *spool, struct sl_waker *waker)
+{
+	struct sl_spill *spill = calloc(1, sizeof(*spill));
+
+	if (!spill)
+		return NULL;
+	spill->side = sl_spool_side_open(spool, waker);
+	if (spill->side)
+		return spill;
+	free(spill);
+	return NULL;
+}
+
+static void set_gauges(struct sl_egress *egress, const struct sl_spool_news *news)
+{
+	struct sl_destination_counters *counters = &egress->meter->counters;
+
+	sl_gauge(&counters->spool_bytes[0], news->bytes);
+	for (unsigned i = 0; i < SL_SIGNALS; i++)
+		sl_gauge(&counters->spool_items[i], news->items[i]);
+}
+
+void sl_spill_close(struct sl_egress *egress)
+{
+	const struct sl_spool_news none = {0};
+
+	if (!egress->spill)
+		return;
+	if (egress->spill->teller)
+		set_gauges(egress, &none);
+	sl_spool_side_close(egress->spill->side);
+	free(egress->spill);
+}
+
+bool sl_spill(struct sl_record *record)
+{
+	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
+	struct sl_egress *egress = record->destination;
+	const bool sync = egress->shard->routing->acknowledge == SL_ACKNOWLEDGE_SPOOLED;
+
+	return egress->spill && !flow->replay && !record->letter && record->bytes <= UINT32_MAX &&
+	       sl_spool_side_take(egress->spill->side, record, sync, egress->shard->now_ns);
+}
+
+bool sl_spill_first(struct sl_record *record)
+{
+	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
+	struct sl_egress *egress = record->destination;
+
+	if (flow->replay)
+		return false;
+	return (flow->to_disk || sl_spool_side_is_behind(egress->spill->side) ||
+		(flow->waits && egress->shard->routing->acknowledge == SL_ACKNOWLEDGE_SPOOLED)) &&
+	       sl_spill(record);
+}
+
+// --- replays -------------------------------------------------------------------------------------
+
+static void released(struct sl_request *request)
+{
+	struct replay *replay = (struct replay *)request;
+	const enum sl_outcome outcome = replay->flow.delivery.worst;
+
+	sl_spool_side_end(replay->from,
+			  outcome == SL_OUTCOME_DELIVERED || outcome == SL_OUTCOME_REJECTED);
+	sl_arena_fini(&request->arena);
+	free(replay);
+}
+
+static const struct sl_request_owner owner = {.released = released};
+
+static void fill(struct replay *replay, struct sl_egress *egress)
+{
+	const struct sl_spool_read *read = replay->from->read;
+	const struct sl_routing_env *env = &egress->shard->env;
+	struct sl_request *request = &replay->request;
+
+	request->owner = &owner;
+	request->signal = read->entry.signal;
+	request->tenant_name = read->entry.tenant;
+	request->tenant = env->tenant_of ? env->tenant_of(env->tenants, &request->tenant_name)
+					 : SL_TENANT_NONE;
+	request->first_part.tenant = request->tenant;
+	request->first_part.tenant_name = request->tenant_name;
+	request->parts = &request->first_part;
+	request->part_count = 1;
+	request->first_part.request = request;
+	sl_arena_init(&request->arena, env->memory);
+	replay->piece = (struct iovec){(void *)(uintptr_t)read->body.data, read->body.size};
+	replay->flow = (struct sl_flow){
+		.delivery = {.part = &request->first_part,
+			     .items = read->entry.items,
+			     .open_records = 1},
+		.egress = egress,
+		.tenant = request->tenant,
+		.records = &replay->record,
+		.began_ns = egress->shard->now_ns,
+		.best_effort = true,
+		.replay = true,
+	};
+	replay->record = (struct sl_record){
+		.destination = egress,
+		.delivery = &replay->flow.delivery,
+		.arena = &request->arena,
+		.alone = true,
+		.key = read->entry.key,
+		.pieces = &replay->piece,
+		.piece_count = 1,
+		.items = read->entry.items,
+		.bytes = read->body.size,
+		.signal = read->entry.signal,
+		.tenant_name = read->entry.tenant,
+	};
+}
+
+static void start(struct sl_egress *egress, struct sl_spool_replay *from)
+{
+	// A request of its own for each: there are at most SL_SPOOL_OUT_MAX, and the shard's pool
+	// of requests is for those who wait.
+	struct replay *replay = egress->shard->draining || !egress->side
+					? NULL
+					: calloc(1, sizeof(*replay));
+
+	if (!replay) {
+		sl_spool_side_end(from, false);
+		return;
+	}
+	replay->from = from;
+	fill(replay, egress);
+	sl_count(&egress->meter->counters.unspooled[replay->record.signal], replay->record.items);
+	sl_egress_submit(&replay->flow);
+}
+
+// --- the turn ------------------------------------------------------------------------------------
+
+static void tell_news(struct sl_egress *egress)
+{
+	struct sl_destination_counters *counters = &egress->meter->counters;
+	struct sl_spill *spill = egress->spill;
+	struct sl_spool_news news;
+
+	if (egress->shard->now_ns < spill->news_due_ns)
+		return;
+	spill->news_due_ns = egress->shard->now_ns + NEWS_NS;
+	spill->teller = sl_spool_side_news(spill->side, &news);
+	if (!spill->teller)
+		return;
+	set_gauges(egress, &news);
+	sl_count(&counters->spool_damaged[0], news.damaged);
+	for (unsigned i = 0; i < SL_SIGNALS; i++) {
+		sl_count(&counters->spool_recovered[i], news.recovered_items[i]);
+		sl_count(&counters->spool_dropped[i], news.dropped_items[i]);
+	}
+}
+
+void sl_spill_poll(struct sl_egress *egress)
+{
+	struct sl_spool_side *side = egress->spill->side;
+	struct sl_spool_replay *replay;
+	struct sl_record *record;
+	bool kept;
+
+	while ((record = sl_spool_side_confirmed(side, &kept)))
+		sl_egress_spilled(record, kept);
+	sl_spool_side_retire(side, egress->retired || egress->shard->draining);
+	while ((replay = sl_spool_side_replay(side)))
+		start(egress, replay);
+	sl_spool_side_flush(side);
+	tell_news(egress);
+}

@@ -1,0 +1,622 @@
+#include "routing/spool/spool.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "dataplane/base/clock.h"
+#include "dataplane/base/disk.h"
+#include "dataplane/base/log.h"
+#include "dataplane/base/ring.h"
+
+#define RING_COUNT     4096 // records of one shard with the thread
+#define GROUP_MAX      256  // records appended at once
+#define GROUP_BYTES    (16 * SL_MIB)
+#define TICK_NS        SL_S
+#define BACKOFF_MIN_NS (100 * SL_MS)
+#define BACKOFF_MAX_NS (5 * SL_S)
+#define REFUSE_NS      SL_S // after a failure nothing is handed over for so long
+
+struct sl_spool_side {
+	struct sl_spool_side *next; // the thread's, once it is on the list
+	struct sl_spool *spool;
+	struct sl_waker *waker;      // the shard's
+	struct sl_ring todo, done;   // records to the thread, and back
+	struct sl_ring out, ended;   // replays from the thread, and back
+	uint32_t in_flight, replays; // the shard's: with the thread; from it
+	bool pushed;                 // the shard's: since the last flush
+	uint32_t out_count;          // the thread's: replays with the shard
+	uint32_t told;               // writer: the thread; it has something for the shard
+	uint32_t busy;               // writer: the thread; the shard's waker is in use
+	uint32_t retired, closed;    // writer: the shard
+};
+
+struct entry {
+	struct sl_record *record;
+	struct sl_spool_side *side;
+};
+
+struct sl_spool {
+	struct sl_spool *next; // under `lock`
+	uint32_t references;   // under `lock`
+	char *path;
+	struct sl_waker waker; // the thread's
+	struct sl_spool_side *opened;
+	uint32_t stop, behind;
+	uint64_t refuse_until_ns;
+	pthread_t thread;
+	pthread_mutex_t settings_lock;
+	struct sl_spool_config config; // under settings_lock
+	uint32_t config_version;
+	// News, under settings_lock; `teller` is the side that passes them on.
+	struct sl_spool_news news;
+	struct sl_spool_side *teller;
+	// The thread's.
+	struct sl_spool_config now;
+	uint32_t now_version;
+	struct sl_spool_store *store;
+	struct sl_spool_figures told;
+	struct sl_spool_side *sides, *turn;
+	struct entry group[GROUP_MAX];
+	struct sl_spool_write writes[GROUP_MAX];
+	bool dirty, refusing;
+	uint64_t synced_ns, ticked_ns;
+	uint32_t out_count;
+	uint64_t out_bytes;
+	bool failing;
+	uint64_t try_ns, backoff_ns;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct sl_spool *spools;
+
+// --- the thread: in ------------------------------------------------------------------------------
+
+static struct sl_spool_limits limits_of(const struct sl_spool_config *config)
+{
+	return (struct sl_spool_limits){
+		.bytes_max = config->bytes_max,
+		.segment_bytes = SL_MIN(config->segment_bytes, config->bytes_max / 4),
+		.age_max_ns = config->age_max_ns,
+		.drop_oldest = config->when_full == SL_SPOOL_DROP_OLDEST,
+	};
+}
+
+// A share for each shard, so that a busy one does not starve the others.
+static uint32_t collect(struct sl_spool *spool, bool *sync)
+{
+	uint32_t count = 0;
+	uint64_t bytes = 0;
+
+	*sync = spool->now.fsync == SL_SPOOL_FSYNC_ALWAYS;
+	for (struct sl_spool_side *side = spool->sides; side; side = side->next) {
+		for (uint32_t i = 0; i < GROUP_MAX / 4 && count < GROUP_MAX && bytes < GROUP_BYTES;
+		     i++) {
+			struct sl_record *record = sl_ring_pop(&side->todo);
+
+			if (!record)
+				break;
+			*sync |= record->driver_data != NULL;
+			bytes += record->bytes;
+			spool->group[count++] = (struct entry){record, side};
+		}
+	}
+	return count;
+}
+
+static int append(struct sl_spool *spool, uint32_t count, bool sync)
+{
+	const uint64_t wall_ns = sl_clock_wall_ns();
+	int failed;
+
+	for (uint32_t i = 0; i < count; i++) {
+		const struct sl_record *record = spool->group[i].record;
+
+		spool->writes[i] = (struct sl_spool_write){
+			.entry = {.signal = record->signal,
+				  .items = record->items,
+				  .body_bytes = (uint32_t)record->bytes,
+				  .wall_ns = wall_ns,
+				  .tenant = record->tenant_name,
+				  .key = record->key},
+			.pieces = record->pieces,
+			.piece_count = record->piece_count,
+		};
+	}
+	failed = sl_spool_store_append(spool->store, spool->writes, count);
+	if (!failed && sync)
+		failed = sl_spool_store_sync(spool->store);
+	spool->dirty |= !failed && !sync;
+	return failed;
+}
+
+static void tell_failure(struct sl_spool *spool, int failed)
+{
+	if (failed)
+		__atomic_store_n(&spool->refuse_until_ns, sl_clock_now_ns() + REFUSE_NS,
+				 __ATOMIC_RELAXED);
+	if (!!failed == spool->refusing)
+		return;
+	spool->refusing = failed != 0;
+	if (failed)
+		sl_log(SL_LOG_ERROR, "spool_refuses", "folder=\"%s\" reason=\"%s\"", spool->path,
+		       strerror(-failed));
+	else
+		sl_log(SL_LOG_INFO, "spool_takes_again", "folder=\"%s\"", spool->path);
+}
+
+// One append and at most one sync for all that shards have handed over meanwhile.
+static bool take_records(struct sl_spool *spool)
+{
+	bool sync;
+	const uint32_t count = collect(spool, &sync);
+	int failed;
+
+	if (!count)
+		return false;
+	failed = append(spool, count, sync);
+	tell_failure(spool, failed);
+	for (uint32_t i = 0; i < count; i++) {
+		struct entry *entry = &spool->group[i];
+
+		entry->record->driver_data = failed ? NULL : entry->record;
+		// A shard has no more with the thread than the ring holds.
+		if (!sl_ring_push(&entry->side->done, entry->record))
+			abort();
+		entry->side->told = 1;
+	}
+	return true;
+}
+
+// --- the thread: out -----------------------------------------------------------------------------
+
+static void end_replay(struct sl_spool *spool, struct sl_spool_replay *replay)
+{
+	const uint64_t now_ns = sl_clock_now_ns();
+
+	spool->out_count--;
+	spool->out_bytes -= replay->read->body.size;
+	replay->side->out_count--;
+	sl_spool_store_end(spool->store, replay->read->slot, replay->gone);
+	if (replay->gone) {
+		spool->failing = false;
+		spool->backoff_ns = BACKOFF_MIN_NS;
+	} else if (!spool->failing || now_ns >= spool->try_ns) {
+		spool->failing = true;
+		spool->try_ns = now_ns + spool->backoff_ns;
+		spool->backoff_ns = SL_MIN(spool->backoff_ns * 2, BACKOFF_MAX_NS);
+	}
+	free(replay->read);
+	free(replay);
+}
+
+static bool take_ends(struct sl_spool *spool)
+{
+	bool any = false;
+
+	for (struct sl_spool_side *side = spool->sides; side; side = side->next) {
+		struct sl_spool_replay *replay;
+
+		while ((replay = sl_ring_pop(&side->ended))) {
+			end_replay(spool, replay);
+			any = true;
+		}
+	}
+	return any;
+}
+
+static struct sl_spool_side *next_side(struct sl_spool *spool)
+{
+	struct sl_spool_side *side = spool->turn;
+
+	for (unsigned rounds = 0; rounds < 2; side = NULL, rounds++) {
+		for (side = side ? side->next : spool->sides; side; side = side->next) {
+			if (__atomic_load_n(&side->retired, __ATOMIC_RELAXED) ||
+			    __atomic_load_n(&side->closed, __ATOMIC_RELAXED))
+				continue;
+			spool->turn = side;
+			return side;
+		}
+	}
+	return NULL;
+}
+
+static bool send_replay(struct sl_spool *spool)
+{
+	struct sl_spool_side *side;
+	struct sl_spool_replay *replay;
+
+	if (spool->out_bytes >= SL_SPOOL_OUT_BYTES || spool->out_count >= SL_SPOOL_OUT_MAX ||
+	    (spool->failing && (spool->out_count || sl_clock_now_ns() < spool->try_ns)))
+		return false;
+	side = next_side(spool);
+	replay = side ? malloc(sizeof(*replay)) : NULL;
+	if (!replay)
+		return false;
+	replay->read = sl_spool_store_next(spool->store);
+	replay->side = side;
+	replay->gone = false;
+	if (!replay->read) {
+		free(replay);
+		return false;
+	}
+	spool->out_count++;
+	spool->out_bytes += replay->read->body.size;
+	side->out_count++;
+	side->told = 1;
+	if (!sl_ring_push(&side->out, replay)) // holds as many as may be out
+		abort();
+	return true;
+}
+
+// --- the thread ----------------------------------------------------------------------------------
+
+static void wake_sides(struct sl_spool *spool)
+{
+	for (struct sl_spool_side *side = spool->sides; side; side = side->next) {
+		if (!side->told)
+			continue;
+		side->told = 0;
+		__atomic_store_n(&side->busy, 1, __ATOMIC_SEQ_CST);
+		if (!__atomic_load_n(&side->closed, __ATOMIC_SEQ_CST))
+			sl_waker_wake(side->waker);
+		__atomic_store_n(&side->busy, 0, __ATOMIC_SEQ_CST);
+	}
+}
+
+static void free_side(struct sl_spool_side *side)
+{
+	sl_ring_fini(&side->todo);
+	sl_ring_fini(&side->done);
+	sl_ring_fini(&side->out);
+	sl_ring_fini(&side->ended);
+	free(side);
+}
+
+// Takes what shards have opened, frees what they have closed.
+static void update_sides(struct sl_spool *spool)
+{
+	struct sl_spool_side *side = __atomic_exchange_n(&spool->opened, NULL, __ATOMIC_ACQUIRE);
+	struct sl_spool_side *next;
+
+	for (; side; side = next) {
+		next = side->next;
+		side->next = spool->sides;
+		spool->sides = side;
+	}
+	for (struct sl_spool_side **link = &spool->sides; (side = *link);) {
+		struct sl_spool_replay *replay;
+
+		if (!__atomic_load_n(&side->closed, __ATOMIC_ACQUIRE)) {
+			link = &side->next;
+			continue;
+		}
+		while ((replay = sl_ring_pop(&side->ended)))
+			end_replay(spool, replay);
+		while ((replay = sl_ring_pop(&side->out))) // never seen by its shard
+			end_replay(spool, replay);
+		assert(!side->out_count);
+		*link = side->next;
+		if (spool->turn == side)
+			spool->turn = NULL;
+		free_side(side);
+	}
+}
+
+static void publish(struct sl_spool *spool)
+{
+	const struct sl_spool_figures *figures = sl_spool_store_figures(spool->store);
+	struct sl_spool_figures *told = &spool->told;
+
+	__atomic_store_n(&spool->behind, !sl_spool_store_is_empty(spool->store), __ATOMIC_RELEASE);
+	if (memcmp(figures, told, sizeof(*told)) == 0)
+		return;
+	pthread_mutex_lock(&spool->settings_lock);
+	spool->news.bytes = figures->bytes;
+	for (unsigned i = 0; i < SL_SIGNALS; i++) {
+		spool->news.items[i] = figures->items[i];
+		spool->news.dropped_items[i] += figures->dropped_items[i] - told->dropped_items[i];
+		spool->news.recovered_items[i] += figures->recovered_items[i] -
+						  told->recovered_items[i];
+	}
+	spool->news.damaged += figures->damaged - told->damaged;
+	pthread_mutex_unlock(&spool->settings_lock);
+	*told = *figures;
+	if (spool->sides)
+		spool->sides->told = 1;
+}
+
+static void take_settings(struct sl_spool *spool)
+{
+	struct sl_spool_limits limits;
+
+	if (__atomic_load_n(&spool->config_version, __ATOMIC_ACQUIRE) == spool->now_version)
+		return;
+	pthread_mutex_lock(&spool->settings_lock);
+	spool->now = spool->config;
+	spool->now_version = spool->config_version;
+	pthread_mutex_unlock(&spool->settings_lock);
+	limits = limits_of(&spool->now);
+	sl_spool_store_limit(spool->store, &limits);
+}
+
+static void tick(struct sl_spool *spool, uint64_t now_ns)
+{
+	if (spool->dirty && spool->now.fsync == SL_SPOOL_FSYNC_INTERVAL &&
+	    now_ns - spool->synced_ns >= spool->now.fsync_interval_ns) {
+		const int failed = sl_spool_store_sync(spool->store);
+
+		if (failed)
+			sl_log(SL_LOG_ERROR, "spool_not_synced", "folder=\"%s\" reason=\"%s\"",
+			       spool->path, strerror(-failed));
+		spool->dirty = false;
+		spool->synced_ns = now_ns;
+	}
+	if (now_ns - spool->ticked_ns < TICK_NS)
+		return;
+	spool->ticked_ns = now_ns;
+	sl_spool_store_tick(spool->store, sl_clock_wall_ns());
+}
+
+static int wait_ms(const struct sl_spool *spool, uint64_t now_ns)
+{
+	uint64_t due_ns = spool->ticked_ns + TICK_NS;
+
+	if (spool->dirty && spool->now.fsync == SL_SPOOL_FSYNC_INTERVAL)
+		due_ns = SL_MIN(due_ns, spool->synced_ns + spool->now.fsync_interval_ns);
+	if (spool->failing && !spool->out_count)
+		due_ns = SL_MIN(due_ns, spool->try_ns);
+	return due_ns <= now_ns ? 1 : (int)((due_ns - now_ns) / SL_MS) + 1;
+}
+
+static void *thread_main(void *argument)
+{
+	struct sl_spool *spool = argument;
+
+	for (;;) {
+		struct pollfd wait = {.fd = spool->waker.fd, .events = POLLIN};
+		const bool stop = __atomic_load_n(&spool->stop, __ATOMIC_ACQUIRE);
+		bool worked;
+
+		sl_waker_clear(&spool->waker);
+		take_settings(spool);
+		update_sides(spool);
+		worked = take_records(spool);
+		worked |= take_ends(spool);
+		for (unsigned i = 0; i < SL_SPOOL_OUT_MAX / 8 && send_replay(spool); i++)
+			worked = true;
+		tick(spool, sl_clock_now_ns());
+		publish(spool);
+		wake_sides(spool);
+		if (worked)
+			continue;
+		if (stop && !spool->sides)
+			break;
+		poll(&wait, 1, wait_ms(spool, sl_clock_now_ns()));
+	}
+	return NULL;
+}
+
+// --- holders -------------------------------------------------------------------------------------
+
+static void free_spool(struct sl_spool *spool)
+{
+	sl_spool_store_close(spool->store);
+	sl_waker_fini(&spool->waker);
+	pthread_mutex_destroy(&spool->settings_lock);
+	free(spool->path);
+	free(spool);
+}
+
+static int make_spool(struct sl_spool *spool, const struct sl_spool_config *config)
+{
+	const struct sl_spool_limits limits = limits_of(config);
+	int failed;
+
+	pthread_mutex_init(&spool->settings_lock, NULL);
+	spool->waker.fd = -1;
+	spool->references = 1;
+	spool->now = spool->config = *config;
+	spool->failing = true; // one goes first
+	spool->backoff_ns = BACKOFF_MIN_NS;
+	spool->path = strdup(config->path);
+	if (!spool->path)
+		return -ENOMEM;
+	failed = sl_disk_make_folders(spool->path);
+	if (failed)
+		return failed;
+	spool->store = sl_spool_store_open(spool->path, &limits, &failed);
+	if (!spool->store)
+		return failed;
+	publish(spool);
+	failed = sl_waker_init(&spool->waker);
+	if (!failed)
+		failed = -pthread_create(&spool->thread, NULL, thread_main, spool);
+	if (!failed)
+		pthread_setname_np(spool->thread, "spool");
+	return failed;
+}
+
+struct sl_spool *sl_spool_get(const struct sl_spool_config *config, struct sl_errors *errors)
+{
+	struct sl_spool *spool;
+	int failed = -ENOMEM;
+
+	pthread_mutex_lock(&lock);
+	for (spool = spools; spool && strcmp(spool->path, config->path) != 0; spool = spool->next)
+		;
+	if (spool) {
+		spool->references++;
+		pthread_mutex_lock(&spool->settings_lock);
+		spool->config = *config;
+		__atomic_add_fetch(&spool->config_version, 1, __ATOMIC_RELEASE);
+		pthread_mutex_unlock(&spool->settings_lock);
+		sl_waker_wake(&spool->waker);
+		pthread_mutex_unlock(&lock);
+		return spool;
+	}
+	spool = calloc(1, sizeof(*spool));
+	if (spool)
+		failed = make_spool(spool, config);
+	if (failed) {
+		sl_errors_add(errors, &config->where, "spool: %s: %s", config->path,
+			      failed == -EBUSY ? "another process has it" : strerror(-failed));
+		if (spool)
+			free_spool(spool);
+		spool = NULL;
+	} else {
+		spool->next = spools;
+		spools = spool;
+	}
+	pthread_mutex_unlock(&lock);
+	return spool;
+}
+
+void sl_spool_put(struct sl_spool *spool)
+{
+	struct sl_spool **link = &spools;
+
+	if (!spool)
+		return;
+	pthread_mutex_lock(&lock);
+	if (--spool->references == 0) {
+		while (*link != spool)
+			link = &(*link)->next;
+		*link = spool->next;
+		__atomic_store_n(&spool->stop, 1, __ATOMIC_RELEASE);
+		sl_waker_wake(&spool->waker);
+		pthread_join(spool->thread, NULL);
+		if (!sl_spool_store_is_empty(spool->store))
+			sl_log(SL_LOG_WARN, "spool_left", "folder=\"%s\" bytes=%llu", spool->path,
+			       (unsigned long long)sl_spool_store_figures(spool->store)->bytes);
+		free_spool(spool);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+// --- a shard's side ------------------------------------------------------------------------------
+
+struct sl_spool_side *sl_spool_side_open(struct sl_spool *spool, struct sl_waker *waker)
+{
+	struct sl_spool_side *side = NULL;
+
+	if (posix_memalign((void **)&side, SL_CACHE_LINE, sizeof(*side)) != 0)
+		return NULL;
+	memset(side, 0, sizeof(*side));
+	side->spool = spool;
+	side->waker = waker;
+	if (sl_ring_init(&side->todo, RING_COUNT) < 0 ||
+	    sl_ring_init(&side->done, RING_COUNT) < 0 ||
+	    sl_ring_init(&side->out, SL_SPOOL_OUT_MAX) < 0 ||
+	    sl_ring_init(&side->ended, SL_SPOOL_OUT_MAX) < 0) {
+		free_side(side);
+		return NULL;
+	}
+	side->next = __atomic_load_n(&spool->opened, __ATOMIC_RELAXED);
+	while (!__atomic_compare_exchange_n(&spool->opened, &side->next, side, true,
+					    __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+		;
+	sl_waker_wake(&spool->waker);
+	return side;
+}
+
+void sl_spool_side_close(struct sl_spool_side *side)
+{
+	struct sl_spool *spool = side->spool;
+
+	assert(!side->in_flight && !side->replays);
+	pthread_mutex_lock(&spool->settings_lock);
+	if (spool->teller == side)
+		spool->teller = NULL;
+	pthread_mutex_unlock(&spool->settings_lock);
+	__atomic_store_n(&side->closed, 1, __ATOMIC_SEQ_CST);
+	// The thread may be about to wake a shard that goes.
+	while (__atomic_load_n(&side->busy, __ATOMIC_SEQ_CST))
+		sched_yield();
+	sl_waker_wake(&spool->waker);
+}
+
+bool sl_spool_side_take(struct sl_spool_side *side, struct sl_record *record, bool sync,
+			uint64_t now_ns)
+{
+	if (side->in_flight == RING_COUNT ||
+	    now_ns < __atomic_load_n(&side->spool->refuse_until_ns, __ATOMIC_RELAXED))
+		return false;
+	record->driver_data = sync ? record : NULL;
+	if (!sl_ring_push(&side->todo, record))
+		return false;
+	side->in_flight++;
+	side->pushed = true;
+	return true;
+}
+
+struct sl_record *sl_spool_side_confirmed(struct sl_spool_side *side, bool *kept)
+{
+	struct sl_record *record = sl_ring_pop(&side->done);
+
+	if (!record)
+		return NULL;
+	side->in_flight--;
+	*kept = record->driver_data != NULL;
+	return record;
+}
+
+struct sl_spool_replay *sl_spool_side_replay(struct sl_spool_side *side)
+{
+	struct sl_spool_replay *replay = sl_ring_pop(&side->out);
+
+	side->replays += replay != NULL;
+	return replay;
+}
+
+void sl_spool_side_retire(struct sl_spool_side *side, bool retired)
+{
+	__atomic_store_n(&side->retired, retired, __ATOMIC_RELAXED);
+}
+
+void sl_spool_side_end(struct sl_spool_replay *replay, bool gone)
+{
+	struct sl_spool_side *side = replay->side;
+
+	replay->gone = gone;
+	side->replays--;
+	side->pushed = true;
+	if (!sl_ring_push(&side->ended, replay)) // holds as many as may be out
+		abort();
+}
+
+void sl_spool_side_flush(struct sl_spool_side *side)
+{
+	if (!side->pushed)
+		return;
+	side->pushed = false;
+	sl_waker_wake(&side->spool->waker);
+}
+
+bool sl_spool_side_is_behind(const struct sl_spool_side *side)
+{
+	return __atomic_load_n(&side->spool->behind, __ATOMIC_ACQUIRE);
+}
+
+bool sl_spool_side_news(struct sl_spool_side *side, struct sl_spool_news *news)
+{
+	struct sl_spool *spool = side->spool;
+	bool teller;
+
+	if (pthread_mutex_trylock(&spool->settings_lock) != 0)
+		return false; // next time
+	if (!spool->teller)
+		spool->teller = side;
+	teller = spool->teller == side;
+	if (teller) {
+		*news = spool->news;
+		memset(spool->news.recovered_items, 0, sizeof(spool->news.recovered_items));
+		memset(spool->news.dropped_items, 0, sizeof(spool->news.dropped_items));
+		spool->news.damaged = 0;
+	}
+	pthread_mutex_unlock(&spool->settings_lock);
+	return teller;
+}

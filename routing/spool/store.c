@@ -1,0 +1,519 @@
+#include "routing/spool/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "dataplane/base/disk.h"
+#include "dataplane/base/log.h"
+#include "routing/spool/internal.h"
+
+static int path_of(const struct sl_spool_store *store, const char *name, char path[PATH_MAX])
+{
+	return snprintf(path, PATH_MAX, "%s/%s", store->folder, name) < PATH_MAX ? 0
+										 : -ENAMETOOLONG;
+}
+
+int sl_spool_segment_fd(struct sl_spool_store *store, struct sl_spool_segment *segment)
+{
+	char path[PATH_MAX];
+
+	if (segment->fd < 0 && path_of(store, segment->name, path) == 0)
+		segment->fd = open(path, O_RDWR | O_CLOEXEC);
+	return segment->fd;
+}
+
+struct sl_spool_segment *sl_spool_segment_add(struct sl_spool_store *store, uint64_t number)
+{
+	struct sl_spool_segment *segment = calloc(1, sizeof(*segment));
+
+	if (!segment)
+		return NULL;
+	segment->number = number;
+	segment->fd = -1;
+	segment->bytes = SL_SPOOL_SEGMENT_HEAD;
+	snprintf(segment->name, sizeof(segment->name), SL_SPOOL_NAME, (unsigned long long)number);
+	*store->last = segment;
+	store->last = &segment->next;
+	store->newest = SL_MAX(store->newest, number);
+	store->figures.bytes += segment->bytes;
+	return segment;
+}
+
+static void skip_gone(struct sl_spool_store *store)
+{
+	while (store->first != store->end &&
+	       store->slots[store->first % SL_SPOOL_OUT_MAX].state == SL_SPOOL_GONE)
+		store->first++;
+}
+
+// The file goes; what it still held is dropped.
+static void remove_segment(struct sl_spool_store *store, struct sl_spool_segment *segment)
+{
+	struct sl_spool_segment **link = &store->segments;
+	char path[PATH_MAX];
+
+	for (unsigned i = 0; i < SL_SIGNALS; i++) {
+		store->figures.dropped_items[i] += segment->items[i];
+		store->figures.items[i] -= segment->items[i];
+	}
+	for (uint32_t i = store->first; i != store->end; i++) {
+		struct sl_spool_slot *slot = &store->slots[i % SL_SPOOL_OUT_MAX];
+
+		if (slot->segment != segment)
+			continue;
+		slot->segment = NULL;
+		if (slot->state == SL_SPOOL_BACK) {
+			slot->state = SL_SPOOL_GONE;
+			store->back_count--;
+		}
+	}
+	skip_gone(store);
+	if (store->active == segment)
+		store->active = NULL;
+	if (store->reading == segment)
+		store->reading = segment->next;
+	while (*link != segment)
+		link = &(*link)->next;
+	*link = segment->next;
+	if (!segment->next)
+		store->last = link;
+	store->figures.bytes -= segment->bytes;
+	if (segment->fd >= 0)
+		close(segment->fd);
+	if (path_of(store, segment->name, path) == 0)
+		unlink(path);
+	free(segment);
+	store->moved = true;
+}
+
+// Segments from which nothing can come any more; the one that is appended to only when `idle`.
+static void remove_read(struct sl_spool_store *store, bool idle)
+{
+	struct sl_spool_segment *segment;
+
+	while ((segment = store->segments) && !segment->out) {
+		if ((segment == store->reading && segment->read < segment->bytes) ||
+		    (segment == store->active && !idle))
+			return;
+		remove_segment(store, segment);
+	}
+}
+
+// What has gone, over a restart.
+
+struct cursor {
+	uint64_t number, at;
+};
+
+// Nobody waits for it to be on the disk: an old one only means that some come out twice.
+static void write_cursor(struct sl_spool_store *store)
+{
+	const struct sl_spool_slot *slot = &store->slots[store->first % SL_SPOOL_OUT_MAX];
+	struct cursor cursor = {.number = store->newest + 1};
+	char text[64];
+	int size;
+
+	if (!store->moved)
+		return;
+	store->moved = false;
+	if (store->first != store->end && slot->segment)
+		cursor = (struct cursor){slot->segment->number, slot->at};
+	else if (store->reading)
+		cursor = (struct cursor){store->reading->number, store->reading->read};
+	size = snprintf(text, sizeof(text), "%016llx %016llx\n", (unsigned long long)cursor.number,
+			(unsigned long long)cursor.at);
+	if (pwrite(store->cursor, text, (size_t)size, 0) != size)
+		sl_log(SL_LOG_WARN, "spool_cursor_not_written", "folder=\"%s\" reason=\"%s\"",
+		       store->folder, strerror(errno));
+}
+
+// Half of one, or none at all, is as if nothing had gone.
+static struct cursor read_cursor(struct sl_spool_store *store)
+{
+	unsigned long long number, at;
+	char text[64] = {0};
+
+	if (pread(store->cursor, text, sizeof(text) - 1, 0) == 34 &&
+	    sscanf(text, "%16llx %16llx", &number, &at) == 2)
+		return (struct cursor){number, at};
+	return (struct cursor){0, 0};
+}
+
+static int by_number(const void *a, const void *b)
+{
+	const uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+
+	return left < right ? -1 : left > right;
+}
+
+static int take_over(struct sl_spool_store *store, const struct cursor *cursor)
+{
+	uint64_t *numbers;
+	uint32_t count;
+	int failed = sl_spool_list(store->folder, &numbers, &count);
+
+	if (failed)
+		return failed;
+	qsort(numbers, count, sizeof(*numbers), by_number);
+	for (uint32_t i = 0; i < count && !failed; i++) {
+		struct sl_spool_segment *segment = sl_spool_segment_add(store, numbers[i]);
+
+		if (!segment) {
+			failed = -ENOMEM;
+		} else if (numbers[i] < cursor->number ||
+			   !sl_spool_scan(store, segment,
+					  numbers[i] == cursor->number ? cursor->at : 0)) {
+			remove_segment(store, segment);
+		}
+	}
+	free(numbers);
+	store->reading = store->segments;
+	store->newest = SL_MAX(store->newest, cursor->number);
+	return failed;
+}
+
+struct sl_spool_store *sl_spool_store_open(const char *folder, const struct sl_spool_limits *limits,
+					   int *error)
+{
+	struct sl_spool_store *store = calloc(1, sizeof(*store));
+	struct cursor cursor;
+	char path[PATH_MAX];
+
+	*error = -ENOMEM;
+	if (!store)
+		return NULL;
+	store->last = &store->segments;
+	store->limits = *limits;
+	store->cursor = -1;
+	store->folder = strdup(folder);
+	if (!store->folder)
+		goto fail;
+	*error = path_of(store, "cursor", path);
+	if (*error)
+		goto fail;
+	store->cursor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (store->cursor < 0 || flock(store->cursor, LOCK_EX | LOCK_NB) < 0) {
+		*error = errno == EWOULDBLOCK ? -EBUSY : -errno;
+		goto fail;
+	}
+	cursor = read_cursor(store);
+	*error = take_over(store, &cursor);
+	if (*error)
+		goto fail;
+	memcpy(store->figures.recovered_items, store->figures.items, sizeof(store->figures.items));
+	return store;
+fail:
+	sl_spool_store_close(store);
+	return NULL;
+}
+
+void sl_spool_store_close(struct sl_spool_store *store)
+{
+	if (!store)
+		return;
+	if (store->cursor >= 0) {
+		write_cursor(store);
+		close(store->cursor);
+	}
+	while (store->segments) {
+		struct sl_spool_segment *segment = store->segments;
+
+		store->segments = segment->next;
+		if (segment->fd >= 0)
+			close(segment->fd);
+		free(segment);
+	}
+	free(store->heads);
+	free(store->pieces);
+	free(store->folder);
+	free(store);
+}
+
+void sl_spool_store_limit(struct sl_spool_store *store, const struct sl_spool_limits *limits)
+{
+	store->limits = *limits;
+}
+
+// --- in ------------------------------------------------------------------------------------------
+
+static int begin_segment(struct sl_spool_store *store)
+{
+	struct sl_spool_segment *segment = sl_spool_segment_add(store, store->newest + 1);
+	uint8_t head[SL_SPOOL_SEGMENT_HEAD];
+	char path[PATH_MAX];
+	int failed;
+
+	if (!segment)
+		return -ENOMEM;
+	if (!store->reading)
+		store->reading = segment;
+	segment->read = SL_SPOOL_SEGMENT_HEAD;
+	failed = path_of(store, segment->name, path);
+	if (!failed) {
+		segment->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		failed = segment->fd < 0 ? -errno : sl_spool_salt(&segment->salt);
+	}
+	if (!failed) {
+		sl_spool_put_segment(head, segment->salt);
+		if (pwrite(segment->fd, head, sizeof(head), 0) != sizeof(head))
+			failed = errno ? -errno : -EIO;
+	}
+	if (!failed)
+		failed = sl_spool_sync_folder(store->folder);
+	if (failed) {
+		remove_segment(store, segment);
+		return failed;
+	}
+	store->active = segment;
+	return 0;
+}
+
+// Room for so many bytes: by a new segment, by dropping old ones, or none.
+static int make_room(struct sl_spool_store *store, uint64_t bytes)
+{
+	const struct sl_spool_limits *limits = &store->limits;
+
+	if (store->active && store->active->bytes + bytes > limits->segment_bytes &&
+	    store->active->bytes > SL_SPOOL_SEGMENT_HEAD)
+		store->active = NULL;
+	while (store->figures.bytes + SL_SPOOL_SEGMENT_HEAD + bytes > limits->bytes_max) {
+		if (!limits->drop_oldest || !store->segments)
+			return -ENOSPC;
+		sl_log(SL_LOG_WARN, "spool_dropped", "folder=\"%s\" segment=%s reason=full",
+		       store->folder, store->segments->name);
+		remove_segment(store, store->segments);
+	}
+	return store->active ? 0 : begin_segment(store);
+}
+
+static int reserve(struct sl_spool_store *store, uint32_t writes, size_t pieces)
+{
+	void *grown;
+
+	if (writes > store->head_capacity) {
+		grown = realloc(store->heads, writes * sizeof(*store->heads));
+		if (!grown)
+			return -ENOMEM;
+		store->heads = grown;
+		store->head_capacity = writes;
+	}
+	if (pieces > store->piece_capacity) {
+		grown = realloc(store->pieces, pieces * sizeof(*store->pieces));
+		if (!grown)
+			return -ENOMEM;
+		store->pieces = grown;
+		store->piece_capacity = pieces;
+	}
+	return 0;
+}
+
+static size_t gather(struct sl_spool_store *store, const struct sl_spool_write *writes,
+		     uint32_t count)
+{
+	struct iovec *out = store->pieces;
+
+	for (uint32_t i = 0; i < count; i++) {
+		const struct sl_spool_write *write = &writes[i];
+		const struct sl_bytes texts[] = {write->entry.tenant, write->entry.key};
+
+		sl_spool_put_entry(store->heads[i], store->active->salt, &write->entry,
+				   write->pieces, write->piece_count);
+		*out++ = (struct iovec){store->heads[i], SL_SPOOL_ENTRY_HEAD};
+		for (unsigned j = 0; j < SL_COUNT_OF(texts); j++)
+			if (texts[j].size)
+				*out++ = (struct iovec){(void *)(uintptr_t)texts[j].data,
+							texts[j].size};
+		memcpy(out, write->pieces, write->piece_count * sizeof(*out));
+		out += write->piece_count;
+	}
+	return (size_t)(out - store->pieces);
+}
+
+int sl_spool_store_append(struct sl_spool_store *store, const struct sl_spool_write *writes,
+			  uint32_t count)
+{
+	struct sl_spool_segment *active;
+	uint64_t bytes = 0;
+	size_t pieces = 0;
+	int failed;
+
+	for (uint32_t i = 0; i < count; i++) {
+		bytes += sl_spool_entry_bytes(&writes[i].entry);
+		pieces += 3 + writes[i].piece_count;
+	}
+	failed = reserve(store, count, pieces);
+	if (!failed)
+		failed = make_room(store, bytes);
+	if (failed)
+		return failed;
+	active = store->active;
+	if (lseek(active->fd, (off_t)active->bytes, SEEK_SET) < 0)
+		return -errno;
+	failed = sl_disk_write(active->fd, store->pieces, gather(store, writes, count));
+	if (failed) {
+		// Where even that fails, the rest of the file is left to the next open.
+		if (ftruncate(active->fd, (off_t)active->bytes) < 0)
+			store->active = NULL;
+		return failed;
+	}
+	active->bytes += bytes;
+	store->figures.bytes += bytes;
+	for (uint32_t i = 0; i < count; i++) {
+		const struct sl_spool_entry *entry = &writes[i].entry;
+
+		active->items[entry->signal] += entry->items;
+		store->figures.items[entry->signal] += entry->items;
+		active->newest_ns = SL_MAX(active->newest_ns, entry->wall_ns);
+	}
+	return 0;
+}
+
+int sl_spool_store_sync(struct sl_spool_store *store)
+{
+	// What lies in older segments was synced before they were left, or is read from the cache.
+	return store->active && fdatasync(store->active->fd) < 0 ? -errno : 0;
+}
+
+// --- out -----------------------------------------------------------------------------------------
+
+static struct sl_spool_slot *slot_back(struct sl_spool_store *store)
+{
+	for (uint32_t i = store->first; i != store->end && store->back_count; i++) {
+		struct sl_spool_slot *slot = &store->slots[i % SL_SPOOL_OUT_MAX];
+
+		if (slot->state == SL_SPOOL_BACK)
+			return slot;
+	}
+	return NULL;
+}
+
+static void book(struct sl_spool_store *store, struct sl_spool_slot *slot, bool out)
+{
+	struct sl_spool_segment *segment = slot->segment;
+	const uint64_t more = out ? -(uint64_t)slot->items : slot->items;
+
+	if (segment) {
+		segment->items[slot->signal] += more;
+		store->figures.items[slot->signal] += more;
+	} else if (!out) {
+		store->figures.dropped_items[slot->signal] += slot->items;
+	}
+}
+
+static void end_slot(struct sl_spool_store *store, struct sl_spool_slot *slot)
+{
+	slot->state = SL_SPOOL_GONE;
+	if (slot->segment)
+		slot->segment->out--;
+	skip_gone(store);
+	store->moved = true;
+}
+
+// One that came back, again; `*wait`: there is no memory for it now.
+static struct sl_spool_read *next_back(struct sl_spool_store *store, bool *wait)
+{
+	struct sl_spool_slot *slot;
+
+	*wait = false;
+	while ((slot = slot_back(store))) {
+		bool gone;
+		struct sl_spool_read *read = sl_spool_load(store, slot, &gone);
+
+		*wait = !read && !gone;
+		if (*wait)
+			return NULL;
+		store->back_count--;
+		if (read) {
+			read->slot = (uint32_t)(slot - store->slots);
+			return read;
+		}
+		end_slot(store, slot);
+	}
+	return NULL;
+}
+
+static struct sl_spool_read *next_new(struct sl_spool_store *store)
+{
+	while (store->end - store->first < SL_SPOOL_OUT_MAX && store->reading) {
+		struct sl_spool_segment *segment = store->reading;
+		struct sl_spool_slot *slot = &store->slots[store->end % SL_SPOOL_OUT_MAX];
+		bool ended;
+		struct sl_spool_read *read = sl_spool_load_next(store, segment, slot, &ended);
+
+		if (read) {
+			store->end++;
+			segment->out++;
+			read->slot = (uint32_t)(slot - store->slots);
+			return read;
+		}
+		if (!ended || !segment->next)
+			return NULL;
+		store->reading = segment->next;
+	}
+	return NULL;
+}
+
+struct sl_spool_read *sl_spool_store_next(struct sl_spool_store *store)
+{
+	bool wait;
+	struct sl_spool_read *read = next_back(store, &wait);
+
+	if (!read && !wait)
+		read = next_new(store);
+	if (!read) {
+		remove_read(store, false);
+		return NULL;
+	}
+	store->slots[read->slot].state = SL_SPOOL_OUT;
+	book(store, &store->slots[read->slot], true);
+	return read;
+}
+
+void sl_spool_store_end(struct sl_spool_store *store, uint32_t number, bool gone)
+{
+	struct sl_spool_slot *slot = &store->slots[number];
+
+	assert(slot->state == SL_SPOOL_OUT);
+	if (!gone)
+		book(store, slot, false);
+	if (gone || !slot->segment) { // what was dropped meanwhile does not come out again
+		end_slot(store, slot);
+		remove_read(store, false);
+	} else {
+		slot->state = SL_SPOOL_BACK;
+		store->back_count++;
+	}
+}
+
+bool sl_spool_store_is_empty(const struct sl_spool_store *store)
+{
+	const struct sl_spool_segment *reading = store->reading;
+
+	return store->first == store->end &&
+	       (!reading || (reading->read == reading->bytes && !reading->next));
+}
+
+void sl_spool_store_tick(struct sl_spool_store *store, uint64_t wall_ns)
+{
+	const uint64_t most_ns = store->limits.age_max_ns;
+
+	while (most_ns && store->segments && store->segments->newest_ns &&
+	       wall_ns > store->segments->newest_ns + most_ns) {
+		sl_log(SL_LOG_WARN, "spool_dropped", "folder=\"%s\" segment=%s reason=age",
+		       store->folder, store->segments->name);
+		remove_segment(store, store->segments);
+	}
+	remove_read(store, true);
+	write_cursor(store);
+}
+
+const struct sl_spool_figures *sl_spool_store_figures(const struct sl_spool_store *store)
+{
+	return &store->figures;
+}

@@ -1,0 +1,73 @@
+#pragma once
+
+#include "routing/spool/format.h"
+
+// A folder of segments: entries go in at one end and come out at the other, in order. What has come
+// out stays on disk until it is told gone; a cursor file remembers how far that was.
+//
+//   gone ... | cursor: OUT BACK GONE OUT | not read yet ... | appended
+//
+// A folder belongs to one process at a time (flock). At open, a tail that was torn by a crash is
+// cut; damage in the middle is stepped over when it is read, named in the log, and counted.
+//
+// Threading: one thread, which may block; figures are plain, for that thread to publish.
+// Errors: -errno. An append that fails leaves nothing behind.
+
+struct sl_spool_limits {
+	uint64_t bytes_max;     // of all segments
+	uint64_t segment_bytes; // a new one begins when this has so many
+	uint64_t age_max_ns;    // older segments are dropped; 0: never
+	bool drop_oldest;       // when full; false: appends fail with -ENOSPC
+};
+
+struct sl_spool_write {
+	struct sl_spool_entry entry;
+	const struct iovec *pieces; // body
+	uint32_t piece_count;
+};
+
+// An entry that came out; free() it. `entry` and `body` point into it.
+struct sl_spool_read {
+	uint32_t slot; // for sl_spool_store_end()
+	struct sl_spool_entry entry;
+	struct sl_bytes body;
+};
+
+struct sl_spool_figures {
+	uint64_t bytes;             // on disk
+	uint64_t items[SL_SIGNALS]; // on disk and not out
+	// Since the store was opened.
+	uint64_t recovered_items[SL_SIGNALS]; // found at open
+	uint64_t dropped_items[SL_SIGNALS];   // for room, by age, or damaged
+	uint64_t damaged;                     // places stepped over
+};
+
+#define SL_SPOOL_OUT_MAX 256 // entries that are out, at a time
+
+struct sl_spool_store;
+
+// `folder` must be there. NULL: -errno in `*error`; -EBUSY when another process has it.
+struct sl_spool_store *sl_spool_store_open(const char *folder, const struct sl_spool_limits *limits,
+					   int *error);
+// What is out comes out again after the next open.
+void sl_spool_store_close(struct sl_spool_store *store);
+// Other limits, from now on.
+void sl_spool_store_limit(struct sl_spool_store *store, const struct sl_spool_limits *limits);
+
+// All of them or none; in the page cache, not on the disk. Returns 0 or -errno.
+int sl_spool_store_append(struct sl_spool_store *store, const struct sl_spool_write *writes,
+			  uint32_t count);
+// What was appended is on the disk. Returns 0 or -errno.
+int sl_spool_store_sync(struct sl_spool_store *store);
+
+// The first entry that came back, else the next one; NULL: there is none, SL_SPOOL_OUT_MAX are out,
+// or there is no memory.
+struct sl_spool_read *sl_spool_store_next(struct sl_spool_store *store);
+// What became of it. Not gone: it is the next to come out.
+void sl_spool_store_end(struct sl_spool_store *store, uint32_t slot, bool gone);
+// Whether nothing is there, or out.
+bool sl_spool_store_is_empty(const struct sl_spool_store *store);
+
+// Now and then: drops what is too old, writes the cursor.
+void sl_spool_store_tick(struct sl_spool_store *store, uint64_t wall_ns);
+const struct sl_spool_figures *sl_spool_store_figures(const struct sl_spool_store *store);

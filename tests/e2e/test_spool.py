@@ -1,0 +1,236 @@
+"""The disk as last resort: what cannot be delivered is kept there, and delivered when it can be."""
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import time
+
+import pytest
+from lib import otlp, ports, wire
+from lib.sluice import wait_for
+from lib.upstream import Upstream
+
+TRACES = otlp.SERVICES["traces"]
+
+
+def config(port, folder, more=None, **spool):
+    return {"destinations": {"up": {
+        "otlp": {"endpoint": f"http://127.0.0.1:{port}"},
+        "retry": {"initial": "10ms", "max": "50ms"},
+        "spool": {"path": str(folder), "after": "50ms", **spool}}},
+        "routes": [{"to": ["up"]}], **(more or {})}
+
+
+def messages(count, items=3):
+    """Each told apart by its service."""
+    return [otlp.request("traces", items, service=f"s{number:05}") for number in range(count)]
+
+
+def send(sluice, each):
+    """The statuses of one connection's calls, one after the other."""
+    client = wire.Http2(sluice.grpc_port)
+    try:
+        return [client.call(TRACES, wire.frame(one.SerializeToString())).grpc_status for one in each]
+    finally:
+        client.close()
+
+
+def services(upstream):
+    return [one.resource_spans[0].resource.attributes[0].value.string_value
+            for one in upstream.messages(taken=True)]
+
+
+def names(each):
+    return [one.resource_spans[0].resource.attributes[0].value.string_value for one in each]
+
+
+def wait_empty(sluice):
+    wait_for("the spool to drain", lambda: sluice.metric("sluice_spool_items") == 0 and
+             sluice.metric("sluice_destination_in_flight_items") == 0)
+
+
+def segments(folder):
+    return sorted(pathlib.Path(folder).glob("*.spool"))
+
+
+def check_books(sluice):
+    def total(name):
+        return sluice.metric(f"sluice_{name}")
+
+    wait_for("the spool's books", lambda: total("spool_recovered_items_total") +
+             total("spooled_items_total") == total("unspooled_items_total") +
+             total("spool_dropped_items_total") + total("spool_items"))
+
+
+def test_kept_over_kill_9_and_delivered_in_order(start, tmp_path):
+    port, each = ports.free()[0], messages(40)
+    sluice = start(config=config(port, tmp_path / "spool"))
+    assert send(sluice, each) == [0] * 40
+    wait_for("the figures", lambda: sluice.metric("sluice_spool_items") == 120)
+    check_books(sluice)
+    sluice.kill()
+    sluice.start()
+    wait_for("what was found", lambda: sluice.metric("sluice_spool_recovered_items_total") == 120)
+    with Upstream(port=port) as upstream:
+        wait_empty(sluice)
+        assert sorted(services(upstream)) == names(each)
+        firsts = {}
+        for at, name in enumerate(services(upstream)):
+            firsts.setdefault(name, at)
+        # Calls in flight together may overtake each other; one end does not pass the other.
+        assert firsts[names(each)[0]] < firsts[names(each)[-1]]
+        check_books(sluice)
+        # It delivers again without the disk.
+        wait_for("a way past the disk", lambda: (send(sluice, messages(1)), sluice.metric(
+            "sluice_delivered_items_total") > sluice.metric("sluice_unspooled_items_total"))[1])
+        assert not [one for one in segments(tmp_path / "spool") if one.stat().st_size > 4096]
+
+
+def test_sigterm_leaves_it_on_disk(start, tmp_path):
+    port, each = ports.free()[0], messages(20)
+    sluice = start(config=config(port, tmp_path / "spool"))
+    assert send(sluice, each) == [0] * 20
+    sluice.stop()
+    sluice.start()
+    with Upstream(port=port) as upstream:
+        wait_for("all of them", lambda: set(services(upstream)) == set(names(each)))
+        wait_empty(sluice)
+
+
+def test_a_bit_that_flips_is_named_and_the_rest_delivered(start, tmp_path):
+    port, each = ports.free()[0], messages(30)
+    sluice = start(config=config(port, tmp_path / "spool"))
+    assert send(sluice, each) == [0] * 30
+    sluice.kill()
+    files = segments(tmp_path / "spool")
+    blob = bytearray(files[0].read_bytes())
+    at = blob.index(b"s00011")
+    blob[at] ^= 4
+    files[0].write_bytes(blob)
+    sluice.start()
+    with Upstream(port=port) as upstream:
+        wanted = set(names(each)) - {"s00011"}
+        wait_for("the others", lambda: set(services(upstream)) == wanted)
+        assert f'file="{files[0]}" offset=' in sluice.log() and "spool_damaged" in sluice.log()
+        wait_for("the count", lambda: sluice.metric("sluice_spool_damaged_total") == 1)
+        wait_empty(sluice)
+        check_books(sluice)
+
+
+def test_a_torn_tail_is_cut(start, tmp_path):
+    port, each = ports.free()[0], messages(10)
+    sluice = start(config=config(port, tmp_path / "spool"))
+    assert send(sluice, each) == [0] * 10
+    sluice.kill()
+    last = [one for one in segments(tmp_path / "spool") if one.stat().st_size > 100][-1]
+    os.truncate(last, last.stat().st_size - 7)
+    sluice.start()
+    assert "spool_tail_cut" in sluice.log() and str(last) in sluice.log()
+    with Upstream(port=port) as upstream:
+        wait_for("the others", lambda: set(services(upstream)) == set(names(each)[:-1]))
+        wait_empty(sluice)
+
+
+@contextlib.contextmanager
+def small_disk(folder, size):
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder],
+                      capture_output=True).returncode:
+        pytest.skip("not allowed to mount")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_refuses_and_corrupts_nothing(start, tmp_path):
+    port = ports.free()[0]
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        sluice = start(config=config(port, disk / "spool"))
+        each = messages(300, items=100)
+        statuses = []
+        for one in range(0, 300, 20):
+            statuses += send(sluice, each[one:one + 20])
+            if 14 in statuses:
+                break
+        assert 14 in statuses and 0 in statuses and set(statuses) == {0, 14}
+        assert "spool_refuses" in sluice.log() and "No space left" in sluice.log()
+        taken = {name for name, status in zip(names(each), statuses) if status == 0}
+        with Upstream(port=port) as upstream:
+            wait_for("what was acknowledged", lambda: taken <= set(services(upstream)))
+            wait_empty(sluice)
+            assert sluice.metric("sluice_spool_damaged_total") == 0
+            wait_for("room again", lambda: send(sluice, messages(1)) == [0])
+        sluice.stop()
+
+
+def test_full_by_its_own_bound(start, tmp_path):
+    """refuse: retryable. drop_oldest: counted, the newest stay."""
+    port, each = ports.free()[0], messages(80, items=600)
+    assert 80 * len(each[0].SerializeToString()) > 4 << 20
+    refusing = start(config=config(port, tmp_path / "refuse", max_bytes="4MiB",
+                                   segment_bytes="1MiB"))
+    taken = 0
+    while send(refusing, each[taken:taken + 1]) == [0]:
+        taken += 1
+    assert 40 < taken < 80 and send(refusing, each[:1]) == [14]
+    assert sum(one.stat().st_size for one in segments(tmp_path / "refuse")) <= 4 << 20
+    refusing.kill()
+    dropping = start(config=config(port, tmp_path / "drop", max_bytes="4MiB",
+                                   segment_bytes="1MiB", when_full="drop_oldest"))
+    assert set(send(dropping, each)) == {0}
+    wait_for("the count", lambda: dropping.metric("sluice_spool_dropped_items_total") > 0)
+    check_books(dropping)
+    with Upstream(port=port) as upstream:
+        wait_empty(dropping)
+        found = services(upstream)
+        assert names(each)[-1] in found and names(each)[0] not in found
+        check_books(dropping)
+
+
+def test_acknowledged_once_on_disk(start, tmp_path):
+    """No answer waits for a destination, and all of it goes there by the disk."""
+    port, each = ports.free()[0], messages(50)
+    sluice = start(shards=2, config=config(port, tmp_path / "spool", after="1h",
+                                           more={"acknowledge": "spooled"}))
+    began = time.monotonic()
+    assert send(sluice, each) == [0] * 50
+    assert time.monotonic() - began < 30
+    sluice.kill()
+    sluice.start()
+    with Upstream(port=port) as upstream:
+        more = messages(60)[50:]
+        assert send(sluice, more) == [0] * 10
+        wait_for("all", lambda: set(services(upstream)) == set(names(messages(60))))
+        wait_empty(sluice)
+        check_books(sluice)
+
+
+def test_a_reload_that_changes_the_destination_keeps_the_spool(start, tmp_path):
+    old, new = ports.free(2)
+    each = messages(20)
+    sluice = start(config=config(old, tmp_path / "spool"))
+    assert send(sluice, each) == [0] * 20
+    sluice.config["destinations"]["up"]["otlp"]["endpoint"] = f"http://127.0.0.1:{new}"
+    sluice.reload()
+    with Upstream(port=new) as upstream:
+        wait_for("all of them", lambda: set(services(upstream)) == set(names(each)))
+        wait_empty(sluice)
+
+
+@pytest.mark.parametrize("change, wanted", [
+    ({"acknowledge": "spooled", "destinations": {"up": {"blackhole": {}}}},
+     'acknowledge: spooled needs a spool in "up"'),
+    ({"destinations": {"up": {"blackhole": {}, "spool": {"path": "a"}},
+                       "two": {"blackhole": {}, "spool": {"path": "a"}}}},
+     "destination up has the same path"),
+    ({"destinations": {"up": {"blackhole": {}, "spool": {"path": "/proc/nowhere/x"}}}},
+     "spool: /proc/nowhere/x"),
+])
+def test_mistakes_are_named(start, tmp_path, change, wanted):
+    sluice = start(config={"destinations": {"up": {"blackhole": {}}}, "routes": [{"to": ["up"]}]})
+    sluice.config.update(change)
+    sluice.write_config()
+    status, text = sluice.admin("/reload", "POST")
+    assert status != 200 and wanted in text, text
