@@ -8,6 +8,7 @@
 #include "tenants/algorithm.h"
 #include "tenants/created.h"
 #include "tenants/quota_lease.h"
+#include "tenants/source.h"
 
 bool sl_tenant_name_valid(struct sl_bytes name)
 {
@@ -63,6 +64,7 @@ void sl_registry_put(struct sl_registry *registry)
 		free(registry->pools[i]->leases);
 		free(registry->pools[i]);
 	}
+	sl_source_text_put(registry->offered);
 	sl_created_destroy(registry->created);
 	free(registry->pools);
 	free(registry->numbers);

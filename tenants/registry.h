@@ -47,7 +47,8 @@ struct sl_registry {
 	// Who else keeps numbers, until it says that it does not.
 	bool (*keeps)(const void *keeper, uint32_t tenant);
 	const void *keeper;
-	struct sl_created *created; // tenants from a template; NULL: none so far
+	struct sl_source_text *offered; // from Redis: for the next snapshot; the control thread's
+	struct sl_created *created;     // tenants from a template; NULL: none so far
 };
 #define SL_REGISTRY_BLOCK 256
 

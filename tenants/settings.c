@@ -200,67 +200,6 @@ static const struct sl_settings credential_header_settings = SETTINGS(
 
 static const char *const claimed_choices[] = {"overwrite", "strip", "keep", NULL};
 
-static const struct sl_setting tenants_rows[] = {
-	ROW(sl_tenants_config, where, NULL, WHERE),
-	ROW(sl_tenants_config, file, "file", PATH, .watched = true,
-	    .help = "The tenants file (keys classes, tenants); read again when it changes."),
-	ROW(sl_tenants_config, directory, "directory", PATH, .watched = true,
-	    .help = "A folder of such files, all that end in .yaml or .yml; a change of any of "
-		    "them counts. Names are unique over all of them."),
-	ROW(sl_tenants_config, identify, "identify", LIST, .element = SL_TYPE_CHOICE,
-	    .object = &identify_settings, .shorthand = "by",
-	    .help = "Ways to name a call's tenant, in order. Unset: [credential]."),
-	ROW(sl_tenants_config, credentials, "credentials", LIST, .element = SL_TYPE_CHOICE,
-	    .object = &credential_header_settings, .shorthand = "header",
-	    .help = "Headers that carry secrets. Unset: Authorization with Bearer, Basic, ApiKey, "
-		    "Api-Token and Api-Key, and x-api-key, api-key, x-honeycomb-team, dd-api-key, "
-		    "signoz-ingestion-key, x-sf-token."),
-	ROW(sl_tenants_config, unknown, "unknown", STRING, .preset = "refuse",
-	    .where_offset = offsetof(struct sl_tenants_config, unknown_where),
-	    .help = "Calls that name no tenant we know: refuse, the tenant they belong to, or "
-		    "create: one is made of the name, as `template` says. An unknown credential "
-		    "is refused always."),
-	ROW(sl_tenants_config, template_name, "template", STRING,
-	    .where_offset = offsetof(struct sl_tenants_config, template_where),
-	    .help = "unknown: create: the class of tenants that are made. Unset: no limits."),
-	ROW(sl_tenants_config, created_max, "created_max", COUNT, .min = 1, .max = SL_CREATED_MAX,
-	    .preset = "1000", .apply = SL_APPLY_RESTART,
-	    .help = "unknown: create: so many at a time, in each instance. Their memory is taken "
-		    "at once, so that made-up names cost none."),
-	ROW(sl_tenants_config, created_idle_ns, "idle", DURATION, .min = 1e9, .max = 3.2e16,
-	    .preset = "1h",
-	    .help = "unknown: create: who sends nothing for so long makes room for another."),
-	ROW(sl_tenants_config, overflow, "overflow", STRING, .preset = "refuse",
-	    .where_offset = offsetof(struct sl_tenants_config, overflow_where),
-	    .help = "unknown: create: what becomes of new names when created_max are there: "
-		    "refuse, or the tenant they belong to."),
-	ROW(sl_tenants_config, fallback, "default", STRING,
-	    .where_offset = offsetof(struct sl_tenants_config, fallback_where),
-	    .help = "The tenant of calls without any credential or claim. Unset: as unknown says."),
-	ROW(sl_tenants_config, claimed, "claimed", ENUM, .choices = claimed_choices,
-	    .preset = "overwrite",
-	    .help = "What becomes of the attributes that `identify` lists under resource when a "
-		    "credential, a certificate, a header or the default has named the tenant: "
-		    "overwrite them with its name, strip them, or keep them. Every occurrence."),
-	FILE_ROWS(sl_tenants_config, inline_., "list"),
-};
-static const struct sl_settings tenants_settings = SETTINGS(
-	"tenants", sl_tenants_config, tenants_rows,
-	.help = "Who calls belong to. With no tenants at all, every call belongs to one "
-		"tenant named default.");
-
-static const struct sl_setting redis_tls_rows[] = {
-	ROW(sl_quota_tls_config, ca_file, "ca_file", PATH,
-	    .help = "Whom to trust, as PEM. Unset: the system's certificates."),
-	ROW(sl_quota_tls_config, certificate_file, "certificate_file", PATH,
-	    .help = "Our certificate chain, for mutual TLS."),
-	ROW(sl_quota_tls_config, key_file, "key_file", PATH, .help = "Its private key."),
-	ROW(sl_quota_tls_config, verify, "verify", BOOL, .preset = "true",
-	    .help = "Whether the certificate and its name are checked."),
-};
-static const struct sl_settings redis_tls_settings = SETTINGS(
-	"quotas.redis.tls", sl_quota_tls_config, redis_tls_rows, .help = "TLS to this Redis.");
-
 static bool skip(const char **text, const char *prefix)
 {
 	const size_t size = strlen(prefix);
@@ -323,6 +262,114 @@ static void check_redis(const void *object, struct sl_errors *errors)
 		sl_errors_add(errors, &redis->where,
 			      "tls: certificate_file and key_file go together");
 }
+
+static void check_source(const void *object, struct sl_errors *errors)
+{
+	const struct sl_tenants_redis_config *source = object;
+	struct sl_quota_redis_place place;
+
+	check_redis(&source->redis, errors);
+	if (source->redis.address && !sl_quota_redis_place(&source->redis, &place) && place.tls)
+		sl_errors_add(errors, &source->redis.where,
+			      "tenants.redis: TLS is not there yet: use a tunnel, or a Redis on "
+			      "this machine");
+}
+
+static const struct sl_setting source_rows[] = {
+	ROW(sl_tenants_redis_config, redis.where, NULL, WHERE),
+	ROW(sl_tenants_redis_config, redis.address, "address", STRING, .required = true,
+	    .apply = SL_APPLY_RESTART, .help = "host:port, or redis://host:port/database."),
+	ROW(sl_tenants_redis_config, redis.user, "user", STRING, .apply = SL_APPLY_RESTART,
+	    .help = "Unset: Redis' default user."),
+	ROW(sl_tenants_redis_config, redis.password, "password", STRING, .secret = true,
+	    .apply = SL_APPLY_RESTART, .help = "As ${env:REDIS_PASSWORD}."),
+	ROW(sl_tenants_redis_config, redis.database, "database", COUNT,
+	    .max = SL_QUOTA_DATABASE_MAX, .preset = "0", .apply = SL_APPLY_RESTART,
+	    .help = "Its number."),
+	ROW(sl_tenants_redis_config, redis.prefix, "prefix", STRING, .preset = "sluice",
+	    .apply = SL_APPLY_RESTART,
+	    .help = "Of the two keys: PREFIX:tenants, a hash with a field for each tenant whose "
+		    "value is what the tenants file would say of it (JSON or YAML), and "
+		    "PREFIX:tenants:version, to be changed after it."),
+	ROW(sl_tenants_redis_config, poll_ns, "poll", DURATION, .min = 5e7, .max = 3.6e12,
+	    .preset = "1s", .apply = SL_APPLY_RESTART,
+	    .help = "How often the version is looked at."),
+	ROW(sl_tenants_redis_config, cache, "cache", PATH, .apply = SL_APPLY_RESTART,
+	    .help = "A file that keeps what was good last: a start without Redis takes it."),
+	ROW(sl_tenants_redis_config, required, "required", BOOL, .preset = "true",
+	    .apply = SL_APPLY_RESTART,
+	    .help = "Whether a start with neither Redis nor cache is refused; else the tenants of "
+		    "the files begin alone."),
+};
+static const struct sl_settings source_settings = SETTINGS(
+	"tenants.redis", sl_tenants_redis_config, source_rows, .check = check_source,
+	.help = "Tenants that a control plane writes to Redis. What is wrong there is not taken, "
+		"and what was good before stays.");
+
+static const struct sl_setting tenants_rows[] = {
+	ROW(sl_tenants_config, where, NULL, WHERE),
+	ROW(sl_tenants_config, file, "file", PATH, .watched = true,
+	    .help = "The tenants file (keys classes, tenants); read again when it changes."),
+	ROW(sl_tenants_config, directory, "directory", PATH, .watched = true,
+	    .help = "A folder of such files, all that end in .yaml or .yml; a change of any of "
+		    "them counts. Names are unique over all of them."),
+	ROW(sl_tenants_config, redis, "redis", OPTIONAL, .object = &source_settings,
+	    .shorthand = "address", .apply = SL_APPLY_RESTART,
+	    .help = "Tenants from Redis, beside those of the files; names are unique over all of "
+		    "them."),
+	ROW(sl_tenants_config, identify, "identify", LIST, .element = SL_TYPE_CHOICE,
+	    .object = &identify_settings, .shorthand = "by",
+	    .help = "Ways to name a call's tenant, in order. Unset: [credential]."),
+	ROW(sl_tenants_config, credentials, "credentials", LIST, .element = SL_TYPE_CHOICE,
+	    .object = &credential_header_settings, .shorthand = "header",
+	    .help = "Headers that carry secrets. Unset: Authorization with Bearer, Basic, ApiKey, "
+		    "Api-Token and Api-Key, and x-api-key, api-key, x-honeycomb-team, dd-api-key, "
+		    "signoz-ingestion-key, x-sf-token."),
+	ROW(sl_tenants_config, unknown, "unknown", STRING, .preset = "refuse",
+	    .where_offset = offsetof(struct sl_tenants_config, unknown_where),
+	    .help = "Calls that name no tenant we know: refuse, the tenant they belong to, or "
+		    "create: one is made of the name, as `template` says. An unknown credential "
+		    "is refused always."),
+	ROW(sl_tenants_config, template_name, "template", STRING,
+	    .where_offset = offsetof(struct sl_tenants_config, template_where),
+	    .help = "unknown: create: the class of tenants that are made. Unset: no limits."),
+	ROW(sl_tenants_config, created_max, "created_max", COUNT, .min = 1, .max = SL_CREATED_MAX,
+	    .preset = "1000", .apply = SL_APPLY_RESTART,
+	    .help = "unknown: create: so many at a time, in each instance. Their memory is taken "
+		    "at once, so that made-up names cost none."),
+	ROW(sl_tenants_config, created_idle_ns, "idle", DURATION, .min = 1e9, .max = 3.2e16,
+	    .preset = "1h",
+	    .help = "unknown: create: who sends nothing for so long makes room for another."),
+	ROW(sl_tenants_config, overflow, "overflow", STRING, .preset = "refuse",
+	    .where_offset = offsetof(struct sl_tenants_config, overflow_where),
+	    .help = "unknown: create: what becomes of new names when created_max are there: "
+		    "refuse, or the tenant they belong to."),
+	ROW(sl_tenants_config, fallback, "default", STRING,
+	    .where_offset = offsetof(struct sl_tenants_config, fallback_where),
+	    .help = "The tenant of calls without any credential or claim. Unset: as unknown says."),
+	ROW(sl_tenants_config, claimed, "claimed", ENUM, .choices = claimed_choices,
+	    .preset = "overwrite",
+	    .help = "What becomes of the attributes that `identify` lists under resource when a "
+		    "credential, a certificate, a header or the default has named the tenant: "
+		    "overwrite them with its name, strip them, or keep them. Every occurrence."),
+	FILE_ROWS(sl_tenants_config, inline_., "list"),
+};
+static const struct sl_settings tenants_settings = SETTINGS(
+	"tenants", sl_tenants_config, tenants_rows,
+	.help = "Who calls belong to. With no tenants at all, every call belongs to one "
+		"tenant named default.");
+
+static const struct sl_setting redis_tls_rows[] = {
+	ROW(sl_quota_tls_config, ca_file, "ca_file", PATH,
+	    .help = "Whom to trust, as PEM. Unset: the system's certificates."),
+	ROW(sl_quota_tls_config, certificate_file, "certificate_file", PATH,
+	    .help = "Our certificate chain, for mutual TLS."),
+	ROW(sl_quota_tls_config, key_file, "key_file", PATH, .help = "Its private key."),
+	ROW(sl_quota_tls_config, verify, "verify", BOOL, .preset = "true",
+	    .help = "Whether the certificate and its name are checked."),
+};
+static const struct sl_settings redis_tls_settings = SETTINGS(
+	"quotas.redis.tls", sl_quota_tls_config, redis_tls_rows, .help = "TLS to this Redis.");
 
 static const struct sl_setting redis_rows[] = {
 	ROW(sl_quota_redis_config, where, NULL, WHERE),
@@ -404,9 +451,11 @@ static void *build(const void *object, const struct sl_build *build)
 	struct sl_sources sources;
 	struct sl_tenants *tenants = NULL;
 
-	if (!sl_sources_load(&sources, &config->tenants, build->errors))
+	if (!sl_sources_load(&sources, &config->tenants, before, build->check_only, build->errors))
 		tenants = sl_tenants_build(config, sources.files, sources.count, before,
 					   build->errors);
+	if (tenants && sources.text)
+		tenants->source = sl_source_text_get(sources.text);
 	sl_sources_fini(&sources);
 	return tenants;
 }

@@ -114,10 +114,11 @@ struct sl_tenants_config {
 	struct sl_list identify;    // struct sl_identify_config
 	struct sl_list credentials; // struct sl_credential_header_config
 	const char *directory;      // of files like `file`
-	const char *unknown;        // "refuse" or a tenant
-	const char *fallback;       // of calls that name nobody; NULL: as `unknown`
-	const char *template_name;  // of unknown: create: the class of those that are made
-	const char *overflow;       // "refuse" or a tenant: where created_max are there
+	struct sl_tenants_redis_config *redis;
+	const char *unknown;       // "refuse" or a tenant
+	const char *fallback;      // of calls that name nobody; NULL: as `unknown`
+	const char *template_name; // of unknown: create: the class of those that are made
+	const char *overflow;      // "refuse" or a tenant: where created_max are there
 	uint64_t created_max, created_idle_ns;
 	struct sl_where unknown_where, fallback_where, template_where, overflow_where;
 	uint32_t claimed; // enum sl_claimed
@@ -139,6 +140,14 @@ struct sl_quota_redis_config {
 	const char *prefix;
 	uint64_t database;
 	struct sl_quota_tls_config *tls; // NULL: plain
+};
+
+// A Redis that a control plane writes tenants to.
+struct sl_tenants_redis_config {
+	struct sl_quota_redis_config redis;
+	uint64_t poll_ns;
+	const char *cache; // a file with what was good last; NULL: none
+	bool required;
 };
 
 // Where that is: of the address as host:port, or as redis://host[:port][/database], which beside it

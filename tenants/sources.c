@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "dataplane/base/log.h"
+#include "tenants/table.h"
+
 #define DIRECTORY_FILES_MAX 10000
 
 static bool has_ending(const char *name, const char *ending)
@@ -21,16 +24,18 @@ static int is_tenants_file(const struct dirent *entry)
 	       (has_ending(entry->d_name, ".yaml") || has_ending(entry->d_name, ".yml"));
 }
 
-static int load(struct sl_sources *sources, const char *path, struct sl_errors *errors)
+static int took(struct sl_sources *sources, int error)
 {
-	struct sl_loaded *loaded = &sources->loaded[sources->loaded_count];
-	const int error = sl_settings_load(&sl_tenants_file_settings, path, loaded, errors);
-
 	if (error)
 		return error;
-	sources->loaded_count++;
-	sources->files[sources->count++] = loaded->object;
+	sources->files[sources->count++] = sources->loaded[sources->loaded_count++].object;
 	return 0;
+}
+
+static int load(struct sl_sources *sources, const char *path, struct sl_errors *errors)
+{
+	return took(sources, sl_settings_load(&sl_tenants_file_settings, path,
+					      &sources->loaded[sources->loaded_count], errors));
 }
 
 static int load_in(struct sl_sources *sources, const char *folder, const char *name,
@@ -45,8 +50,52 @@ static int load_in(struct sl_sources *sources, const char *folder, const char *n
 	return error;
 }
 
+// At start: what Redis has, or else what it had last.
+static int first_text(struct sl_sources *sources, const struct sl_tenants_redis_config *config,
+		      bool check_only, struct sl_errors *errors)
+{
+	char error[200] = "--check asks nobody", name[400];
+	int failed = check_only
+			     ? -ENODATA
+			     : sl_source_fetch(config, NULL, &sources->text, error, sizeof(error));
+
+	if (failed >= 0)
+		return 0;
+	sl_source_name(config, name);
+	failed = config->cache ? sl_source_cache_read(config->cache, &sources->text) : -ENOENT;
+	if (!check_only)
+		sl_log(SL_LOG_WARN, "tenants_redis", "from=%s reason=\"%s\" cache=%s", name, error,
+		       !failed ? "taken" : strerror(-failed));
+	if (!failed || !config->required || check_only)
+		return 0;
+	sl_errors_add(errors, &config->redis.where, "tenants.redis: %s: %s; and the cache: %s",
+		      name, error, config->cache ? strerror(-failed) : "not configured");
+	return -EINVAL;
+}
+
+static int load_redis(struct sl_sources *sources, const struct sl_tenants_redis_config *config,
+		      const struct sl_tenants *before, bool check_only, struct sl_errors *errors)
+{
+	char name[400];
+	int error = 0;
+
+	if (!before)
+		error = first_text(sources, config, check_only, errors);
+	else if (before->registry->offered)
+		sources->text = sl_source_text_get(before->registry->offered);
+	else if (before->source)
+		sources->text = sl_source_text_get(before->source);
+	if (error || !sources->text)
+		return error;
+	sl_source_name(config, name);
+	return took(sources,
+		    sl_settings_load_text(&sl_tenants_file_settings, name, sources->text->text,
+					  sources->text->size,
+					  &sources->loaded[sources->loaded_count], errors));
+}
+
 int sl_sources_load(struct sl_sources *sources, const struct sl_tenants_config *config,
-		    struct sl_errors *errors)
+		    const struct sl_tenants *before, bool check_only, struct sl_errors *errors)
 {
 	struct dirent **entries = NULL;
 	int count = 0, error = 0;
@@ -64,8 +113,8 @@ int sl_sources_load(struct sl_sources *sources, const struct sl_tenants_config *
 			      DIRECTORY_FILES_MAX);
 		error = -EINVAL;
 	}
-	sources->files = calloc((size_t)count + 2, sizeof(*sources->files));
-	sources->loaded = calloc((size_t)count + 1, sizeof(*sources->loaded));
+	sources->files = calloc((size_t)count + 3, sizeof(*sources->files));
+	sources->loaded = calloc((size_t)count + 2, sizeof(*sources->loaded));
 	if (!sources->files || !sources->loaded) {
 		sl_errors_add(errors, NULL, "tenants: out of memory");
 		error = -ENOMEM;
@@ -80,6 +129,11 @@ int sl_sources_load(struct sl_sources *sources, const struct sl_tenants_config *
 
 		error = failed ? failed : error;
 	}
+	if (config->redis && sources->count) {
+		const int failed = load_redis(sources, config->redis, before, check_only, errors);
+
+		error = failed ? failed : error;
+	}
 	for (int i = 0; i < count; i++)
 		free(entries[i]);
 	free(entries);
@@ -90,6 +144,7 @@ void sl_sources_fini(struct sl_sources *sources)
 {
 	for (uint32_t i = 0; i < sources->loaded_count; i++)
 		sl_loaded_fini(&sources->loaded[i]);
+	sl_source_text_put(sources->text);
 	free(sources->loaded);
 	free(sources->files);
 	*sources = (struct sl_sources){0};

@@ -7,6 +7,7 @@
 #include "dataplane/base/hash.h"
 #include "tenants/algorithm.h"
 #include "tenants/classes.h"
+#include "tenants/source.h"
 
 // --- indexes -------------------------------------------------------------------------------------
 
@@ -114,6 +115,19 @@ void sl_tenants_kept_by(struct sl_tenants *tenants,
 	tenants->registry->keeper = keeper;
 }
 
+void sl_tenants_offer(struct sl_tenants *tenants, struct sl_source_text *text)
+{
+	struct sl_registry *registry = tenants->registry;
+
+	sl_source_text_put(registry->offered);
+	registry->offered = text ? sl_source_text_get(text) : NULL;
+}
+
+const char *sl_tenants_source_version(const struct sl_tenants *tenants)
+{
+	return tenants->source ? tenants->source->version : NULL;
+}
+
 sl_tenant_id sl_tenants_newcomers(const struct sl_tenants *tenants)
 {
 	return tenants->creates ? tenants->created->newcomers : SL_TENANT_NONE;
@@ -164,6 +178,7 @@ void sl_tenants_destroy(struct sl_tenants *tenants)
 	for (uint32_t i = 0; i < tenants->entry_count; i++)
 		if (tenants->entries[i].counted)
 			sl_registry_leave(tenants->registry, i);
+	sl_source_text_put(tenants->source);
 	sl_identity_rules_fini(&tenants->rules);
 	sl_registry_put(tenants->registry);
 	free(tenants->by_name.slots);
@@ -548,12 +563,17 @@ static int set_template(struct builder *builder, const struct sl_tenants_config 
 	return error;
 }
 
+static bool is_create(const struct sl_tenants_config *config)
+{
+	return config->unknown && strcmp(config->unknown, "create") == 0;
+}
+
 static int make_created(struct builder *builder, const struct sl_tenants_config *config)
 {
 	struct sl_tenants *tenants = builder->tenants;
 	struct sl_registry *registry = tenants->registry;
 
-	tenants->creates = config->unknown && strcmp(config->unknown, "create") == 0;
+	tenants->creates = is_create(config);
 	if (tenants->creates && !registry->created) {
 		registry->created = sl_created_create(registry, (uint32_t)config->created_max);
 		if (!registry->created)
@@ -665,8 +685,7 @@ static void resolve_defaults(struct builder *builder, const struct sl_tenants_co
 	if (config->overflow && strcmp(config->overflow, "refuse") != 0)
 		tenants->overflow = named_in_config(builder, config->overflow, "tenants.overflow",
 						    &config->overflow_where);
-	if (config->unknown && strcmp(config->unknown, "refuse") != 0 &&
-	    strcmp(config->unknown, "create") != 0)
+	if (config->unknown && strcmp(config->unknown, "refuse") != 0 && !is_create(config))
 		tenants->unknown = named_in_config(builder, config->unknown, "tenants.unknown",
 						   &config->unknown_where);
 	tenants->fallback = config->fallback
@@ -696,6 +715,8 @@ struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *confi
 
 	for (uint32_t i = 0; i < count; i++)
 		named += files[i]->tenants.count;
+	// Whose tenants come from elsewhere has none yet: that opens it to nobody.
+	named += config->tenants.redis || config->tenants.directory || is_create(&config->tenants);
 	if (!named) {
 		builder.files = &nobody_file;
 		builder.file_count = 1;

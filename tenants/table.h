@@ -73,6 +73,7 @@ struct sl_tenants {
 	struct sl_created *created; // NULL: none so far
 	sl_tenant_id overflow;      // where no seat is free; SL_TENANT_NONE: refuse
 	uint64_t created_idle_ns;
+	struct sl_source_text *source; // what Redis said; NULL: nothing
 	bool observe, partial;
 	uint8_t claimed; // enum sl_claimed
 };

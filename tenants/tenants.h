@@ -14,6 +14,7 @@
 extern const struct sl_module sl_tenants_module; // keys `tenants`, `quotas`
 
 struct sl_tenants;       // the snapshot's part: identities, limits
+struct sl_source_text;   // source.h
 struct sl_tenants_shard; // one shard's chunks and counters
 
 // What identity looks at. Header names in lower case.
@@ -70,6 +71,11 @@ void sl_tenants_give_request(struct sl_tenants_shard *self, uint8_t phase);
 // that it does not: from any thread. Before the first shard starts.
 void sl_tenants_kept_by(struct sl_tenants *tenants,
 			bool (*keeps)(const void *keeper, uint32_t tenant), const void *keeper);
+// The next snapshot takes its tenants of tenants.redis from `text`, not from where the last one did
+// (NULL: from there after all). Control thread.
+void sl_tenants_offer(struct sl_tenants *tenants, struct sl_source_text *text);
+// Of what is in force; NULL: nothing of Redis.
+const char *sl_tenants_source_version(const struct sl_tenants *tenants);
 // Whose requests have names of their own: the account of tenants that are being made. Else NONE.
 sl_tenant_id sl_tenants_newcomers(const struct sl_tenants *tenants);
 

@@ -14,9 +14,11 @@
 #include "config/control/internal.h"
 #include "config/control/ledger.h"
 #include "config/control/quota.h"
+#include "config/control/source.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/hash.h"
 #include "tenants/ledger/ledger.h"
+#include "tenants/settings.h"
 #include "tenants/tenants.h"
 
 #define WATCH_NS (1 * SL_S)
@@ -297,6 +299,37 @@ static void take_signals(struct sl_control *control)
 	}
 }
 
+// Other tenants in Redis: they are in force with a reload, or the old ones stay.
+static void take_source(struct sl_control *control)
+{
+	struct sl_source_text *text = sl_source_thread_take(control->source);
+	struct sl_errors *errors = text ? sl_errors_create() : NULL;
+	bool good = false;
+
+	if (!text)
+		return;
+	sl_tenants_offer(current(control)->parts[SL_MODULE_TENANTS], text);
+	if (errors)
+		good = sl_control_reload(control, "tenants_redis", errors);
+	sl_tenants_offer(current(control)->parts[SL_MODULE_TENANTS], NULL);
+	sl_source_thread_judge(control->source, text, good, errors);
+	sl_errors_destroy(errors);
+}
+
+static int start_source(struct sl_control *control)
+{
+	const struct sl_tenants_module_config *config =
+		current(control)->configs[SL_MODULE_TENANTS];
+	const struct sl_tenants *tenants = current(control)->parts[SL_MODULE_TENANTS];
+
+	if (!config || !tenants || !config->tenants.redis)
+		return 0;
+	control->source = sl_source_thread_create(config->tenants.redis,
+						  sl_tenants_source_version(tenants),
+						  control->options.metrics);
+	return control->source ? 0 : -1;
+}
+
 static void watch_changes(struct sl_control *control)
 {
 	if (stamp(control) != control->watched_stamp)
@@ -339,6 +372,7 @@ int sl_control_run(struct sl_control *control)
 					      options->module_count));
 		wait(control, WAIT_NS);
 		take_signals(control);
+		take_source(control);
 		if (control->admin)
 			sl_admin_run(control->admin);
 		now_ns = sl_clock_now_ns();
@@ -410,6 +444,8 @@ struct sl_control *sl_control_create(const struct sl_control_options *options)
 		if (!control->ledger)
 			goto fail;
 	}
+	if (start_source(control))
+		goto fail;
 	took_over(control);
 	watch_files(control);
 	control->watched_stamp = stamp(control);
@@ -431,6 +467,7 @@ void sl_control_destroy(struct sl_control *control)
 	if (!control)
 		return;
 	sl_admin_destroy(control->admin);
+	sl_source_thread_destroy(control->source);
 	sl_quota_thread_destroy(control->quota);
 	sl_ledger_thread_destroy(control->ledger);
 	sl_metrics_remove(control->options.metrics, &control->counters);

@@ -36,6 +36,7 @@ struct sl_control {
 	struct sl_control_build_counters build;
 	struct sl_admin *admin;
 	struct sl_quota_thread *quota;
+	struct sl_source_thread *source; // NULL: no tenants.redis
 	struct sl_ledger_thread *ledger; // NULL: none is kept
 	char **watched;
 	uint32_t watched_count;

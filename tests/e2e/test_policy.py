@@ -1,9 +1,12 @@
 """What a tenant may, and where that is written: classes, folders, templates, a control plane."""
 
 import json
+import subprocess
 
+import pytest
 from lib import otlp, wire
-from lib.sluice import digest, wait_for
+from lib.redis import Redis
+from lib.sluice import BINARY, digest, wait_for
 
 BODY = otlp.request("traces", 10).SerializeToString()
 
@@ -161,3 +164,102 @@ def test_template_over_resources(start):
         wait_for("each its own", lambda: (items_in(sluice.folder / "a"),
                                           items_in(sluice.folder / "b")) == (3 * count, 5 * count))
         wait_for("both made", lambda: shown(sluice, "new-a") and shown(sluice, "new-b"))
+
+
+@pytest.fixture
+def redis():
+    server = Redis()
+    yield server
+    server.remove()
+
+
+def publish(redis, version, **tenants):
+    """As a control plane does: the fields, then the version."""
+    redis.call("DEL", "sluice:tenants")
+    for name, value in tenants.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        redis.call("HSET", "sluice:tenants", name, text)
+    redis.call("SET", "sluice:tenants:version", str(version))
+
+
+def from_redis(redis, **more):
+    return {"tenants": {"file": "tenants.yaml", "identify": ["credential", {"header": "X-Scope-OrgID"}],
+                        "redis": {"address": redis.address, "poll": "50ms", **more}}}
+
+
+def test_control_plane(start, redis):
+    """What it writes is in force without a restart; what is wrong is not, and is named."""
+    redis.start()
+    publish(redis, 1, acme={"class": "gold", "credentials": [digest("acme-token")]})
+    sluice = start(tenants={"classes": {"gold": {"priority": 9, "body": "1MiB"}},
+                            "tenants": {"demo": {}}}, config=from_redis(redis, cache="cache"))
+
+    def updates(result):
+        return sluice.metric("sluice_tenants_redis_updates_total", result=result)
+
+    bearer = {"Authorization": "Bearer acme-token"}
+    assert status(sluice, **bearer) == 200 and shown(sluice, "acme")["priority"] == 9
+    assert status(sluice, "demo") == 200 and status(sluice, "beta") == 401
+
+    publish(redis, 2, acme={"class": "gold", "suspended": True},
+            beta="class: gold\nquota:\n  spans: 5/s # in YAML\n", cost="{}")
+    wait_for("the update", lambda: status(sluice, "beta") == 200)
+    assert status(sluice, **bearer) == 401 and status(sluice, "acme") == 403
+    assert shown(sluice, "beta")["quota"]["spans"]["per_second"] == 5
+
+    # Whatever is wrong: the whole of it is not taken, and it is told whose it is.
+    wrong = [("3", {"beta": {"class": "golt"}}, "did you mean gold"),
+             ("4", {"good": {}, "beta": "{quota: [}"}, "tenants_redis_refused"),
+             ("5", {"beta": "\x01"}, "tenant=beta"),
+             ("6", {"demo": {}}, "there is another tenant demo"),
+             ("7", {"beta": {"quota": {"spans": "${env:HOME}"}}}, "tenants.beta.quota.spans")]
+    for version, tenants, told in wrong:
+        refused = updates("failure")
+        publish(redis, version, **tenants)
+        wait_for("its refusal", lambda: updates("failure") > refused)
+        assert told in sluice.log(), version
+        assert status(sluice, "beta") in (200, 429) and status(sluice, "good") == 401
+    redis.call("HSET", "sluice:tenants", "..", "{}")
+    redis.call("SET", "sluice:tenants:version", "8")
+    wait_for("a name that is none", lambda: "field .. is no name of a tenant" in sluice.log())
+    redis.call("DEL", "sluice:tenants")
+    redis.call("SET", "sluice:tenants", "a text")
+    redis.call("SET", "sluice:tenants:version", "9")
+    wait_for("another type", lambda: "WRONGTYPE" in sluice.log())
+    assert status(sluice, "beta") in (200, 429)
+
+    # Emptied by a restart: nothing is published, so nothing goes.
+    redis.kill()
+    redis.start()
+    seen = sluice.metric("sluice_tenants_redis_failures_total")
+    wait_for("looks", lambda: sluice.metric("sluice_tenants_redis_failures_total") > seen + 1)
+    assert status(sluice, "cost") == 200
+    publish(redis, 10, gamma={})
+    wait_for("what is written then", lambda: status(sluice, "gamma") == 200)
+    assert status(sluice, "cost") == 401
+
+    # A start without Redis takes what was good last.
+    redis.kill()
+    wait_for("the cache", lambda: b'"gamma"' in (sluice.folder / "cache").read_bytes())
+    sluice.stop()
+    sluice.start()
+    assert status(sluice, "gamma") == 200
+    redis.start()
+    publish(redis, 11, delta={})
+    wait_for("Redis again", lambda: status(sluice, "delta") == 200)
+
+
+def test_start_without_redis(start, redis):
+    """Neither Redis nor cache: refused, or the file's tenants alone, as configured."""
+    sluice = start(tenants={"tenants": {"demo": {}}}, config=from_redis(redis, required=False))
+    assert status(sluice, "demo") == 200 and status(sluice, "acme") == 401
+    redis.start()
+    publish(redis, "a", acme={})
+    wait_for("Redis", lambda: status(sluice, "acme") == 200)
+    sluice.stop()
+    redis.kill()
+    sluice.config["tenants"]["redis"]["required"] = True
+    sluice.write_config()
+    ended = subprocess.run([BINARY, "--config", "config.yaml"], cwd=sluice.folder, timeout=60,
+                           capture_output=True, text=True)
+    assert ended.returncode == 78 and "tenants.redis: redis:" in ended.stdout + ended.stderr
