@@ -137,7 +137,8 @@ static void put_counts(const struct sl_ledger *ledger, FILE *out, enum sl_ledger
 	}
 }
 
-static void put_family(const struct sl_ledger *ledger, FILE *out, enum sl_ledger_kind kind,
+static void put_family(const struct sl_ledger *ledger, FILE *out,
+		       struct sl_ledger_account *const *list, enum sl_ledger_kind kind,
 		       enum unit unit)
 {
 	const struct sl_ledger_kind_row *row = &sl_ledger_kinds[kind];
@@ -145,14 +146,9 @@ static void put_family(const struct sl_ledger *ledger, FILE *out, enum sl_ledger
 	fprintf(out,
 		"# HELP sluice_tenant_%s_%s_total %s\n# TYPE sluice_tenant_%s_%s_total counter\n",
 		row->label, unit_names[unit], row->help, row->label, unit_names[unit]);
-	for (uint32_t i = 0; i < ledger->account_count; i++) {
-		const struct sl_ledger_account *account = ledger->accounts[i];
-
-		if (account->exported)
-			put_counts(ledger, out, kind, unit,
-				   sl_bytes(account->name, account->name_bytes), &account->total,
-				   &account->elsewhere);
-	}
+	for (uint32_t i = 0; i < ledger->exported; i++)
+		put_counts(ledger, out, kind, unit, sl_bytes(list[i]->name, list[i]->name_bytes),
+			   &list[i]->total, &list[i]->elsewhere);
 	put_counts(ledger, out, kind, unit, SL_LEDGER_REST, &ledger->other, NULL);
 }
 
@@ -174,23 +170,41 @@ static void put_estimate(FILE *out, struct sl_bytes tenant, const struct sl_ledg
 	}
 }
 
-static void put_estimates(const struct sl_ledger *ledger, FILE *out)
+static void put_estimates(const struct sl_ledger *ledger, FILE *out,
+			  struct sl_ledger_account *const *list)
 {
 	fputs("# HELP sluice_tenant_estimated_items_total What kept items stand for: 1/p each.\n"
 	      "# TYPE sluice_tenant_estimated_items_total counter\n",
 	      out);
-	for (uint32_t i = 0; i < ledger->account_count; i++) {
-		const struct sl_ledger_account *account = ledger->accounts[i];
-
-		if (account->exported)
-			put_estimate(out, sl_bytes(account->name, account->name_bytes),
-				     &account->total, &account->elsewhere);
-	}
+	for (uint32_t i = 0; i < ledger->exported; i++)
+		put_estimate(out, sl_bytes(list[i]->name, list[i]->name_bytes), &list[i]->total,
+			     &list[i]->elsewhere);
 	put_estimate(out, SL_LEDGER_REST, &ledger->other, NULL);
+}
+
+static void put_all(const struct sl_ledger *ledger, FILE *out,
+		    struct sl_ledger_account *const *list)
+{
+	for (unsigned i = 0; i < SL_LEDGER_KIND_COUNT; i++) {
+		const enum sl_ledger_kind kind = (enum sl_ledger_kind)i;
+		const struct sl_ledger_kind_row *row = &sl_ledger_kinds[i];
+
+		if (kind == SL_LEDGER_ADJUSTED)
+			put_estimates(ledger, out, list);
+		if (kind == SL_LEDGER_IN_FLIGHT || kind == SL_LEDGER_ADJUSTED)
+			continue;
+		put_family(ledger, out, list, kind, ITEMS);
+		if (row->units & SL_LEDGER_BYTES)
+			put_family(ledger, out, list, kind, BYTES);
+		if (row->units & SL_LEDGER_REQUESTS && row->by != SL_LEDGER_BY_DESTINATION)
+			put_family(ledger, out, list, kind, REQUESTS);
+	}
 }
 
 char *sl_ledger_metrics(struct sl_ledger *ledger, size_t *size)
 {
+	struct sl_ledger_account **list;
+	uint32_t count = 0;
 	char *text = NULL;
 	FILE *out;
 
@@ -199,23 +213,19 @@ char *sl_ledger_metrics(struct sl_ledger *ledger, size_t *size)
 	if (!out)
 		return NULL;
 	pthread_mutex_lock(&ledger->lock);
-	ledger->told = true;
-	for (unsigned kind = 0; kind < SL_LEDGER_KIND_COUNT; kind++) {
-		if (kind == SL_LEDGER_ADJUSTED)
-			put_estimates(ledger, out);
-		if (kind == SL_LEDGER_IN_FLIGHT || kind == SL_LEDGER_ADJUSTED)
-			continue;
-		put_family(ledger, out, (enum sl_ledger_kind)kind, ITEMS);
-		if (sl_ledger_kinds[kind].units & SL_LEDGER_BYTES)
-			put_family(ledger, out, (enum sl_ledger_kind)kind, BYTES);
-		if (sl_ledger_kinds[kind].units & SL_LEDGER_REQUESTS &&
-		    sl_ledger_kinds[kind].by != SL_LEDGER_BY_DESTINATION)
-			put_family(ledger, out, (enum sl_ledger_kind)kind, REQUESTS);
+	list = malloc((ledger->exported + 1) * sizeof(*list));
+	for (uint32_t i = 0; list && i < ledger->account_count; i++)
+		if (ledger->accounts[i]->exported)
+			list[count++] = ledger->accounts[i];
+	if (list) {
+		assert(count == ledger->exported);
+		ledger->told = true;
+		put_all(ledger, out, list);
 	}
 	pthread_mutex_unlock(&ledger->lock);
-	if (fclose(out)) {
-		free(text);
-		return NULL;
-	}
-	return text;
+	free(list);
+	if (fclose(out) == 0)
+		return text;
+	free(text);
+	return NULL;
 }

@@ -674,6 +674,64 @@ static void test_config_errors(void **unused)
 	}
 }
 
+// What the kept stand for beyond themselves, in 1/256 items.
+static void test_estimate(void **unused)
+{
+	static const struct {
+		const char *why, *yaml;
+		enum sl_signal signal;
+		struct item items[3];
+		uint64_t want;
+	} rows[] = {
+		{"each kept span is one of four",
+		 "{mode: proportional, rate: 25%}",
+		 SL_TRACES,
+		 {{.id_low = HIGH}, {.id_low = LOW}, {.id_low = HIGH}},
+		 2 * 3 * 256},
+		{"what an earlier stage dropped counts too: one of eight",
+		 "{mode: proportional, rate: 25%}",
+		 SL_TRACES,
+		 {{.id_low = HIGH, .state = "ot=th:8"}, {.id_low = LOW}, {.id_low = LOW}},
+		 7 * 256},
+		{"also where all of them go on",
+		 "{mode: proportional, rate: 100%}",
+		 SL_TRACES,
+		 {{.id_low = HIGH, .state = "ot=th:8"}, {.id_low = LOW}, {.id_low = HIGH}},
+		 256},
+		{"and where no rule is for them",
+		 "{match: {service: nobody}, mode: proportional, rate: 10%}",
+		 SL_TRACES,
+		 {{.id_low = HIGH, .state = "ot=th:c"}, {.id_low = LOW}, {.id_low = HIGH}},
+		 3 * 256},
+		{"log records alike",
+		 "{match: {signal: logs}, mode: proportional, rate: 25%}",
+		 SL_LOGS,
+		 {{.id_low = HIGH}, {.id_low = LOW}, {.id_low = LOW}},
+		 3 * 256},
+		{"nothing is kept, nothing stands for more",
+		 "{mode: proportional, rate: 25%}",
+		 SL_TRACES,
+		 {{.id_low = LOW}, {.id_low = LOW}, {.id_low = LOW}},
+		 0},
+	};
+
+	(void)unused;
+	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+		static struct body body;
+		char yaml[256];
+		struct run run;
+
+		body.size = 0;
+		put_resource(&body, rows[i].signal, "shop", rows[i].items, 3);
+		snprintf(yaml, sizeof(yaml), "sampling: [%s]\n", rows[i].yaml);
+		run_stage(&run, yaml, rows[i].signal, &body);
+		if (run.request.first_part.adjusted_q8 != rows[i].want)
+			fail_msg("%s: %llu", rows[i].why,
+				 (unsigned long long)run.request.first_part.adjusted_q8);
+		run_fini(&run);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -683,6 +741,7 @@ int main(void)
 		cmocka_unit_test(test_logs),
 		cmocka_unit_test(test_services),
 		cmocka_unit_test(test_untouched),
+		cmocka_unit_test(test_estimate),
 		cmocka_unit_test(test_budget_is_spent),
 		cmocka_unit_test(test_config_errors),
 	};
