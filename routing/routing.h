@@ -33,6 +33,9 @@ struct sl_routing_env {
 	// The tenant of that name now, or SL_TENANT_NONE; the name becomes one that lasts. NULL:
 	// nobody knows.
 	sl_tenant_id (*tenant_of)(void *tenants, struct sl_bytes *name);
+	// Around a request that is not the shard's: its tenant's number stays its own meanwhile.
+	uint8_t (*take_request)(void *tenants);
+	void (*give_request)(void *tenants, uint8_t phase);
 	void *tenants;
 };
 

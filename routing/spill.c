@@ -85,10 +85,13 @@ bool sl_spill_first(struct sl_record *record)
 static void released(struct sl_request *request)
 {
 	struct replay *replay = (struct replay *)request;
+	const struct sl_routing_env *env = &replay->flow.egress->shard->env;
 	const enum sl_outcome outcome = replay->flow.delivery.worst;
 
 	sl_spool_side_end(replay->from,
 			  outcome == SL_OUTCOME_DELIVERED || outcome == SL_OUTCOME_REJECTED);
+	if (env->tenant_of)
+		env->give_request(env->tenants, request->tenants_phase);
 	sl_arena_fini(&request->arena);
 	free(replay);
 }
@@ -104,6 +107,7 @@ static void fill(struct replay *replay, struct sl_egress *egress)
 	request->owner = &owner;
 	request->signal = read->entry.signal;
 	request->tenant_name = read->entry.tenant;
+	request->tenants_phase = env->tenant_of ? env->take_request(env->tenants) : 0;
 	request->tenant = env->tenant_of ? env->tenant_of(env->tenants, &request->tenant_name)
 					 : SL_TENANT_NONE;
 	request->first_part.tenant = request->tenant;

@@ -82,7 +82,6 @@ static void measure(struct sl_timer *timer, uint64_t now_ns)
 	sl_timer_set(&shard->timers, timer, now_ns + MEASURE_NS);
 }
 
-// Everything a turn needs, before the thread starts.
 static sl_tenant_id tenant_of(void *self, struct sl_bytes *name)
 {
 	const struct sl_shard *shard = self;
@@ -90,12 +89,23 @@ static sl_tenant_id tenant_of(void *self, struct sl_bytes *name)
 	struct sl_tenant_info info;
 	sl_tenant_id tenant;
 
-	if (!sl_tenants_find(tenants, *name, &tenant) || !sl_tenants_info(tenants, tenant, &info))
+	if (!sl_tenants_known(tenants, *name, &tenant) || !sl_tenants_info(tenants, tenant, &info))
 		return SL_TENANT_NONE;
 	*name = info.name;
 	return tenant;
 }
 
+static uint8_t take_request(void *self)
+{
+	return sl_tenants_take_request(((const struct sl_shard *)self)->tenants);
+}
+
+static void give_request(void *self, uint8_t phase)
+{
+	sl_tenants_give_request(((const struct sl_shard *)self)->tenants, phase);
+}
+
+// Everything a turn needs, before the thread starts.
 static int set_up(struct sl_shard *shard)
 {
 	const struct sl_shard_options *options = &shard->options;
@@ -155,6 +165,8 @@ static int set_up(struct sl_shard *shard)
 			    .number = sl_ledger_number,
 			    .ended = options->ledger ? sl_ledger_ended : NULL},
 		.tenant_of = tenant_of,
+		.take_request = take_request,
+		.give_request = give_request,
 		.tenants = shard,
 	};
 
