@@ -105,6 +105,16 @@ static void give_request(void *self, uint8_t phase)
 	sl_tenants_give_request(((const struct sl_shard *)self)->tenants, phase);
 }
 
+static void set_timers(struct sl_shard *shard)
+{
+	sl_timers_init(&shard->timers, shard->now_ns);
+	shard->aging.fire = age_memory;
+	sl_timer_set(&shard->timers, &shard->aging, shard->now_ns + SL_MEMORY_AGE_NS);
+	shard->measuring.fire = measure;
+	shard->measured_ns = shard->now_ns;
+	sl_timer_set(&shard->timers, &shard->measuring, shard->now_ns + MEASURE_NS);
+}
+
 // Everything a turn needs, before the thread starts.
 static int set_up(struct sl_shard *shard)
 {
@@ -118,12 +128,7 @@ static int set_up(struct sl_shard *shard)
 		return failed;
 	shard->now_ns = sl_clock_now_ns();
 	shard->wall_ns = sl_clock_wall_ns();
-	sl_timers_init(&shard->timers, shard->now_ns);
-	shard->aging.fire = age_memory;
-	sl_timer_set(&shard->timers, &shard->aging, shard->now_ns + SL_MEMORY_AGE_NS);
-	shard->measuring.fire = measure;
-	shard->measured_ns = shard->now_ns;
-	sl_timer_set(&shard->timers, &shard->measuring, shard->now_ns + MEASURE_NS);
+	set_timers(shard);
 	sl_random_init(&shard->random, shard->now_ns + options->index);
 	sl_pool_init(&shard->requests, &shard->memory, sizeof(struct sl_request));
 	failed = sl_queues_init(&shard->queues);
