@@ -29,6 +29,7 @@ struct one {
 struct place {
 	unsigned index;
 	enum mood mood;
+	uint32_t generation, owners; // of its keys, where it has endpoints of its own
 };
 
 // A place as one snapshot's destination sees it.
@@ -189,6 +190,19 @@ static void place_destroy(void *self)
 	(void)self;
 }
 
+// Whole traces: what carries several keys carries keys of one owner.
+static uint32_t place_owner(void *state, struct sl_bytes key)
+{
+	const struct place *place = ((struct side *)state)->place;
+
+	return place->generation << 8 | key.data[key.size - 1] % place->owners;
+}
+
+static bool place_owns(void *state, uint32_t of)
+{
+	return of >> 8 == ((struct side *)state)->place->generation;
+}
+
 static enum sl_reason place_submit(void *state, struct sl_record *record)
 {
 	struct side *side = state;
@@ -197,6 +211,10 @@ static enum sl_reason place_submit(void *state, struct sl_record *record)
 
 	if (((struct sl_egress *)record->destination)->breaker.state == SL_BREAKER_OPEN)
 		broken("sent while the breaker is open");
+	if (record->owner && !place_owns(side, record->owner))
+		broken("sent to an owner of before");
+	if (record->owner && one_in(10))
+		return SL_REASON_OVERLOADED; // that one
 	if (side->count == HELD || (place->mood == FULL && !one_in(20)))
 		return SL_REASON_EGRESS_FULL;
 	if (place->mood == GOOD && one_in(3)) {
@@ -232,6 +250,8 @@ static const struct sl_driver place_driver = {
 	.close = place_close,
 	.submit = place_submit,
 	.poll = place_poll,
+	.owner = place_owner,
+	.owns = place_owns,
 };
 
 static void adjust(struct sl_routing *routing)
@@ -244,6 +264,8 @@ static void adjust(struct sl_routing *routing)
 		destination->driver = &place_driver;
 		destination->self = &world.places[destination->name[0] - 'a'];
 		destination->by_trace = one_in(3);
+		if (!destination->by_trace && one_in(2))
+			destination->spread = one_in(2) ? SL_SPREAD_TRACE : SL_SPREAD_TENANT;
 		destination->record_bytes_max = one_in(3) ? 60 + below(300) : 0;
 		if (one_in(2))
 			destination->breaker = (struct sl_breaker_config){
@@ -376,6 +398,12 @@ static void step(void)
 		if (world.tells)
 			printf("%u: %u is %u\n", world.step, place->index, place->mood);
 	}
+	if (one_in(10)) {
+		struct place *place = &world.places[below(DESTINATIONS)];
+
+		place->generation++;
+		place->owners = 1 + (uint32_t)below(4);
+	}
 	for (unsigned i = 0; i < CALLS && one_in(2); i++) {
 		struct one *one = &world.ones[below(CALLS)];
 
@@ -425,7 +453,7 @@ static void run(uint64_t seed)
 	memset(world.places, 0, sizeof(world.places));
 	memset(world.ones, 0, sizeof(world.ones));
 	for (unsigned i = 0; i < DESTINATIONS; i++)
-		world.places[i].index = i;
+		world.places[i] = (struct place){.index = i, .generation = 1, .owners = 2};
 	world.queued = one_in(4);
 	*rig = (struct rig){.now_ns = 100 * SL_S, .adjust = adjust};
 	describe(yaml, sizeof(yaml), "30s");
