@@ -35,12 +35,13 @@ static void use(struct sl_failover_choice *choice, uint32_t member, uint64_t now
 }
 
 // Who takes its place: the first that is good; else the first that can be tried, whatever it did
-// when it was in use last. Nobody is to be had: it may as well stay.
+// when it was in use last; else, unless the one in use has a spool, the first that has. Nobody is
+// to be had: it may as well stay.
 static uint32_t successor(const struct sl_failover_choice *choice,
 			  const struct sl_failover_config *config,
 			  const struct sl_failover_member *members, uint64_t now_ns)
 {
-	uint32_t found = choice->current;
+	uint32_t found = choice->current, spools = choice->current;
 
 	for (uint32_t i = 0; i < choice->count; i++) {
 		if (i == choice->current)
@@ -49,8 +50,10 @@ static uint32_t successor(const struct sl_failover_choice *choice,
 			return i;
 		if (found == choice->current && members[i].available)
 			found = i;
+		if (!members[spools].spools)
+			spools = members[i].spools ? i : spools;
 	}
-	return found;
+	return found == choice->current ? spools : found;
 }
 
 static bool leave(struct sl_failover_choice *choice, const struct sl_failover_config *config,
@@ -202,6 +205,7 @@ static struct sl_failover_member look_at(const struct sl_egress *egress)
 	const uint64_t now_ns = egress->shard->now_ns;
 	struct sl_failover_member member = {
 		.available = egress->side && sl_egress_is_available(egress),
+		.spools = egress->side && egress->spill,
 		.failing_since_ns = egress->failing_since_ns,
 	};
 

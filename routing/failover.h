@@ -15,6 +15,7 @@
 // What a member looks like from outside.
 struct sl_failover_member {
 	bool available;            // may be offered records now
+	bool spools;               // has a spool: takes them all the same, as the last resort
 	uint64_t failing_since_ns; // it has only failed since; 0: not
 };
 

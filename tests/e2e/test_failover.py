@@ -220,3 +220,38 @@ def test_mistakes_are_found(tmp_path, group, wanted):
     lines = [line for line in (found.stdout + found.stderr).splitlines() if wanted in line]
     assert lines and lines[0].startswith(f"{path}:"), found.stdout + found.stderr
     assert int(lines[0].split(":")[1]) > 1  # with its place
+
+
+def test_the_last_resort_is_a_disk(start, tmp_path):
+    """Region a, region b, then b's neighbour's disk: nobody is told no while all are down, what came
+    meanwhile is delivered from the disk, and a region that is back is used at once."""
+    a, b, c = (Upstream() for _ in range(3))
+    for one in (a, b, c):
+        one.close()
+
+    def upstream(one, **more):
+        return {"otlp": {"endpoint": f"http://127.0.0.1:{one.port}",
+                         "health": {"check": "tcp", "interval": "50ms"}},
+                "retry": {"initial": "20ms", "max": "50ms"}, **more}
+    sluice = start(config={
+        "destinations": {
+            "a": upstream(a), "b": upstream(b),
+            "c": upstream(c, spool={"path": str(tmp_path / "spool"), "after": "50ms"}),
+            "all": {"failover": {"to": ["a", "b", "c"], "after": "200ms", "return_after": "1h"}}},
+        "routes": [{"to": ["all"]}]})
+    wait_for("the checks", lambda: sluice.metric("sluice_endpoint_healthy_shards") == 0)
+    for _ in range(20):
+        assert send(sluice) == 0
+    assert books(sluice, "c")["taken"] == 40
+    assert sluice.metric("sluice_spool_items", destination="c") == 40
+    with Upstream(port=b.port) as b:
+        wait_for("the checks", lambda: sluice.metric("sluice_endpoint_healthy_shards",
+                                                     destination="b") == 1)
+        for _ in range(5):
+            assert send(sluice) == 0
+        assert len(b.calls) == 5 and sluice.metric("sluice_spool_items", destination="c") == 40
+        with Upstream(port=c.port) as c:
+            wait_for("the disk", lambda: sluice.metric("sluice_spool_items") == 0)
+            wait_for("the books", lambda: books(sluice, "c").get("delivered") == 40)
+            found = spans_of(b) + spans_of(c)
+            assert len(found) == len(set(found)) == 50

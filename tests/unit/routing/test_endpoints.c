@@ -164,7 +164,7 @@ static const struct sl_failover_config group = {.after_ns = 2 * SL_S, .return_af
 
 static void test_a_group(void **state)
 {
-	enum { GOOD, FAILS, AWAY };
+	enum { GOOD, FAILS, AWAY, SPOOLS }; // spools: is away, and has a spool
 	// What holds at a time of the members a, b, c, and who is to be in use then.
 	static const struct {
 		const char *why;
@@ -190,6 +190,9 @@ static void test_a_group(void **state)
 		{"it is used", 160000, {GOOD, GOOD, GOOD}, 0},
 		{"all are away: it may as well stay", 161000, {AWAY, AWAY, AWAY}, 0},
 		{"the last comes first", 162000, {AWAY, AWAY, GOOD}, 2},
+		{"it goes, too, and one has a disk", 163000, {AWAY, SPOOLS, AWAY}, 1},
+		{"who has a disk in use stays", 164000, {SPOOLS, SPOOLS, AWAY}, 1},
+		{"until somebody can deliver", 165000, {AWAY, SPOOLS, GOOD}, 2},
 	};
 	struct sl_failover_choice choice = {.count = 3};
 	uint64_t failing_since_ns[3] = {0};
@@ -204,8 +207,11 @@ static void test_a_group(void **state)
 				failing_since_ns[j] = 0;
 			else if (!failing_since_ns[j])
 				failing_since_ns[j] = now_ns;
-			members[j] = (struct sl_failover_member){rows[i].is[j] != AWAY,
-								 failing_since_ns[j]};
+			members[j] = (struct sl_failover_member){
+				.available = rows[i].is[j] < AWAY,
+				.spools = rows[i].is[j] == SPOOLS,
+				.failing_since_ns = failing_since_ns[j],
+			};
 		}
 		sl_failover_choose(&choice, &group, members, now_ns);
 		if (choice.current != rows[i].want)
