@@ -274,14 +274,30 @@ static int begin_segment(struct sl_spool_store *store)
 	return 0;
 }
 
+int sl_spool_store_sync(struct sl_spool_store *store)
+{
+	int failed;
+
+	if (!store->active || fdatasync(store->active->fd) == 0)
+		return 0;
+	failed = -errno;
+	store->active = NULL; // nobody knows what of it is on the disk: the next goes elsewhere
+	return failed;
+}
+
 // Room for so many bytes: by a new segment, by dropping old ones, or none.
 static int make_room(struct sl_spool_store *store, uint64_t bytes)
 {
 	const struct sl_spool_limits *limits = &store->limits;
 
 	if (store->active && store->active->bytes + bytes > limits->segment_bytes &&
-	    store->active->bytes > SL_SPOOL_SEGMENT_HEAD)
+	    store->active->bytes > SL_SPOOL_SEGMENT_HEAD) {
+		const int failed = sl_spool_store_sync(store); // later ones are of the next
+
 		store->active = NULL;
+		if (failed)
+			return failed;
+	}
 	while (store->figures.bytes + SL_SPOOL_SEGMENT_HEAD + bytes > limits->bytes_max) {
 		if (!limits->drop_oldest || !store->segments)
 			return -ENOSPC;
@@ -372,12 +388,6 @@ int sl_spool_store_append(struct sl_spool_store *store, const struct sl_spool_wr
 		active->newest_ns = SL_MAX(active->newest_ns, entry->wall_ns);
 	}
 	return 0;
-}
-
-int sl_spool_store_sync(struct sl_spool_store *store)
-{
-	// What lies in older segments was synced before they were left, or is read from the cache.
-	return store->active && fdatasync(store->active->fd) < 0 ? -errno : 0;
 }
 
 // --- out -----------------------------------------------------------------------------------------

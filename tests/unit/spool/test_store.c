@@ -1,0 +1,450 @@
+// Entries go in and come out in order, whatever happens to the files between: every length at which
+// a tail can be torn, a flip of every byte, a disk that is full, and random use against a model.
+
+#include "tests/unit/test.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "routing/spool/store.h"
+
+#define SEGMENT "0000000000000001.spool"
+
+static char folder[64];
+static const struct sl_spool_limits wide = {.bytes_max = SL_GIB, .segment_bytes = 64 * SL_MIB};
+
+static void empty_folder(void)
+{
+	DIR *dir = opendir(folder);
+	struct dirent *entry;
+	char path[PATH_MAX];
+
+	while (dir && (entry = readdir(dir))) {
+		snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
+		unlink(path);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+static int begin(void **state)
+{
+	(void)state;
+	strcpy(folder, "/tmp/sluice-spool-XXXXXX");
+	return mkdtemp(folder) ? 0 : -1;
+}
+
+static int finish(void **state)
+{
+	(void)state;
+	empty_folder();
+	return rmdir(folder);
+}
+
+static struct sl_spool_store *must_open(const struct sl_spool_limits *limits)
+{
+	int error;
+	struct sl_spool_store *store = sl_spool_store_open(folder, limits, &error);
+
+	assert_non_null(store);
+	return store;
+}
+
+// An entry whose body tells its number; `size` >= 16.
+static int put(struct sl_spool_store *store, unsigned number, size_t size)
+{
+	char *body = malloc(size + 1);
+	int failed;
+
+	memset(body, 'a' + (int)(number % 26), size);
+	memcpy(body, &number, sizeof(number));
+
+	const struct iovec pieces[] = {{body, 7}, {body + 7, size - 7}};
+	const struct sl_spool_write write = {
+		.entry = {.signal = (enum sl_signal)(number % SL_SIGNALS),
+			  .items = number + 1,
+			  .body_bytes = (uint32_t)size,
+			  .wall_ns = 1000 + number,
+			  .tenant = SL_LITERAL("tenant"),
+			  .key = number % 2 ? SL_LITERAL("key") : SL_BYTES_NONE},
+		.pieces = pieces,
+		.piece_count = 2,
+	};
+
+	failed = sl_spool_store_append(store, &write, 1);
+	free(body);
+	return failed;
+}
+
+static unsigned number_of(const struct sl_spool_read *read)
+{
+	unsigned number;
+
+	assert_true(read->body.size >= sizeof(number));
+	memcpy(&number, read->body.data, sizeof(number));
+	assert_int_equal(read->entry.items, number + 1);
+	assert_int_equal(read->entry.signal, number % SL_SIGNALS);
+	assert_true(sl_bytes_equal(read->entry.tenant, SL_LITERAL("tenant")));
+	assert_int_equal(read->entry.key.size, number % 2 ? 3 : 0);
+	assert_int_equal(read->entry.key.data != NULL, number % 2);
+	for (size_t i = sizeof(number); i < read->body.size; i++)
+		assert_int_equal(read->body.data[i], 'a' + number % 26);
+	return number;
+}
+
+// All that comes out, told gone, as bits; ascending.
+static uint64_t drain(struct sl_spool_store *store)
+{
+	struct sl_spool_read *read;
+	uint64_t found = 0;
+	int last = -1;
+
+	while ((read = sl_spool_store_next(store))) {
+		const unsigned number = number_of(read);
+
+		assert_true((int)number > last);
+		last = (int)number;
+		found |= UINT64_C(1) << number;
+		sl_spool_store_end(store, read->slot, true);
+		free(read);
+	}
+	assert_true(sl_spool_store_is_empty(store));
+	return found;
+}
+
+static uint64_t first(unsigned count)
+{
+	return (UINT64_C(1) << count) - 1;
+}
+
+static void test_in_order_and_over_restarts(void **state)
+{
+	struct sl_spool_store *store = must_open(&wide);
+	struct sl_spool_read *a, *b;
+
+	(void)state;
+	assert_true(sl_spool_store_is_empty(store));
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(put(store, i, 16 + i), 0);
+	assert_int_equal(sl_spool_store_sync(store), 0);
+	a = sl_spool_store_next(store);
+	b = sl_spool_store_next(store);
+	assert_int_equal(number_of(a), 0);
+	assert_int_equal(number_of(b), 1);
+	sl_spool_store_end(store, b->slot, true);
+	sl_spool_store_end(store, a->slot, false);
+	free(a);
+	free(b);
+	a = sl_spool_store_next(store); // it comes again, and first
+	assert_int_equal(number_of(a), 0);
+	sl_spool_store_end(store, a->slot, true);
+	free(a);
+	sl_spool_store_tick(store, 2000);
+	sl_spool_store_close(store);
+
+	store = must_open(&wide);
+	assert_int_equal(drain(store), first(10) & ~first(2));
+	sl_spool_store_tick(store, 2000);
+	assert_int_equal(sl_spool_store_figures(store)->bytes, 0);
+	sl_spool_store_close(store);
+	empty_folder();
+}
+
+static void test_one_process_at_a_time(void **state)
+{
+	struct sl_spool_store *store = must_open(&wide);
+	int error = 0;
+
+	(void)state;
+	assert_null(sl_spool_store_open(folder, &wide, &error));
+	assert_int_equal(error, -EBUSY);
+	sl_spool_store_close(store);
+	empty_folder();
+}
+
+static size_t read_segment(uint8_t *to, size_t size)
+{
+	char path[PATH_MAX];
+	int fd;
+	ssize_t got;
+
+	snprintf(path, sizeof(path), "%s/" SEGMENT, folder);
+	fd = open(path, O_RDONLY);
+	assert_true(fd >= 0);
+	got = read(fd, to, size);
+	assert_true(got > 0);
+	close(fd);
+	return (size_t)got;
+}
+
+static void write_segment(const uint8_t *from, size_t size)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	empty_folder();
+	snprintf(path, sizeof(path), "%s/" SEGMENT, folder);
+	fd = open(path, O_WRONLY | O_CREAT, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, from, size), size);
+	close(fd);
+}
+
+#define ENTRIES 6
+#define BODY    40
+
+// A segment of ENTRIES entries, and where each ends.
+static size_t make_segment(uint8_t *to, size_t size, size_t ends[ENTRIES])
+{
+	struct sl_spool_store *store = must_open(&wide);
+
+	for (unsigned i = 0; i < ENTRIES; i++) {
+		assert_int_equal(put(store, i, BODY), 0);
+		ends[i] = sl_spool_store_figures(store)->bytes;
+	}
+	sl_spool_store_close(store);
+	return read_segment(to, size);
+}
+
+static void test_a_tail_torn_anywhere(void **state)
+{
+	uint8_t whole[4096];
+	size_t ends[ENTRIES], size = make_segment(whole, sizeof(whole), ends);
+
+	(void)state;
+	for (size_t length = 0; length <= size; length++) {
+		struct sl_spool_store *store;
+		unsigned left = 0;
+
+		write_segment(whole, length);
+		while (left < ENTRIES && ends[left] <= length)
+			left++;
+		store = must_open(&wide);
+		assert_int_equal(drain(store), first(left));
+		assert_int_equal(sl_spool_store_figures(store)->damaged, 0);
+		assert_int_equal(put(store, 7, BODY), 0); // and it goes on
+		assert_int_equal(drain(store), 1 << 7);
+		sl_spool_store_close(store);
+	}
+	empty_folder();
+}
+
+static void test_a_flip_anywhere(void **state)
+{
+	uint8_t whole[4096], flipped[4096];
+	size_t ends[ENTRIES], size = make_segment(whole, sizeof(whole), ends);
+
+	(void)state;
+	for (size_t at = 0; at < size; at++) {
+		struct sl_spool_store *store;
+		const struct sl_spool_figures *figures;
+		unsigned hit = 0;
+		uint64_t found, items = 0;
+
+		memcpy(flipped, whole, size);
+		flipped[at] ^= (uint8_t)(1 << at % 8);
+		write_segment(flipped, size);
+		store = must_open(&wide);
+		figures = sl_spool_store_figures(store);
+		found = drain(store);
+		while (hit < ENTRIES && ends[hit] <= at)
+			hit++;
+		if (at < 20) // the head of all: the file is put aside
+			assert_int_equal(found, 0);
+		else if (at < SL_SPOOL_SEGMENT_HEAD) // four bytes that say nothing
+			assert_int_equal(found, first(ENTRIES));
+		else
+			assert_int_equal(found, first(ENTRIES) & ~(UINT64_C(1) << hit));
+		if (found != first(ENTRIES) && hit < ENTRIES - 1)
+			assert_int_equal(figures->damaged, 1);
+		// Nothing is counted that is neither there nor dropped.
+		for (unsigned i = 0; i < ENTRIES; i++)
+			items += found >> i & 1 ? i + 1 : 0;
+		for (unsigned i = 0; i < SL_SIGNALS; i++) {
+			assert_int_equal(figures->items[i], 0);
+			items += figures->dropped_items[i];
+		}
+		assert_int_equal(items, figures->recovered_items[0] + figures->recovered_items[1] +
+						figures->recovered_items[2]);
+		sl_spool_store_close(store);
+	}
+	empty_folder();
+}
+
+// Bytes that look like an entry inside a body are none: the checksums begin with a salt.
+static void test_a_body_cannot_pass_for_an_entry(void **state)
+{
+	uint8_t forged[SL_SPOOL_ENTRY_HEAD + 64], whole[4096];
+	struct sl_spool_entry entry = {.items = 1000, .body_bytes = 16};
+	const struct iovec body = {forged, 16};
+	struct sl_spool_store *store = must_open(&wide);
+	const struct iovec piece = {forged, sizeof(forged)};
+	struct sl_spool_write write = {
+		.entry = {.body_bytes = sizeof(forged)}, .pieces = &piece, .piece_count = 1};
+	size_t size;
+
+	(void)state;
+	memset(forged, 'x', sizeof(forged));
+	sl_spool_put_entry(forged, 0, &entry, &body, 1);
+	assert_int_equal(sl_spool_store_append(store, &write, 1), 0);
+	sl_spool_store_close(store);
+	size = read_segment(whole, sizeof(whole));
+	whole[SL_SPOOL_SEGMENT_HEAD + 5] ^= 1; // the real one's head
+	write_segment(whole, size);
+	store = must_open(&wide);
+	assert_null(sl_spool_store_next(store));
+	sl_spool_store_close(store);
+	empty_folder();
+}
+
+static void test_full(void **state)
+{
+	const struct sl_spool_limits small = {.bytes_max = 4096, .segment_bytes = 1024},
+				     dropping = {.bytes_max = 4096,
+						 .segment_bytes = 1024,
+						 .drop_oldest = true};
+	struct sl_spool_store *store = must_open(&small);
+	unsigned count = 0;
+	uint64_t found;
+
+	(void)state;
+	while (put(store, count, 400) == 0)
+		count++;
+	assert_int_equal(put(store, count, 400), -ENOSPC);
+	assert_true(count >= 6 && sl_spool_store_figures(store)->bytes <= 4096);
+	sl_spool_store_limit(store, &dropping);
+	for (unsigned i = count; i < 30; i++)
+		assert_int_equal(put(store, i, 400), 0);
+	assert_true(sl_spool_store_figures(store)->bytes <= 4096);
+	found = drain(store);
+	assert_int_equal(found & (UINT64_C(1) << 29), UINT64_C(1) << 29);
+	assert_int_equal(found & 1, 0);
+	sl_spool_store_close(store);
+	empty_folder();
+}
+
+static void test_too_old(void **state)
+{
+	const struct sl_spool_limits limits = {
+		.bytes_max = SL_GIB, .segment_bytes = 100, .age_max_ns = 1000};
+	struct sl_spool_store *store = must_open(&limits);
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) // a segment each, of 1000 to 1003 ns
+		assert_int_equal(put(store, i, 80), 0);
+	sl_spool_store_tick(store, 2000);
+	assert_int_equal(sl_spool_store_figures(store)->dropped_items[0], 0);
+	sl_spool_store_tick(store, 2002);
+	assert_int_equal(drain(store), 1 << 2 | 1 << 3);
+	assert_int_equal(sl_spool_store_figures(store)->dropped_items[0], 1);
+	assert_int_equal(sl_spool_store_figures(store)->dropped_items[1], 2);
+	sl_spool_store_close(store);
+	empty_folder();
+}
+
+// A write that stops in the middle leaves nothing behind.
+static void test_no_space_in_the_middle(void **state)
+{
+	struct sl_spool_store *store = must_open(&wide);
+	const struct sl_spool_figures *figures = sl_spool_store_figures(store);
+	struct rlimit before, limit;
+
+	(void)state;
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	limit = before;
+	assert_int_equal(put(store, 0, 100), 0);
+	for (unsigned more = 0; more < 200; more += 7) {
+		const uint64_t bytes = figures->bytes;
+
+		limit.rlim_cur = bytes + more;
+		assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+		assert_int_equal(put(store, 1, 400), -EFBIG);
+		assert_int_equal(figures->bytes, bytes);
+		assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	}
+	assert_int_equal(put(store, 2, 100), 0);
+	sl_spool_store_close(store);
+	store = must_open(&wide);
+	assert_int_equal(drain(store), 1 << 0 | 1 << 2);
+	sl_spool_store_close(store);
+	empty_folder();
+}
+
+// Random use against a list: nothing is lost; over a restart what was out comes again.
+static void test_random_use(void **state)
+{
+	const struct sl_spool_limits limits = {.bytes_max = SL_GIB, .segment_bytes = 700};
+
+	(void)state;
+	for (unsigned seed = 1; seed <= 60; seed++) {
+		struct sl_spool_store *store = must_open(&limits);
+		struct sl_spool_read *out[SL_SPOOL_OUT_MAX] = {0};
+		unsigned written = 0, out_count = 0;
+		uint64_t gone = 0, ever = 0;
+
+		srand(seed);
+		for (unsigned step = 0; step < 300 && written < 60; step++) {
+			const int what = rand() % 10;
+
+			if (what < 4) {
+				assert_int_equal(put(store, written++, 16 + (size_t)rand() % 200),
+						 0);
+			} else if (what < 7) {
+				struct sl_spool_read *read = sl_spool_store_next(store);
+
+				if (read) {
+					ever |= UINT64_C(1) << number_of(read);
+					out[out_count++] = read;
+				}
+			} else if (what < 9 && out_count) {
+				const unsigned i = (unsigned)rand() % out_count;
+				const bool end = rand() % 3;
+
+				if (end)
+					gone |= UINT64_C(1) << number_of(out[i]);
+				sl_spool_store_end(store, out[i]->slot, end);
+				free(out[i]);
+				out[i] = out[--out_count];
+			} else if (rand() % 4 == 0) {
+				while (out_count)
+					free(out[--out_count]);
+				sl_spool_store_close(store);
+				store = must_open(&limits);
+			}
+		}
+		while (out_count) {
+			sl_spool_store_end(store, out[--out_count]->slot, false);
+			free(out[out_count]);
+		}
+		gone |= drain(store);
+		assert_int_equal(gone, first(written));
+		sl_spool_store_close(store);
+		empty_folder();
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_in_order_and_over_restarts),
+		cmocka_unit_test(test_one_process_at_a_time),
+		cmocka_unit_test(test_a_tail_torn_anywhere),
+		cmocka_unit_test(test_a_flip_anywhere),
+		cmocka_unit_test(test_a_body_cannot_pass_for_an_entry),
+		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_too_old),
+		cmocka_unit_test(test_no_space_in_the_middle),
+		cmocka_unit_test(test_random_use),
+	};
+
+	return cmocka_run_group_tests(tests, begin, finish);
+}
