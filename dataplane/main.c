@@ -17,6 +17,7 @@
 #include "dataplane/io/dpdk/dpdk.h"
 #include "dataplane/io/listener.h"
 #include "dataplane/options.h"
+#include "dataplane/replay.h"
 #include "dataplane/shard/datagram.h"
 #include "dataplane/shard/settings.h"
 #include "dataplane/shard/shard.h"
@@ -485,7 +486,9 @@ static int run(const char *file)
 
 int main(int argc, char **argv)
 {
+	struct sl_replay_options replay;
 	struct sl_options options;
+	int code;
 
 	sl_options_parse(&options, argc, argv);
 	sl_hash_seed();
@@ -499,6 +502,10 @@ int main(int argc, char **argv)
 		return dump(options.config);
 	case SL_COMMAND_REFERENCE:
 		return print_reference();
+	case SL_COMMAND_REPLAY:
+		return sl_replay_parse(&replay, argc, argv, &code)
+			       ? sl_replay(&replay, modules, SL_MODULES)
+			       : code;
 	case SL_COMMAND_DONE:
 		return 0;
 	case SL_COMMAND_WRONG:

@@ -10,6 +10,7 @@ static const char help[] =
 	"  sluice --check FILE    read and check a configuration and all files it names\n"
 	"  sluice --dump FILE     print every setting with its effective value\n"
 	"  sluice --reference     print the reference of all settings, in Markdown\n"
+	"  sluice replay FILE...  send files, such as dead letters, again (replay --help)\n"
 	"  sluice --version\n"
 	"  sluice --help\n"
 	"\n"
@@ -44,6 +45,10 @@ void sl_options_parse(struct sl_options *options, int argc, char **argv)
 	int letter;
 
 	*options = (struct sl_options){.command = SL_COMMAND_RUN};
+	if (argc > 1 && strcmp(argv[1], "replay") == 0) {
+		options->command = SL_COMMAND_REPLAY;
+		return;
+	}
 	while ((letter = getopt_long(argc, argv, "c:h", longs, NULL)) != -1) {
 		switch (letter) {
 		case 'c':

@@ -8,8 +8,9 @@ enum sl_command {
 	SL_COMMAND_CHECK,
 	SL_COMMAND_DUMP,
 	SL_COMMAND_REFERENCE,
-	SL_COMMAND_DONE,  // --help, --version: it has been printed
-	SL_COMMAND_WRONG, // a mistake: it has been printed; exit with SL_EXIT_USAGE
+	SL_COMMAND_REPLAY, // the rest is replay.h's to read
+	SL_COMMAND_DONE,   // --help, --version: it has been printed
+	SL_COMMAND_WRONG,  // a mistake: it has been printed; exit with SL_EXIT_USAGE
 };
 
 // sysexits.h's numbers, so that scripts can tell mistakes from failures.

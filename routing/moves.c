@@ -13,6 +13,7 @@ static int make_anew(struct sl_record *record, struct sl_egress *to, struct sl_r
 	if (!((struct sl_flow *)record->delivery)->replay)
 		return sl_records_remake(record, to, moved, count);
 	record->destination = to;
+	record->driver_data = NULL; // was the other driver's
 	record->next = NULL;
 	*moved = record;
 	*count = 1;
