@@ -126,6 +126,7 @@ static void begin(struct sl_volume *volume, uint64_t period)
 		__atomic_store_n(&volume->begun[i], load(&volume->spent[i]), __ATOMIC_RELAXED);
 		__atomic_store_n(&volume->others[i], 0, __ATOMIC_RELAXED);
 		volume->heard[i] = volume->last[i] = 0;
+		volume->pace[i] = 0;
 	}
 	volume->told = 0;
 	__atomic_store_n(&volume->over, 0, __ATOMIC_RELAXED);

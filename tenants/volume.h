@@ -51,6 +51,7 @@ struct sl_volume {
 	// the fleet's (fleet/volumes.h)
 	int64_t heard[SL_DIMENSION_RATES]; // of spent - begun, as Redis has answered
 	int64_t last[SL_DIMENSION_RATES];  // what the whole fleet had used then
+	double pace[SL_DIMENSION_RATES];   // of the fleet, a ns
 	uint64_t due_ns, answered_ns;
 	uint64_t failures;      // of its link, when it was answered
 	uint32_t home;          // its link + 1; 0: not looked up yet

@@ -7,8 +7,9 @@
 #define PAUSE_NS     SL_S
 #define PAUSE_MIN_NS (50 * SL_MS)
 // Part of the time there is until the mark, at the pace of the fleet.
-#define HASTE   4
-#define SUM_MAX 1e17
+#define HASTE     4
+#define SUM_MAX   1e17
+#define PACE_KEPT 0.9
 // How long Redis keeps a period's hash after the last call about it.
 #define KEEP_DAY_S   (3.0 * 86400)
 #define KEEP_MONTH_S (40.0 * 86400)
@@ -165,14 +166,19 @@ static uint64_t take(struct sl_volume *volume, const struct sl_fleet_volume_entr
 	const int64_t total = (int64_t)sum;
 	const int64_t left = __atomic_load_n(&volume->hard_at[i], __ATOMIC_RELAXED) -
 			     volume->begun[i] + volume->others[i] - total;
-	const double pace = volume->answered_ns && total > volume->last[i]
+	const double seen = volume->answered_ns && total > volume->last[i]
 				    ? (double)(total - volume->last[i]) /
 					      (double)SL_MAX(now_ns - volume->answered_ns, 1)
 				    : 0;
-	const double until_ns = !volume->answered_ns   ? PAUSE_MIN_NS // the pace is not known yet
-				: pace > 0 && left > 0 ? (double)left / pace / HASTE
-						       : PAUSE_NS;
+	// A time in which some did not tell looks slower than it is.
+	const double pace = SL_MAX(seen, volume->pace[i] * PACE_KEPT);
+	// What others have not told yet is as much as all send in a pause at most, and in one more
+	// until they hear of this.
+	const double until_ns = pace > 0              ? ((double)left / pace - 2 * PAUSE_NS) / HASTE
+				: volume->answered_ns ? PAUSE_NS
+						      : PAUSE_MIN_NS; // the pace is not known yet
 
+	volume->pace[i] = pace;
 	__atomic_store_n(&volume->others[i], SL_MAX(total - entry->used, 0), __ATOMIC_RELAXED);
 	volume->heard[i] = entry->used;
 	volume->last[i] = total;
@@ -199,9 +205,12 @@ void sl_fleet_volumes_ended(struct sl_fleet *fleet, struct sl_fleet_link *link,
 				continue;
 			}
 			// A period that has ended meanwhile is over.
-			if (volume->period == call->period)
-				pause_ns = SL_MIN(pause_ns,
-						  take(volume, &call->entries[end], sum, now_ns));
+			if (volume->period == call->period) {
+				const uint64_t one_ns = take(volume, &call->entries[end], sum,
+							     now_ns);
+
+				pause_ns = SL_MIN(pause_ns, one_ns);
+			}
 		}
 		volume->asking = false;
 		if (good) {

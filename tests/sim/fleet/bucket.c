@@ -1,6 +1,7 @@
 #include "tests/sim/fleet/bucket.h"
 
 #include <math.h>
+#include <stdio.h>
 
 static double get(const uint8_t **at)
 {
@@ -133,6 +134,68 @@ size_t buckets_call(struct buckets *buckets, struct sl_bytes argument, double no
 		ask.burst = get(&at);
 		to = update(bucket_of(buckets, field, now_us), &ask, now_us, to);
 		buckets->updates++;
+	}
+	assert(at == argument.data + argument.size);
+	return (size_t)(to - out);
+}
+
+static struct volume_field *field_of(struct buckets *buckets, const char *period, char kind,
+				     struct sl_bytes instance, struct sl_bytes name)
+{
+	struct volume_field field = {.name_bytes = 1 + instance.size + name.size};
+
+	snprintf(field.period, sizeof(field.period), "%s", period);
+	field.name[0] = (uint8_t)kind;
+	memcpy(field.name + 1, instance.data, instance.size);
+	memcpy(field.name + 1 + instance.size, name.data, name.size);
+	for (uint32_t i = 0; i < buckets->field_count; i++) {
+		struct volume_field *old = &buckets->fields[i];
+
+		if (strcmp(old->period, field.period) == 0 &&
+		    sl_bytes_equal(sl_bytes(old->name, old->name_bytes),
+				   sl_bytes(field.name, field.name_bytes)))
+			return old;
+	}
+	assert(buckets->field_count < VOLUME_FIELDS_MAX);
+	buckets->fields[buckets->field_count] = field;
+	return &buckets->fields[buckets->field_count++];
+}
+
+size_t buckets_volume_call(struct buckets *buckets, const char *period, struct sl_bytes argument,
+			   double now_us, uint8_t *out)
+{
+	const uint8_t *at = argument.data + 1;
+	const struct sl_bytes me = {at, SL_FLEET_INSTANCE};
+	uint8_t *to = out;
+	uint32_t count;
+	double id;
+
+	if (argument.size < SL_FLEET_VOLUME_HEAD || argument.data[0] != 1)
+		return 0;
+	at += SL_FLEET_INSTANCE;
+	id = get(&at);
+	get(&at);
+	count = (uint32_t)(at[0] << 8 | at[1]);
+	at += 2;
+	*to++ = 0;
+	to = put_u16(put_u16(put(to, now_us), 0), count);
+	for (uint32_t i = 0; i < count; i++) {
+		const struct sl_bytes name = {at + 1, *at};
+		struct volume_field *said = field_of(buckets, period, 'c', me, name);
+		struct volume_field *all = field_of(buckets, period, 't', SL_BYTES_NONE, name);
+		double used, heard;
+
+		at += 1 + name.size;
+		used = get(&at);
+		heard = get(&at);
+		all->used = fmax(all->used, get(&at));
+		if (id > said->id) {
+			all->used += fmax(used - fmax(said->used, heard), 0);
+			said->used = used;
+			said->id = id;
+		}
+		to = put(to, all->used);
+		buckets->volume_updates++;
 	}
 	assert(at == argument.data + argument.size);
 	return (size_t)(to - out);

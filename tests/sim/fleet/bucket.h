@@ -15,13 +15,27 @@ struct bucket_instance {
 	double last, alive; // id, us
 };
 
-#define BUCKETS_MAX 512
+// What a period's hash has: a sum, or what an instance has said of it.
+struct volume_field {
+	char period[16];
+	uint8_t name[1 + SL_FLEET_INSTANCE + SL_FLEET_FIELD_MAX];
+	size_t name_bytes;
+	double used, id; // of a sum: the sum, 0
+};
+
+#define VOLUME_FIELDS_MAX 512
+#define BUCKETS_MAX       512
 struct buckets {
 	uint32_t count, instance_count;
 	struct bucket buckets[BUCKETS_MAX];
 	struct bucket_instance instances[64];
-	uint64_t updates;
+	uint32_t field_count;
+	struct volume_field fields[VOLUME_FIELDS_MAX];
+	uint64_t updates, volume_updates;
 };
 
 // Runs one argument at Redis' time. Returns the size of the reply; 0: not an argument.
 size_t buckets_call(struct buckets *buckets, struct sl_bytes argument, double now_us, uint8_t *out);
+// The same of tenants/fleet/volume.lua, about the period that its key ends with.
+size_t buckets_volume_call(struct buckets *buckets, const char *period, struct sl_bytes argument,
+			   double now_us, uint8_t *out);

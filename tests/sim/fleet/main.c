@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "dataplane/base/hash.h"
+#include "dataplane/base/log.h"
 #include "tests/sim/fleet/world.h"
 
 struct row {
@@ -39,6 +40,59 @@ static const struct row rows[] = {
 #include "tests/sim/fleet/rows.def"
 };
 
+// The volume of a day: how far beyond it all are that admit, in s of R.
+struct volume_row {
+	struct scenario scenario;
+	double under, over; // bars, in s of R
+	double updates;     // a second and tenant
+};
+
+#define VOLUME(name_, n_, m_, load_, rtt_, skew_, fault_, volume_, midnight_, ...)                 \
+	{{.name = name_,                                                                           \
+	  .instances = n_,                                                                         \
+	  .shards = m_,                                                                            \
+	  .per_s = 20000,                                                                          \
+	  .burst_s = 0.2,                                                                          \
+	  .request = 96,                                                                           \
+	  .load = load_,                                                                           \
+	  .rtt_ms = rtt_,                                                                          \
+	  .skew = skew_,                                                                           \
+	  .fault = fault_,                                                                         \
+	  .seconds = 32,                                                                           \
+	  .volume_s = volume_,                                                                     \
+	  .midnight_s = midnight_},                                                                \
+	 __VA_ARGS__},
+static const struct volume_row volume_rows[] = {
+#include "tests/sim/fleet/volumes.def"
+};
+
+static int run_volumes(const char *only, uint64_t seed, int *ran)
+{
+	int bad = 0;
+
+	printf("\n%-26s %2s %1s %5s %5s %7s | %8s %8s %7s\n", "volume of a day", "N", "M", "load",
+	       "rtt", "s of R", "over s*R", "bar", "upd/s");
+	for (size_t i = 0; i < SL_COUNT_OF(volume_rows); i++) {
+		const struct volume_row *row = &volume_rows[i];
+		struct outcome outcome;
+		bool good;
+
+		if (only && strcmp(only, row->scenario.name))
+			continue;
+		simulate(&row->scenario, seed, &outcome);
+		good = outcome.volume_over >= -row->under && outcome.volume_over <= row->over &&
+		       outcome.volume_updates_per_s <= row->updates;
+		printf("%-26s %2u %1u %5.2f %5.1f %7.1f | %8.3f %8.3f %7.1f%s\n",
+		       row->scenario.name, row->scenario.instances, row->scenario.shards,
+		       row->scenario.load, row->scenario.rtt_ms, row->scenario.volume_s,
+		       outcome.volume_over, row->over, outcome.volume_updates_per_s,
+		       good ? "" : "  <- outside");
+		bad += !good;
+		++*ran;
+	}
+	return bad;
+}
+
 static bool within(const struct row *row, const struct outcome *outcome)
 {
 	const double over = outcome->over_10s * 100, under = -outcome->under_10s * 100;
@@ -64,6 +118,7 @@ int main(int argc, char **argv)
 	int bad = 0, ran = 0;
 
 	sl_hash_seed();
+	sl_log_set_level(SL_LOG_ERROR);
 	printf("%-26s %2s %1s %9s %5s %6s %5s | %6s %6s %6s %6s %6s %6s %7s %6s %6s %7s\n", "case",
 	       "N", "M", "R", "q", "load", "rtt", "10s+%", "10s-%", "1s+%", "1s-%", "flt+%",
 	       "flt-%", "L ms*R", "ref%", "ideal%", "upd/s");
@@ -90,5 +145,6 @@ int main(int argc, char **argv)
 		bad += !good;
 		ran++;
 	}
+	bad += run_volumes(only, seed, &ran);
 	return bad || !ran;
 }

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "tenants/fleet/fleet.h"
+#include "tenants/fleet/volumes.h"
 #include "tenants/shard.h"
 
 #define INSTANCES_MAX 16
@@ -133,6 +133,11 @@ static void start(uint32_t index)
 	class.quota.has.spans = true;
 	class.quota.burst_ns = (uint64_t)(scenario->burst_s * (double)SL_S);
 	class.quota.has.burst = true;
+	class.quota.volume = (struct sl_volume_config){
+		.spans = (uint64_t)(scenario->volume_s * scenario->per_s),
+		.per = SL_VOLUME_DAY,
+		.soft = 0.8,
+	};
 	instance->tenants = sl_tenants_build(&config, files, 1, NULL, errors);
 	assert(instance->tenants);
 	sl_errors_destroy(errors);
@@ -291,6 +296,9 @@ static void tick(const struct event *event)
 				    .instance = event->instance,
 				    .epoch = ++instance->epoch});
 	sl_fleet_tick(instance->fleet, instance->tenants, world.now_ns);
+	// Its own clock is of no use: each instance has another day.
+	sl_fleet_tick_volumes(instance->fleet, instance->tenants, world.now_ns,
+			      (event->instance + 1) * 86400 * SL_S + world.now_ns);
 	flush(event->instance);
 	post((struct event){.at_ns = world.now_ns + SL_QUOTA_TICK_NS,
 			    .kind = TICK,
@@ -304,6 +312,27 @@ static size_t append(uint8_t *out, const void *bytes, size_t size)
 	return size;
 }
 
+// Redis' clock: 1,000,000,000 s after 1970, or as long before the end of a day as is wanted.
+static double redis_us(void)
+{
+	const double begin = world.scenario->midnight_s > 0
+				     ? 1e4 * 86400 - world.scenario->midnight_s
+				     : 1e9;
+
+	return begin * 1e6 + (double)(world.now_ns / 1000);
+}
+
+static size_t run_script(const redisReply *command, uint8_t *reply)
+{
+	const redisReply *last = command->element[command->elements - 1];
+	const struct sl_bytes argument = sl_bytes(last->str, (size_t)last->len);
+
+	if (command->elements == 5) // one key: that of a period
+		return buckets_volume_call(world.redis, strrchr(command->element[3]->str, ':') + 1,
+					   argument, redis_us(), reply);
+	return buckets_call(world.redis, argument, redis_us(), reply);
+}
+
 // All whole commands of a message, answered together.
 static size_t serve(struct instance *instance, const struct event *event, uint8_t *out)
 {
@@ -314,15 +343,13 @@ static size_t serve(struct instance *instance, const struct event *event, uint8_
 	while (redisReaderGetReply(instance->server, &object) == REDIS_OK && object) {
 		const redisReply *command = object;
 		uint8_t reply[SL_FLEET_REPLY_HEAD + SL_FLEET_CALL_MAX * SL_FLEET_REPLY_EACH];
-		const redisReply *last = command->element[command->elements - 1];
 		size_t bytes;
 
 		if (command->elements == 3) {
 			size += append(out + size,
 				       "$40\r\n0123456789012345678901234567890123456789\r\n", 47);
 		} else {
-			bytes = buckets_call(world.redis, sl_bytes(last->str, (size_t)last->len),
-					     1e15 + (double)(world.now_ns / 1000), reply);
+			bytes = run_script(command, reply);
 			assert(bytes);
 			size += (size_t)sprintf((char *)out + size, "$%zu\r\n", bytes);
 			size += append(out + size, reply, bytes);
@@ -596,6 +623,10 @@ void simulate(const struct scenario *scenario, uint64_t seed, struct outcome *ou
 		.updates_per_s = (double)(world.redis->updates - world.updates_at_warm) /
 				 (scenario->seconds + 1 - WARM_S),
 		.requests = world.requests,
+		.volume_over = world.admitted / scenario->per_s -
+			       scenario->volume_s * (scenario->midnight_s > 0 ? 2 : 1),
+		.volume_updates_per_s = (double)world.redis->volume_updates /
+					SL_MAX(scenario->volume_s, 1),
 	};
 	windows(10, false, &outcome->over_10s, &outcome->under_10s);
 	windows(1, false, &outcome->over_1s, &outcome->under_1s);

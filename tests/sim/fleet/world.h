@@ -28,7 +28,9 @@ struct scenario {
 	enum skew skew;
 	enum fault fault;
 	double seconds;
-	uint32_t without; // enum sl_fleet_without
+	uint32_t without;  // enum sl_fleet_without
+	double volume_s;   // the volume of a day, in s of R; 0: none
+	double midnight_s; // when a day ends; 0: far away
 };
 
 #define FAULT_AT_S  12.0
@@ -44,6 +46,8 @@ struct outcome {
 	double refused;                 // part of what was offered, after warming up
 	double ideal_refused;           // by one bucket for all, without any delay
 	double updates_per_s;
+	double volume_over;          // admitted beyond the volumes there were, in s of R
+	double volume_updates_per_s; // while there is volume left, about
 	uint64_t requests;
 };
 

@@ -3,6 +3,7 @@
 #include "dataplane/base/hash.h"
 #include "dataplane/base/random.h"
 #include "tenants/fleet/volumes.h"
+#include "tests/sim/fleet/bucket.h"
 
 // The script of volumes in a real Redis: lost replies, calls that come twice or late, data that is
 // lost or is not ours.
@@ -10,6 +11,7 @@
 #define KEY "{t}:volume:d1"
 
 static struct redis server;
+static struct buckets twin; // does the same, while nobody else writes
 
 static int start(void **state)
 {
@@ -28,6 +30,7 @@ static int stop(void **state)
 static void flush(void)
 {
 	freeReplyObject(redisCommand(server.context, "FLUSHALL"));
+	memset(&twin, 0, sizeof(twin));
 }
 
 struct said {
@@ -68,6 +71,14 @@ static double call(char instance, const struct said *said, unsigned *mended)
 		fail_msg("%s", reply->str);
 	assert_int_equal(reply->len, SL_FLEET_VOLUME_REPLY_HEAD + 8);
 	sum = sl_fleet_get_double((uint8_t *)reply->str + SL_FLEET_VOLUME_REPLY_HEAD);
+	if (!mended) {
+		uint8_t same[SL_FLEET_VOLUME_REPLY_HEAD + 8];
+
+		assert_int_equal(
+			buckets_volume_call(&twin, "d1", sl_bytes(bytes, size), 1e15, same),
+			sizeof(same));
+		assert_true(sl_fleet_get_double(same + SL_FLEET_VOLUME_REPLY_HEAD) == sum);
+	}
 	if (mended)
 		*mended = (unsigned)((uint8_t)reply->str[9] << 8 | (uint8_t)reply->str[10]);
 	freeReplyObject(reply);
