@@ -92,7 +92,15 @@ struct reader {
 	struct sl_ledger_record *record;   // of the last `record`
 	uint32_t records_max, line;
 	const char *problem;
+	bool no_memory; // the file may be fine
 };
+
+static bool fail_memory(struct reader *reader)
+{
+	reader->no_memory = true;
+	reader->problem = "finds no memory";
+	return false;
+}
 
 static bool fail(struct reader *reader, const char *problem)
 {
@@ -163,7 +171,7 @@ static bool add_to(struct reader *reader, struct sl_ledger_counts *counts, uint3
 		   const struct sl_ledger_cell *cell)
 {
 	if (sl_ledger_counts_reserve(counts, 1))
-		return fail(reader, "finds no memory");
+		return fail_memory(reader);
 	sl_ledger_counts_add(counts, key, cell);
 	return true;
 }
@@ -214,7 +222,7 @@ static bool read_tenant(struct reader *reader, char *rest)
 	if (!name.size || name.size > SL_LEDGER_NAME_MAX || sl_ledger_find(reader->ledger, name))
 		return fail(reader, "is no new tenant");
 	reader->account = sl_ledger_account(reader->ledger, name);
-	return reader->account || fail(reader, "finds no memory");
+	return reader->account || fail_memory(reader);
 }
 
 static bool read_record(struct reader *reader, char *rest)
@@ -230,7 +238,7 @@ static bool read_record(struct reader *reader, char *rest)
 		struct sl_ledger_record *grown = realloc(ledger->records, max * sizeof(*grown));
 
 		if (!grown)
-			return fail(reader, "finds no memory");
+			return fail_memory(reader);
 		ledger->records = grown;
 		reader->records_max = max;
 	}
@@ -326,7 +334,7 @@ static int read_all(struct sl_ledger *ledger, char *text, char *error, size_t er
 	}
 	for (uint32_t i = 0; !reader.problem && i < ledger->account_count; i++)
 		if (sl_ledger_counts_merge(&ledger->other, &ledger->accounts[i]->total))
-			reader.problem = "finds no memory";
+			fail_memory(&reader);
 	ledger->options.export_max = options.export_max;
 	if (!reader.problem)
 		return 0;
@@ -334,7 +342,7 @@ static int read_all(struct sl_ledger *ledger, char *text, char *error, size_t er
 	clear(ledger);
 	ledger->options = options;
 	ledger->since_ns = since_ns;
-	return -EINVAL;
+	return reader.no_memory ? -ENOMEM : -EINVAL;
 }
 
 int sl_ledger_read(struct sl_ledger *ledger, struct sl_bytes text, char *error, size_t error_size)

@@ -25,7 +25,7 @@ def test_a_mix_of_everything_adds_up(start):
     sluice = start(shards=3, tenants=ledger.tenants(), config=ledger.config(
         destinations(), ["main", {"destination": "archive", "required": False}],
         path="ledger", interval="200ms"))
-    ledger.drill(sluice, 5, "main", lambda: files(sluice, "main"))
+    ledger.drill(sluice, 3, "main", lambda: files(sluice, "main"))
 
 
 @pytest.mark.kafka

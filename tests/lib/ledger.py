@@ -32,7 +32,7 @@ def config(destinations, to, **ledger):
     return {
         "tenants": {"file": "tenants.yaml", "identify": ["credential", {"by": "resource"}],
                     "default": "demo", "unknown": "refuse"},
-        "limits": {"body_bytes": BODY_MAX},
+        "limits": {"body_bytes": BODY_MAX}, "answer_within": "15s",
         "sampling": [{"match": {"tenant": "thin"}, "mode": "proportional", "rate": "30%"}],
         "destinations": destinations,
         "routes": [{"match": {"tenant": "void"}, "drop": True}, {"to": to}],
@@ -282,7 +282,9 @@ def check_global(gateway, found):
 
 # Which answer of HTTP a reason is, of those that the mix meets.
 STATUS = {"quota_exceeded": 429, "malformed": 400, "body_too_large": 413, "suspended": 403,
-          "unknown_credential": 401}
+          "unknown_credential": 401,
+          # On a machine that has too much to do:
+          "overloaded": 503, "memory_full": 503, "egress_full": 503, "timed_out": 503}
 
 
 def check_client(found, tally):
