@@ -161,6 +161,8 @@ bool sl_route_attribute_text(const struct sl_view *view, uint32_t resource, stru
 			     char scratch[32], struct sl_bytes *value);
 // Records of what `keep` leaves of the part, `*records` being a list. Returns 0 or -ENOMEM.
 int sl_records_make(struct sl_flow *flow, const uint64_t *keep, struct sl_record **records);
+// Gives a record that has an owner the key of its first item, to be found again by it.
+void sl_record_key(struct sl_record *record);
 // The same items as records for `egress`, in place of the one that is neither merged nor with a
 // driver: as a list, and how many. Of the books only the delivery's open records change. On
 // -ENOMEM nothing has changed.
@@ -207,6 +209,8 @@ bool sl_egress_move(struct sl_record *record, struct sl_egress *to);
 // When the keys of a record, or of a merged one's members, have other owners now: deals them anew
 // and offers them. False: the record stays.
 bool sl_egress_deal(struct sl_egress *egress, struct sl_record *record);
+// Who owns what came out of a spool: by its first item's key. 0: anybody.
+uint32_t sl_egress_owner(const struct sl_egress *egress, const struct sl_record *record);
 // Sends what waits there of failover groups to where they are now.
 void sl_egress_sweep(struct sl_egress *egress);
 // Offers a record, alone or merged, to the driver; what it does not take waits.

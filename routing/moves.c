@@ -14,10 +14,20 @@ static int make_anew(struct sl_record *record, struct sl_egress *to, struct sl_r
 		return sl_records_remake(record, to, moved, count);
 	record->destination = to;
 	record->driver_data = NULL; // was the other driver's
+	record->owner = sl_egress_owner(to, record);
 	record->next = NULL;
 	*moved = record;
 	*count = 1;
 	return 0;
+}
+
+uint32_t sl_egress_owner(const struct sl_egress *egress, const struct sl_record *record)
+{
+	const struct sl_destination *destination = egress->destination;
+
+	if (destination->spread == SL_SPREAD_LEAST || !record->key.size)
+		return 0;
+	return destination->driver->owner(egress->side, record->key);
 }
 
 bool sl_egress_move(struct sl_record *record, struct sl_egress *to)

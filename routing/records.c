@@ -189,6 +189,38 @@ static uint32_t owner_of(const struct maker *maker, uint32_t item, struct last *
 	return last->owner = ask_owner(maker, value);
 }
 
+void sl_record_key(struct sl_record *record)
+{
+	const struct sl_egress *egress = record->destination;
+	const struct sl_part *part = record->delivery->part;
+	struct sl_request *request = part->request;
+	uint8_t *copy;
+	struct sl_bytes key = part->tenant_name;
+	char scratch[32];
+	uint8_t trace_id[16];
+	uint32_t item = record->list ? record->list[0] : 0;
+
+	while (!record->list && !sl_keep_has(record->keep, item))
+		item++;
+	if (egress->destination->spread == SL_SPREAD_TRACE) {
+		if (!sl_view_trace_id(&request->view, item, trace_id))
+			return;
+		key = sl_bytes(trace_id, sizeof(trace_id));
+	} else if (egress->destination->spread == SL_SPREAD_ATTRIBUTE) {
+		const struct sl_view *view = &request->view;
+
+		if (!sl_route_attribute_text(view,
+					     sl_view_resource_of(view, view->items[item].envelope),
+					     egress->destination->spread_attribute, scratch, &key))
+			return;
+	}
+	copy = sl_arena_alloc(&request->arena, key.size);
+	if (!copy)
+		return;
+	memcpy(copy, key.data, key.size);
+	record->key = sl_bytes(copy, key.size);
+}
+
 // The items of each owner, in their order. There are as many owners as endpoints, and none.
 struct owned {
 	uint32_t owners[SL_ENDPOINTS_MAX + 2], first[SL_ENDPOINTS_MAX + 3];

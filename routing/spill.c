@@ -64,8 +64,11 @@ bool sl_spill(struct sl_record *record)
 	struct sl_egress *egress = record->destination;
 	const bool sync = egress->shard->routing->acknowledge == SL_ACKNOWLEDGE_SPOOLED;
 
-	return egress->spill && !flow->replay && !record->letter && record->bytes <= UINT32_MAX &&
-	       sl_spool_side_take(egress->spill->side, record, sync, egress->shard->now_ns);
+	if (!egress->spill || flow->replay || record->letter || record->bytes > UINT32_MAX)
+		return false;
+	if (record->owner && !record->key.data)
+		sl_record_key(record);
+	return sl_spool_side_take(egress->spill->side, record, sync, egress->shard->now_ns);
 }
 
 bool sl_spill_first(struct sl_record *record)
@@ -157,6 +160,7 @@ static void start(struct sl_egress *egress, struct sl_spool_replay *from)
 	}
 	replay->from = from;
 	fill(replay, egress);
+	replay->record.owner = sl_egress_owner(egress, &replay->record);
 	sl_count(&egress->meter->counters.unspooled[replay->record.signal], replay->record.items);
 	sl_egress_submit(&replay->flow);
 }

@@ -367,6 +367,43 @@ def test_what_waits_follows_its_keys(start):
         assert sluice.metric("sluice_delivered_items_total", destination="up") == 4 * 240
 
 
+def test_what_was_on_disk_finds_its_owners(start, tmp_path):
+    """Spooled while all of them refused: from there each trace goes where it does without a disk."""
+    chance = random.Random(13)
+    ids = [chance.randbytes(16) for _ in range(12)]
+    down = [True]
+    ups = [Upstream(judge=lambda _: {"status": 14} if down[0] else {}) for _ in range(3)]
+    try:
+        settings = config(ups, balance="trace_id")
+        settings["destinations"]["up"]["spool"] = {"path": str(tmp_path / "spool"), "after": "50ms"}
+        sluice = start(config=settings)
+
+        def owners():
+            found = collections.defaultdict(set)
+            for one in ups:
+                for message in one.messages(taken=True):
+                    for span in message.resource_spans[0].scope_spans[0].spans:
+                        found[span.trace_id].add(one.port)
+            return dict(found)
+        for trace in ids:
+            assert send(sluice, of_traces([trace], chance)).grpc_status == 0
+        assert sluice.metric("sluice_spooled_items_total") >= 48 and not owners()
+        down[0] = False
+        wait_for("the disk", lambda: sluice.metric("sluice_spool_items") == 0 and
+                 sluice.metric("sluice_destination_in_flight_items") == 0)
+        from_disk = owners()
+        assert set(from_disk) == set(ids)
+        assert len({port for found in from_disk.values() for port in found}) == 3
+        for trace in ids:  # past the disk, sooner or later
+            assert send(sluice, of_traces([trace], chance)).grpc_status == 0
+        wait_for("the rest", lambda: sluice.metric("sluice_spool_items") == 0 and
+                 sluice.metric("sluice_destination_in_flight_items") == 0)
+        assert owners() == from_disk and all(len(found) == 1 for found in from_disk.values())
+    finally:
+        for one in ups:
+            one.close()
+
+
 @pytest.mark.parametrize("balance", ["tenant", {"hash": "attribute", "attribute": "service.name"}])
 def test_by_tenant_and_attribute(start, balance):
     ups = [Upstream() for _ in range(3)]
