@@ -388,6 +388,7 @@ def test_what_was_on_disk_finds_its_owners(start, tmp_path):
         for trace in ids:
             assert send(sluice, of_traces([trace], chance)).grpc_status == 0
         assert sluice.metric("sluice_spooled_items_total") >= 48 and not owners()
+        wait_for("the figures", lambda: sluice.metric("sluice_spool_items") > 0)
         down[0] = False
         wait_for("the disk", lambda: sluice.metric("sluice_spool_items") == 0 and
                  sluice.metric("sluice_destination_in_flight_items") == 0)

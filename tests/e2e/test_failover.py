@@ -243,7 +243,7 @@ def test_the_last_resort_is_a_disk(start, tmp_path):
     for _ in range(20):
         assert send(sluice) == 0
     assert books(sluice, "c")["taken"] == 40
-    assert sluice.metric("sluice_spool_items", destination="c") == 40
+    wait_for("the figures", lambda: sluice.metric("sluice_spool_items", destination="c") == 40)
     with Upstream(port=b.port) as b:
         wait_for("the checks", lambda: sluice.metric("sluice_endpoint_healthy_shards",
                                                      destination="b") == 1)
