@@ -55,6 +55,23 @@ void sl_authority_introduce(struct sl_quota_pool *pool, const struct sl_limits *
 	}
 }
 
+// Who sleeps has been idle: its bucket is as full under the new limits as it was under the old, at
+// once. Else a reload that changes a class would keep all of its tenants awake until they are.
+// Returns whether it is full.
+static bool fit(struct sl_quota_pool *pool, unsigned dimension, const struct sl_limits *limits)
+{
+	const int64_t burst = limits->dimensions[dimension].burst;
+	const int64_t level = sl_quota_pool_level(pool, dimension);
+
+	if (level == burst)
+		return true;
+	if (limits->algorithm != SL_ALGORITHM_TOKEN_BUCKET || !sl_quota_pool_rests(pool))
+		return false;
+	// Added, not stored: a shard may draw meanwhile, and wakes it then.
+	sl_quota_pool_return(pool, dimension, burst - level);
+	return true;
+}
+
 void sl_authority_adopt(struct sl_authority *authority, struct sl_quota_pool *pool,
 			const struct sl_limits *limits)
 {
@@ -69,7 +86,7 @@ void sl_authority_adopt(struct sl_authority *authority, struct sl_quota_pool *po
 	}
 	for (unsigned i = 0; i < SL_DIMENSION_RATES && !pool->leases; i++)
 		if (sl_limit_is_set(&limits->dimensions[i]))
-			full &= sl_quota_pool_level(pool, i) == limits->dimensions[i].burst;
+			full &= fit(pool, i, limits);
 	if (!full)
 		sl_quota_pool_wake(pool, &authority->woken);
 }

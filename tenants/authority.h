@@ -30,7 +30,7 @@ bool sl_authority_sleep(struct sl_quota_pool *pool, const struct sl_limits *limi
 // New limits: gives dimensions that are limited for the first time their burst. Also for a pool
 // that no shard knows yet.
 void sl_authority_introduce(struct sl_quota_pool *pool, const struct sl_limits *limits);
-// New limits are in force: what may be in flight changes by the difference; levels stay, and are
-// cut or filled by the next ticks.
+// New limits are in force: what may be in flight changes by the difference; a pool that sleeps is
+// full under the new ones too; the levels of others stay, and are cut or filled by the next ticks.
 void sl_authority_adopt(struct sl_authority *authority, struct sl_quota_pool *pool,
 			const struct sl_limits *limits);

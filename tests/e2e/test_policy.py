@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from lib import otlp, wire
 from lib.redis import Redis
-from lib.sluice import BINARY, digest, wait_for
+from lib.sluice import BINARY, ROOT, digest, wait_for
 
 BODY = otlp.request("traces", 10).SerializeToString()
 
@@ -263,3 +263,9 @@ def test_start_without_redis(start, redis):
     ended = subprocess.run([BINARY, "--config", "config.yaml"], cwd=sluice.folder, timeout=60,
                            capture_output=True, text=True)
     assert ended.returncode == 78 and "tenants.redis: redis:" in ended.stdout + ended.stderr
+
+
+def test_example():
+    ended = subprocess.run([BINARY, "--check", ROOT / "config/examples/tenants.yaml"],
+                           capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stdout + ended.stderr

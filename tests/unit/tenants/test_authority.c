@@ -158,7 +158,19 @@ static void test_introduce_and_adopt(void **state)
 	limits.dimensions[SL_DIMENSION_SPANS] = sl_limit_rate(1000, 3 * SL_S);
 	sl_authority_adopt(&authority, &pool, &limits);
 	assert_int_equal(pool.tokens[SL_DIMENSION_IN_FLIGHT_BYTES], 100);
-	assert_int_equal(pool.tokens[SL_DIMENSION_SPANS], 2000); // the next ticks fill it
+	assert_int_equal(pool.tokens[SL_DIMENSION_SPANS], 3000); // it sleeps: full, also by these
+	assert_null(authority.woken.first);
+
+	pool.awake = 1; // it spends: the next ticks cut it, or fill it
+	limits.dimensions[SL_DIMENSION_SPANS] = sl_limit_rate(1000, 4 * SL_S);
+	sl_authority_adopt(&authority, &pool, &limits);
+	assert_int_equal(pool.tokens[SL_DIMENSION_SPANS], 3000);
+	assert_null(authority.woken.first);
+
+	pool.awake = 0;
+	limits.algorithm = SL_ALGORITHM_SLIDING_WINDOW; // keeps books of its levels
+	sl_authority_adopt(&authority, &pool, &limits);
+	assert_int_equal(pool.tokens[SL_DIMENSION_SPANS], 3000);
 	assert_ptr_equal(authority.woken.first, &pool);
 }
 
