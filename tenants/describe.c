@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "dataplane/base/clock.h"
+
 static void print_volume(FILE *out, const struct sl_tenant_entry *entry)
 {
 	const struct sl_volume_limits *limits = &entry->limits->volume;
@@ -67,6 +69,10 @@ char *sl_tenants_describe(const struct sl_tenants *tenants, sl_tenant_id tenant)
 	fputc('}', out);
 	if (entry->limits->volume.is_set)
 		print_volume(out, entry);
+	if (tenants->cardinality && tenants->cardinality[tenant]) {
+		fputs(",\"cardinality\":", out);
+		sl_cardinality_describe(tenants->cardinality[tenant], sl_clock_now_ns(), out);
+	}
 	fprintf(out, ",\"refused_requests\":%llu}",
 		(unsigned long long)__atomic_load_n(&entry->pool->refused_requests,
 						    __ATOMIC_RELAXED));

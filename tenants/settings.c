@@ -111,6 +111,11 @@ static const struct sl_setting class_rows[] = {
 	ROW(sl_class_config, body_bytes, "body", BYTES, .max = (double)SL_GIB,
 	    .present_offset = offsetof(struct sl_class_config, has.body),
 	    .help = "Largest inflated body. 0: the server's limit."),
+	ROW(sl_class_config, cardinality, "cardinality", LIST, .element = SL_TYPE_OBJECT,
+	    .object = &sl_cardinality_settings,
+	    .present_offset = offsetof(struct sl_class_config, has.cardinality),
+	    .help = "Limits on different values of attributes and on metric series, each "
+		    "tenant's own. Not of tenants that are made from a template."),
 	ROW(sl_class_config, quota, "quota", OBJECT, .object = &sl_quota_settings,
 	    .help = "The quota of each tenant of the class."),
 };
@@ -144,6 +149,10 @@ static const struct sl_setting tenant_rows[] = {
 	ROW(sl_tenant_config, body_bytes, "body", BYTES, .max = (double)SL_GIB,
 	    .present_offset = offsetof(struct sl_tenant_config, has_body_bytes),
 	    .help = "Largest inflated body. 0: the server's limit. Unset: the class'."),
+	ROW(sl_tenant_config, cardinality, "cardinality", LIST, .element = SL_TYPE_OBJECT,
+	    .object = &sl_cardinality_settings,
+	    .present_offset = offsetof(struct sl_tenant_config, has_cardinality),
+	    .help = "Replaces the class' list; []: none."),
 	ROW(sl_tenant_config, quota, "quota", OPTIONAL, .object = &sl_quota_settings,
 	    .help = "Replaces the class' quota, only in the keys that are named here."),
 };
@@ -425,6 +434,10 @@ static const struct sl_setting quotas_rows[] = {
 	    .help = "A request of several tenants, one of which is over its quota. refuse_all: "
 		    "all of it is refused, to be sent again, and nobody is charged. partial: the "
 		    "others' items are taken, its own are lost and counted in partial_success."),
+	ROW(sl_quotas_config, cardinality_bytes, "cardinality_memory", BYTES, .preset = "1GiB",
+	    .help = "What the limits on different values (cardinality) of all tenants may take "
+		    "together when all are reached; a configuration that could take more is "
+		    "refused. Memory is taken as values come. 0: no limit."),
 	ROW(sl_quotas_config, mode, "mode", ENUM, .choices = modes, .preset = "enforce",
 	    .help = "For tenants that do not say: enforce, or observe: count what would be "
 		    "refused and refuse nothing."),

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "config/module.h"
+#include "tenants/cardinality/rules.h"
 
 // The configuration as loaded: what the tables in settings.c fill. The tenants file has the keys
 // `classes` and `tenants`; the main file `tenants` (with the same two inside, for small set-ups)
@@ -48,8 +49,9 @@ struct sl_class_config {
 	uint64_t priority; // 1..SL_PRIORITY_MAX
 	uint64_t body_bytes;
 	struct {
-		bool priority, body;
-	} has; // which keys the file names
+		bool priority, body, cardinality;
+	} has;                      // which keys the file names
+	struct sl_list cardinality; // struct sl_cardinality_config
 	struct sl_quota_config quota;
 };
 extern const struct sl_settings sl_class_settings, sl_quota_settings;
@@ -70,6 +72,8 @@ struct sl_tenant_config {
 	bool suspended;
 	uint64_t body_bytes;
 	bool has_body_bytes;
+	struct sl_list cardinality; // struct sl_cardinality_config
+	bool has_cardinality;
 	struct sl_quota_config *quota; // only the keys it names count
 };
 
@@ -166,11 +170,12 @@ int sl_quota_redis_place(const struct sl_quota_redis_config *redis,
 struct sl_quotas_config {
 	struct sl_where where;
 	uint32_t mode;
-	uint32_t mixed;          // enum sl_mixed
-	struct sl_list redis;    // struct sl_quota_redis_config; empty: each instance by itself
-	uint32_t without_redis;  // enum sl_fleet_without
-	const char *volume_file; // NULL: none
-	uint64_t instances;      // that there are, until Redis has told; 0: not known
+	uint32_t mixed;             // enum sl_mixed
+	struct sl_list redis;       // struct sl_quota_redis_config; empty: each instance by itself
+	uint32_t without_redis;     // enum sl_fleet_without
+	const char *volume_file;    // NULL: none
+	uint64_t instances;         // that there are, until Redis has told; 0: not known
+	uint64_t cardinality_bytes; // what all limits on different values may take
 };
 
 // What the module's rows fill.

@@ -198,6 +198,8 @@ void sl_tenants_shard_turn(struct sl_tenants_shard *self, const struct sl_tenant
 		self->generation = tenants->generation;
 		if (self->shard == 0)
 			sl_gauge(&self->counters.tenants[0], tenants->tenant_count);
+		if (self->shard == 0)
+			sl_gauge(&self->counters.cardinality_bytes[0], tenants->cardinality_bytes);
 	}
 	if (SL_UNLIKELY(sl_grace_turn(&self->grace, &tenants->registry->grace)))
 		let_go(self);

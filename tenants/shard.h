@@ -24,6 +24,14 @@
 	  "Requests over quota that mode observe let pass.")                                       \
 	X(cut, COUNTER, "sluice_quota_cut_items", dimension,                                       \
 	  "Items over a tenant's quota that were cut from requests whose rest was taken.")         \
+	X(attributes_cut, COUNTER, "sluice_cardinality_cut_attributes", signal,                    \
+	  "Attributes cut out of items: more different values than the tenant may have.")          \
+	X(items_cut, COUNTER, "sluice_cardinality_cut_items", signal,                              \
+	  "Items lost for such a value, or for a metric series too many.")                         \
+	X(distinct_observed, COUNTER, "sluice_cardinality_observed", signal,                       \
+	  "Values and series over a limit that only observes.")                                    \
+	X(cardinality_bytes, GAUGE, "sluice_cardinality_memory_bytes", none,                       \
+	  "What limits on different values may take when all are reached.")                        \
 	X(draws, COUNTER, "sluice_quota_draws", none, "Chunks of tokens taken from the pools.")    \
 	X(returns, COUNTER, "sluice_quota_returns", none, "Chunks of tokens given back.")          \
 	X(lookups, COUNTER, "sluice_credential_lookups", none, "Secrets looked up.")               \

@@ -179,6 +179,7 @@ void sl_tenants_destroy(struct sl_tenants *tenants)
 		if (tenants->entries[i].counted)
 			sl_registry_leave(tenants->registry, i);
 	sl_source_text_put(tenants->source);
+	sl_tenants_destroy_cardinality(tenants);
 	sl_identity_rules_fini(&tenants->rules);
 	sl_registry_put(tenants->registry);
 	free(tenants->by_name.slots);
@@ -735,6 +736,9 @@ struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *confi
 		tenants->claimed = (uint8_t)config->tenants.claimed;
 		tenants->observe = config->quotas.mode == SL_QUOTA_OBSERVE;
 		error = fill(&builder, &config->tenants);
+		if (!error)
+			error = sl_tenants_build_cardinality(tenants, files, count, &config->quotas,
+							     before, errors);
 		rank_classes(tenants);
 	}
 	if (!error && named) {

@@ -73,7 +73,9 @@ struct sl_tenants {
 	struct sl_created *created; // NULL: none so far
 	sl_tenant_id overflow;      // where no seat is free; SL_TENANT_NONE: refuse
 	uint64_t created_idle_ns;
-	struct sl_source_text *source; // what Redis said; NULL: nothing
+	struct sl_source_text *source;       // what Redis said; NULL: nothing
+	struct sl_cardinality **cardinality; // by id; NULL: nobody has such limits
+	uint64_t cardinality_bytes;          // what they may take
 	bool observe, partial;
 	uint8_t claimed; // enum sl_claimed
 };
@@ -95,6 +97,14 @@ const struct sl_credential *sl_tenants_credential(const struct sl_tenants *tenan
 						  const uint8_t digest[32], uint64_t wall_ns);
 const struct sl_certificate *sl_tenants_certificate(const struct sl_tenants *tenants,
 						    struct sl_bytes name);
+
+// distinct.c: limits on different values, of the tenants that a snapshot has. 0 or -ENOMEM;
+// problems in `errors`.
+int sl_tenants_build_cardinality(struct sl_tenants *tenants,
+				 const struct sl_tenants_file *const *files, uint32_t count,
+				 const struct sl_quotas_config *config,
+				 const struct sl_tenants *before, struct sl_errors *errors);
+void sl_tenants_destroy_cardinality(struct sl_tenants *tenants);
 
 // What a tenant's limits are: its class', with the keys that `own` names (NULL: none) replaced.
 struct sl_limits sl_tenants_limits(const struct sl_quota_config *of_class,

@@ -124,6 +124,10 @@ uint8_t sl_tenants_last_limit(const struct sl_tenants_shard *self);
 // envelopes around them); what is refunded later is that. Cut before sampling looks, so a cut and
 // a sampled stream is a sample of its beginning.
 void sl_tenants_quota_stage(void *self, struct sl_batch *batch);
+// Stage, behind the quota: holds parts to their tenants' limits on different values
+// (cardinality/distinct.h): known ones pass, what is new and over is cut out of the items, or the
+// items are, as configured. One compare a batch where nobody has such limits. The same `self`.
+void sl_tenants_cardinality_stage(void *self, struct sl_batch *batch);
 // The bounds over any time and any number of shards: authority.h, algorithm.h.
 // Gives a part's charge back (it, or another part of its request, was refused after the charge).
 // Doing it twice, or for a part that was not charged, does nothing.

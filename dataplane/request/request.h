@@ -47,7 +47,7 @@ struct sl_charge {
 
 // Items that a part loses while the rest of it goes on: refused for good, and told to the client in
 // partial_success. Each way is a reason in the books.
-enum sl_cut { SL_CUT_QUOTA, SL_CUTS };
+enum sl_cut { SL_CUT_QUOTA, SL_CUT_CARDINALITY, SL_CUTS };
 extern const enum sl_reason sl_cut_reasons[SL_CUTS];
 
 // One tenant's share of one request: what policies judge.
@@ -62,9 +62,10 @@ struct sl_part {
 	bool in_flight;         // counted against its tenant's limits, with offered_bytes
 	uint32_t offered_items; // its items before any policy
 	uint32_t cut_items[SL_CUTS];
-	uint64_t cut_bytes;    // of offered_bytes, what was cut
-	uint32_t kept_items;   // still set in `keep`
-	uint32_t routed_items; // routing: of those kept, how many went to some destination
+	uint64_t cut_bytes;          // of offered_bytes, what was cut
+	struct sl_bytes cut_message; // cardinality: why, for the client; in the arena
+	uint32_t kept_items;         // still set in `keep`
+	uint32_t routed_items;       // routing: of those kept, how many went to some destination
 	uint32_t
 		rejected_items; // of those routed, how many a required destination refused for good
 	enum sl_reason reason;  // SL_REASON_NONE while kept

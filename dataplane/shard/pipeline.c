@@ -60,6 +60,15 @@ static void explain(struct sl_shard *shard, struct sl_request *request, sl_tenan
 						      &request->arena);
 }
 
+static void explain_cut(struct sl_shard *shard, struct sl_request *request,
+			const struct sl_part *part)
+{
+	if (part->cut_items[SL_CUT_QUOTA])
+		explain(shard, request, part->tenant, part->limit);
+	else if (!request->message.size)
+		request->message = part->cut_message;
+}
+
 // What of a request that is taken is not: its parts that were refused, what was cut from others,
 // and what destinations refused for good.
 static void sum_rejected(struct sl_request *request)
@@ -75,7 +84,7 @@ static void sum_rejected(struct sl_request *request)
 		if (SL_UNLIKELY(!refused && sl_part_cut_items(part))) {
 			request->rejected_items += sl_part_cut_items(part);
 			if (request->reason == SL_REASON_NONE)
-				explain(shard, request, part->tenant, part->limit);
+				explain_cut(shard, request, part);
 		}
 		if ((items || refused) && !request->message.size)
 			request->message = sl_bytes_of(
@@ -546,7 +555,7 @@ static void hold_delayed(struct sl_shard *shard, struct sl_batch *batch)
 	batch->delayed = false;
 }
 
-enum stage { STAGE_QUOTA, STAGE_SAMPLING, STAGE_ROUTING, STAGES };
+enum stage { STAGE_QUOTA, STAGE_CARDINALITY, STAGE_SAMPLING, STAGE_ROUTING, STAGES };
 
 static void run_stages(struct sl_shard *shard, struct sl_batch *batch, enum stage first)
 {
@@ -555,6 +564,7 @@ static void run_stages(struct sl_shard *shard, struct sl_batch *batch, enum stag
 		void *self;
 	} stages[STAGES] = {
 		[STAGE_QUOTA] = {sl_tenants_quota_stage, shard->tenants},
+		[STAGE_CARDINALITY] = {sl_tenants_cardinality_stage, shard->tenants},
 		[STAGE_SAMPLING] = {sl_sampling_stage, shard->sampling},
 		[STAGE_ROUTING] = {sl_routing_stage, shard->routing},
 	};
@@ -649,13 +659,13 @@ static void run_leaving(struct sl_shard *shard)
 
 	while ((request = sl_shard_next_leaving(shard))) {
 		if (batch.count + request->part_count > SL_BATCH_MAX)
-			run_stages(shard, &batch, STAGE_SAMPLING);
+			run_stages(shard, &batch, STAGE_CARDINALITY);
 		for (uint16_t i = 0; i < request->part_count; i++)
 			if (request->parts[i].reason == SL_REASON_NONE)
 				batch.parts[batch.count++] = &request->parts[i];
 	}
 	if (batch.count)
-		run_stages(shard, &batch, STAGE_SAMPLING);
+		run_stages(shard, &batch, STAGE_CARDINALITY);
 }
 
 // Not all that is ready: the rest waits for the next turn, so that answers go out, and a tenant
