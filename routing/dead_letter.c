@@ -90,6 +90,7 @@ static struct sl_dead_letter *make_letter(const struct sl_record *record)
 bool sl_dead_letter_take(struct sl_record *record)
 {
 	struct sl_egress *from = record->destination, *to = from->dead_letter;
+	const bool replay = ((const struct sl_flow *)record->delivery)->replay;
 	const struct sl_dead_letter *letter;
 
 	if (!to || !to->side || record->letter)
@@ -104,17 +105,48 @@ bool sl_dead_letter_take(struct sl_record *record)
 	record->alone = true; // headers are a record's own
 	record->attempts = 0;
 	record->paid = false;
+	// The side of the spool that a replay came from stays open as long.
+	from->dead_letter_of += replay;
 	if (sl_egress_move(record, to))
 		return true;
+	from->dead_letter_of -= replay;
 	record->letter = NULL;
 	return false;
 }
 
-enum sl_outcome sl_dead_letter_end(const struct sl_record *record, enum sl_outcome outcome)
+// Back to the destination whose spool it came from: nobody could be told that it is lost.
+static void bring_back(struct sl_record *record, struct sl_egress *home)
 {
+	struct sl_egress *from = record->destination;
+	struct sl_destination_counters *left = &from->meter->counters;
+	struct sl_destination_counters *taken = &home->meter->counters;
+	const enum sl_signal signal = record->signal;
+
+	from->records--;
+	home->records++;
+	sl_gauge(&left->records[0], from->records);
+	sl_gauge(&taken->records[0], home->records);
+	sl_count(&left->moved[signal], record->items);
+	sl_count(&taken->taken[signal], record->items);
+	sl_gauge(&left->in_flight[signal], left->in_flight[signal] - record->items);
+	sl_gauge(&taken->in_flight[signal], taken->in_flight[signal] + record->items);
+	record->destination = home;
+	record->letter = NULL;
+}
+
+enum sl_outcome sl_dead_letter_end(struct sl_record *record, enum sl_outcome outcome)
+{
+	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
 	struct sl_egress *egress = record->destination;
 	struct sl_request *request = record->delivery->part->request;
 
+	if (flow->replay) {
+		flow->egress->dead_letter_of--;
+		if (outcome != SL_OUTCOME_DELIVERED && outcome != SL_OUTCOME_REJECTED) {
+			bring_back(record, flow->egress);
+			return outcome;
+		}
+	}
 	if (outcome == SL_OUTCOME_DELIVERED) {
 		if (!request->message.size)
 			request->message = SL_LITERAL(

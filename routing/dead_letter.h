@@ -41,7 +41,8 @@ void sl_dead_letter_link(struct sl_routing_shard *shard);
 // for it, or no memory.
 bool sl_dead_letter_take(struct sl_record *record);
 // What the end of a dead letter means for its sender; counts and logs one that could not be kept.
-enum sl_outcome sl_dead_letter_end(const struct sl_record *record, enum sl_outcome outcome);
+// One that came out of a spool and cannot be kept now goes back into it.
+enum sl_outcome sl_dead_letter_end(struct sl_record *record, enum sl_outcome outcome);
 
 // {"sluiceDeadLetter":{...} without the closing brace, at most so many bytes. Returns them.
 #define SL_DEAD_LETTER_JSON_BYTES 4096

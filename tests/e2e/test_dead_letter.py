@@ -185,6 +185,34 @@ def test_reload_without_it(start, tmp_path):
         assert send(sluice, otlp.request("traces")).grpc_status == 3
 
 
+def test_out_of_a_spool(start, tmp_path):
+    """It was acknowledged: refused for good, and its dead letter not kept either, it stays on disk
+    until one of the two takes it."""
+    status = {"up": 14, "dead": 14}
+    message = otlp.request("traces", 5)
+    with Upstream(judge=lambda call: {"status": status["up"]}) as upstream, \
+            Upstream(judge=lambda call: {"status": status["dead"]}) as dead:
+        retry = {"initial": "10ms", "max": "50ms", "max_elapsed": "200ms"}
+        sluice = start(config=config(
+            upstream, {"otlp": {"endpoint": f"http://127.0.0.1:{dead.port}"}, "retry": retry},
+            more={"retry": retry, "spool": {"path": str(tmp_path / "spool"), "after": "50ms"}}))
+        assert send(sluice, message).grpc_status == 0
+        wait_for("the spool", lambda: sluice.metric("sluice_spool_items") == 5)
+        status["up"] = 3
+        wait_for("it to come back", lambda: sluice.metric("sluice_moved_items_total",
+                                                          destination="dead") > 0)
+        status["dead"] = 0
+        wait_for("the letter", lambda: len(dead.taken) == 1)
+        assert dead.messages(taken=True) == [message]
+        assert [dead.taken[0].headers[name] for name in HEADERS[:2] + HEADERS[3:]] == [
+            "grpc 3", "demo", "up"]
+        wait_for("the spool", lambda: sluice.metric("sluice_spool_items") == 0)
+        wait_for("the books", lambda: sluice.metric("sluice_queue_records") == 0)
+        sluice.check_destinations()
+        assert sluice.metric("sluice_lost_dead_letter_items_total") == 0
+        assert sluice.metric("sluice_delivered_items_total", destination="dead") == 5
+
+
 @pytest.mark.kafka
 def test_an_item_too_large_for_kafka(start, broker):
     """It alone goes to the dead letters, with the broker library's reason; the others are sent."""
