@@ -208,7 +208,8 @@ static void start(struct replay *replay, struct job *job)
 	memset(request, 0, sizeof(*request));
 	request->owner = &owner;
 	request->shard = job;
-	request->signal = replay->file->signal;
+	request->signal = replay->file->kind == SL_ENTRIES_SEGMENT ? job->entry.signal
+								   : replay->file->signal;
 	sl_arena_init(&request->arena, &replay->memory);
 	job->state = OPEN;
 	reason = scan(job);
@@ -258,10 +259,13 @@ static bool take_up(struct replay *replay)
 	file->at += job->bytes;
 	replay->window_bytes += job->bytes;
 	replay->count++;
-	if (entry.body.size)
+	if (entry.body.size) {
 		start(replay, job);
-	else
+	} else {
 		job->state = ENDED; // an empty request, or line
+		if (entry.damaged)
+			name_it(file, &file->broken, job, "damaged, and left out");
+	}
 	return true;
 }
 
@@ -343,20 +347,22 @@ static int send_file(struct replay *replay)
 
 static int check_file(struct file *file)
 {
-	uint64_t count = 0, letters = 0;
+	uint64_t count = 0, letters = 0, damaged = 0;
 	struct sl_entry entry;
 	int64_t bytes;
 
 	while ((bytes = sl_entry_read(file->bytes, file->at, file->kind, &entry)) > 0) {
 		file->at += (uint64_t)bytes;
 		letters += entry.letter.size > 0;
-		count++;
+		damaged += entry.damaged;
+		count += entry.body.size > 0;
 	}
-	printf("%s: %s, %llu requests, %llu of them dead letters%s%s\n", file->name,
-	       sl_signal_names[file->signal], (unsigned long long)count,
-	       (unsigned long long)letters, bytes ? ", ends inside an entry" : "",
-	       bytes ? "" : ", whole");
-	return bytes ? SL_EXIT_BROKEN : 0;
+	printf("%s: %s, %llu requests, %llu of them dead letters, %llu damaged places%s\n",
+	       file->name,
+	       file->kind == SL_ENTRIES_SEGMENT ? "of a spool" : sl_signal_names[file->signal],
+	       (unsigned long long)count, (unsigned long long)letters, (unsigned long long)damaged,
+	       bytes ? ", ends inside an entry" : "");
+	return bytes ? SL_EXIT_BROKEN : damaged ? SL_EXIT_REFUSED : 0;
 }
 
 // --- files ---------------------------------------------------------------------------------------
@@ -424,10 +430,12 @@ static int go_through(struct replay *replay)
 	for (int i = 0; i < options->file_count && code != SL_EXIT_AGAIN; i++) {
 		struct file file = {.name = options->files[i]};
 
-		if (look_at_name(options, &file) < 0)
-			return SL_EXIT_USAGE;
 		if (map(&file) < 0)
 			return SL_EXIT_NO_INPUT;
+		if (sl_entries_is_segment(file.bytes))
+			file.kind = SL_ENTRIES_SEGMENT;
+		else if (look_at_name(options, &file) < 0)
+			return SL_EXIT_USAGE;
 		if (i == 0 && options->from > file.bytes.size) {
 			fprintf(stderr, "%s: it has no offset %llu\n", file.name,
 				(unsigned long long)options->from);

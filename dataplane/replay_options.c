@@ -7,7 +7,8 @@
 #include "dataplane/request/request.h"
 
 static const char help[] =
-	"sluice replay FILE... sends again what a file destination has written, dead letters too.\n"
+	"sluice replay FILE... sends again what a file destination has written, dead letters too,\n"
+	"or what a segment of a spool holds (the gateway drains its own spool by itself).\n"
 	"\n"
 	"  --to URL              to this OTLP endpoint, such as a gateway's own listener:\n"
 	"                        http://host:port or https://host:port\n"

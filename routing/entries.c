@@ -3,6 +3,7 @@
 #include <yajl/yajl_tree.h>
 
 #include "dataplane/base/varint.h"
+#include "routing/spool/format.h"
 
 // The headers of a line, {...}: they come first, as sl_dead_letter_json() wrote them.
 static struct sl_bytes headers_of(struct sl_bytes line)
@@ -53,6 +54,50 @@ static int64_t read_delimited(struct sl_bytes rest, struct sl_entry *entry)
 	return used + (int64_t)size;
 }
 
+bool sl_entries_is_segment(struct sl_bytes file)
+{
+	uint64_t salt;
+
+	return file.size >= SL_SPOOL_SEGMENT_HEAD && sl_spool_get_segment(file.data, &salt);
+}
+
+// The bytes of a whole entry at the beginning of `rest`; 0: it is damaged.
+static uint64_t whole_entry(struct sl_bytes rest, uint64_t salt, struct sl_entry *entry)
+{
+	struct sl_spool_entry found;
+	uint64_t bytes;
+
+	if (rest.size < SL_SPOOL_ENTRY_HEAD || !sl_spool_get_entry(rest.data, salt, &found))
+		return 0;
+	bytes = sl_spool_entry_bytes(&found);
+	if (bytes > rest.size || !sl_spool_get_rest(rest.data, salt,
+						    sl_bytes(rest.data + SL_SPOOL_ENTRY_HEAD,
+							     bytes - SL_SPOOL_ENTRY_HEAD),
+						    &found, &entry->body))
+		return 0;
+	entry->tenant = found.tenant;
+	entry->signal = found.signal;
+	return bytes;
+}
+
+static int64_t read_segment(struct sl_bytes file, uint64_t at, struct sl_entry *entry)
+{
+	const uint64_t from = SL_MAX(at, (uint64_t)SL_SPOOL_SEGMENT_HEAD);
+	struct sl_bytes rest;
+	uint64_t salt, bytes;
+
+	if (file.size < SL_SPOOL_SEGMENT_HEAD || !sl_spool_get_segment(file.data, &salt))
+		return -1;
+	rest = sl_bytes(file.data + from, file.size - from);
+	if (!rest.size)
+		return (int64_t)(from - at); // a segment without entries
+	bytes = whole_entry(rest, salt, entry);
+	entry->damaged = !bytes;
+	if (!bytes)
+		bytes = sl_spool_find(rest, 1, salt);
+	return (int64_t)(from - at + bytes);
+}
+
 int64_t sl_entry_read(struct sl_bytes file, uint64_t at, enum sl_entries kind,
 		      struct sl_entry *entry)
 {
@@ -63,6 +108,8 @@ int64_t sl_entry_read(struct sl_bytes file, uint64_t at, enum sl_entries kind,
 	*entry = (struct sl_entry){.json = kind == SL_ENTRIES_LINES};
 	if (!rest.size)
 		return 0;
+	if (kind == SL_ENTRIES_SEGMENT)
+		return read_segment(file, at, entry);
 	return entry->json ? read_line(rest, entry) : read_delimited(rest, entry);
 }
 
@@ -98,6 +145,10 @@ bool sl_entry_tenant(const struct sl_entry *entry, char *tenant, size_t size)
 {
 	struct sl_bytes values[SL_DEAD_LETTER_HEADERS];
 
+	if (entry->tenant.data) {
+		copy(tenant, size, entry->tenant);
+		return true;
+	}
 	if (!entry->letter.size)
 		return false;
 	if (entry->json)

@@ -176,6 +176,32 @@ def test_broken_files(tmp_path, kind, spoil, code, what):
         assert ids(upstream.messages()) == ids(messages[:4] if code == 65 else messages[1:])
 
 
+def test_a_segment_of_a_spool(start, tmp_path):
+    """With a bit that has flipped: that entry is named and left out, the others are sent."""
+    messages = [otlp.request("traces", 2, f"s{number:05}") for number in range(10)]
+    sluice = start(config={"destinations": {"up": {
+        "otlp": {"endpoint": f"http://127.0.0.1:{ports.free(1)[0]}"},
+        "retry": {"initial": "10ms", "max": "50ms"},
+        "spool": {"path": str(tmp_path / "spool"), "after": "50ms"}}}, "routes": [{"to": ["up"]}]})
+    client = wire.Http2(sluice.grpc_port)
+    for one in messages:
+        assert client.call(TRACES, wire.frame(one.SerializeToString()),
+                           {"authorization": "Bearer gold-token"}).grpc_status == 0
+    client.close()
+    sluice.stop()
+    path = max((tmp_path / "spool").glob("*.spool"), key=lambda one: one.stat().st_size)
+    assert "10 requests" in replay("--check", path).stdout
+    blob = bytearray(path.read_bytes())
+    blob[blob.index(b"s00003")] ^= 4
+    path.write_bytes(blob)
+    assert "9 requests, 0 of them dead letters, 1 damaged" in replay("--check", path).stdout
+    with Upstream() as upstream:
+        done = replay("--to", url(upstream), "--tenant-header", "X-Tenant", path)
+        assert done.returncode == 1 and "damaged, and left out" in done.stderr, done.stderr
+        assert ids(upstream.messages()) == ids(messages[:3] + messages[4:])
+        assert {call.headers["x-tenant"] for call in upstream.calls} == {"gold"}
+
+
 def test_mistakes_on_the_command_line(tmp_path):
     path = write(tmp_path / "traces-1.binpb", [otlp.request("traces")])
     other = write(tmp_path / "other.binpb", [otlp.request("traces")])
@@ -189,7 +215,7 @@ def test_mistakes_on_the_command_line(tmp_path):
             (["--to", to, "--signal", "spans", path], 64, "no signal"),
             (["--to", to, other], 64, "use --signal"),
             (["--to", to, tmp_path / "traces-none"], 66, "No such file"),
-            (["--to", to, tmp_path], 64, "use --signal"),
+            (["--to", to, tmp_path], 66, "not a file"),
             (["--to", "127.0.0.1:1", path], 78, "http://host:port"),
             (["--config", tmp_path / "none.yaml", "--destination", "x", path], 78, "none.yaml"),
             (["--nonsense"], 64, "nonsense")):
