@@ -64,14 +64,18 @@ def of_traces(ids, chance, spans=4):
 
 
 def test_calls_go_to_the_least_busy(start):
-    """One of three answers slowly: it gets few calls, the others the rest."""
-    with Upstream(script=[{"delay": 0.5}] * 10000) as slow, Upstream() as b, Upstream() as c:
-        sluice = start(config=config([slow, b, c]))
+    """One of three answers nothing until the others have served the rest: it never has more in
+    flight than they, so of four at a time it has two at most."""
+    gate = threading.Event()
+    with Upstream(judge=lambda _: (gate.wait(60), {})[1]) as slow, Upstream() as b, Upstream() as c:
+        sluice = start(config=config([slow, b, c], timeout="1m", more={"answer_within": "1m"}))
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(lambda _: send(sluice).grpc_status, range(60)))
-        assert found == [0] * 60
+            found = [pool.submit(lambda: send(sluice).grpc_status) for _ in range(60)]
+            wait_for("the others", lambda: len(b.calls) + len(c.calls) >= 58)
+            gate.set()
+            assert [one.result() for one in found] == [0] * 60
         counts = [len(one.calls) for one in (slow, b, c)]
-        assert sum(counts) == 60 and counts[0] < 15 and min(counts[1:]) > 10
+        assert sum(counts) == 60 and counts[0] <= 2 and min(counts[1:]) > 10, counts
 
 
 def test_all_addresses_of_a_name_get_calls(start):
@@ -167,7 +171,7 @@ def test_one_that_stands_out_is_ejected(start):
     """It refuses for good what the others take: no breaker counts that, but it stands out."""
     with Upstream(script=[{"status": 13}] * 10000) as odd, Upstream() as b, Upstream() as c:
         sluice = start(config=config([odd, b, c], outlier={
-            "interval": "300ms", "min_calls": 4, "wait": "1h", "wait_max": "1h"}))
+            "interval": "1s", "min_calls": 3, "wait": "1h", "wait_max": "1h"}))
 
         def ejected():
             for _ in range(15):
@@ -456,7 +460,7 @@ def test_one_owner_that_hangs_does_not_stop_the_others(start):
     chance = random.Random(11)
     with Upstream(script=[{"do": "silent"}] * 10000) as dead, Upstream() as b, Upstream() as c:
         sluice = start(config=config([dead, b, c], balance="trace_id", concurrency=6,
-                                     timeout="1m", more={"answer_within": "1s"}))
+                                     timeout="1m", more={"answer_within": "3s"}))
         singles = [of_traces([chance.randbytes(16)], chance) for _ in range(90)]
         with concurrent.futures.ThreadPoolExecutor(45) as pool:
             found = list(pool.map(lambda one: send(sluice, one).grpc_status, singles))
@@ -464,7 +468,7 @@ def test_one_owner_that_hangs_does_not_stop_the_others(start):
         arrived = traces_of(b) | traces_of(c)
         assert len(dead.calls) <= 3  # its share of 6 with the bound: 2.5
         assert 30 < len(arrived) < 90
-        for status, trace in zip(found, theirs):
-            assert status == (0 if trace in arrived else 14)
+        told = {trace for status, trace in zip(found, theirs) if status == 0}
+        assert set(found) <= {0, 14} and told <= arrived and len(told) > 30
         sluice.clean = False  # calls to the dead one are still open
         sluice.kill()
