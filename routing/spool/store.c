@@ -160,7 +160,8 @@ static int take_over(struct sl_spool_store *store, const struct cursor *cursor)
 
 	if (failed)
 		return failed;
-	qsort(numbers, count, sizeof(*numbers), by_number);
+	if (count)
+		qsort(numbers, count, sizeof(*numbers), by_number);
 	for (uint32_t i = 0; i < count && !failed; i++) {
 		struct sl_spool_segment *segment = sl_spool_segment_add(store, numbers[i]);
 

@@ -189,6 +189,7 @@ def test_full_by_its_own_bound(start, tmp_path):
         check_books(dropping)
 
 
+@pytest.mark.shards
 def test_acknowledged_once_on_disk(start, tmp_path):
     """No answer waits for a destination, and all of it goes there by the disk."""
     port, each = ports.free()[0], messages(50)
@@ -207,6 +208,7 @@ def test_acknowledged_once_on_disk(start, tmp_path):
         check_books(sluice)
 
 
+@pytest.mark.shards
 def test_a_reload_that_changes_the_destination_keeps_the_spool(start, tmp_path):
     old, new = ports.free(2)
     each = messages(20)
