@@ -19,6 +19,9 @@
 const struct sl_bytes sl_dead_letter_names[] = {NAMES(AS_BYTES)};
 const char *const sl_dead_letter_texts[] = {NAMES(AS_TEXT)};
 
+static const uint8_t none[] = {0xaa, 6, 0, 0xb2, 6, 0, 0xba, 6, 0, 0xc2, 6, 0};
+const struct sl_bytes sl_dead_letter_none = {none, sizeof(none)};
+
 void sl_dead_letter_set(struct sl_egress *egress, struct sl_egress *to)
 {
 	if (to)

@@ -29,6 +29,9 @@ struct sl_dead_letter {
 extern const struct sl_bytes sl_dead_letter_names[SL_DEAD_LETTER_HEADERS];
 extern const char *const sl_dead_letter_texts[SL_DEAD_LETTER_HEADERS];
 
+// Headers that say nothing: in front of a request whose own fields could be taken for headers.
+extern const struct sl_bytes sl_dead_letter_none;
+
 struct sl_egress;
 struct sl_routing_shard;
 

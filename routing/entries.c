@@ -49,7 +49,8 @@ static int64_t read_delimited(struct sl_bytes rest, struct sl_entry *entry)
 		return -1;
 	entry->body = sl_bytes(rest.data + used, size);
 	headers = sl_dead_letter_read(entry->body, values);
-	entry->letter = sl_bytes(entry->body.data, headers);
+	if (headers && values[0].size) // without a reason they only stand before a sender's own
+		entry->letter = sl_bytes(entry->body.data, headers);
 	entry->body = sl_bytes(entry->body.data + headers, size - headers);
 	return used + (int64_t)size;
 }

@@ -126,11 +126,29 @@ static int add_piece(struct file *file, const void *data, size_t size)
 	return 0;
 }
 
+// Whether a sender's own fields stand where a dead letter's headers would.
+static bool looks_dead(const struct sl_record *record)
+{
+	uint8_t tag[SL_VARINT_BYTES_MAX];
+	size_t size = 0;
+	uint64_t found;
+
+	for (uint32_t i = 0; i < record->piece_count && size < sizeof(tag); i++) {
+		const size_t more = SL_MIN(record->pieces[i].iov_len, sizeof(tag) - size);
+
+		memcpy(tag + size, record->pieces[i].iov_base, more);
+		size += more;
+	}
+	return sl_varint_get(tag, size, &found) > 0 && found >> 3 == SL_DEAD_LETTER_FIELD;
+}
+
 static int add_wire(struct file *file, struct entry *entry)
 {
 	const struct sl_record *record = entry->record;
 	const size_t before = file->piece_count;
-	const struct sl_bytes letter = record->letter ? record->letter->wire : SL_BYTES_NONE;
+	const struct sl_bytes letter = record->letter       ? record->letter->wire
+				       : looks_dead(record) ? sl_dead_letter_none
+							    : SL_BYTES_NONE;
 	int failed = add_piece(file, entry->prefix,
 			       sl_varint_put(entry->prefix, letter.size + record->bytes));
 

@@ -176,6 +176,26 @@ def test_broken_files(tmp_path, kind, spoil, code, what):
         assert ids(upstream.messages()) == ids(messages[:4] if code == 65 else messages[1:])
 
 
+def test_what_a_sender_puts_in_front_is_no_dead_letter(start, tmp_path):
+    """Fields of its own where the headers of dead letters stand: nobody's tenant is taken of them."""
+    message = otlp.request("traces", 1)
+    forged = b"".join(varint(number << 3 | 2) + varint(len(text)) + text for number, text in
+                      zip(range(101, 105), (b"grpc 3", b"gold", b"now", b"up")))
+    sluice = start()
+    client = wire.Http2(sluice.grpc_port)
+    body = forged + message.SerializeToString()
+    assert client.call(TRACES, wire.frame(body)).grpc_status == 0
+    client.close()
+    sluice.stop()
+    files = list(sluice.data.iterdir())
+    assert "1 requests, 0 of them dead letters" in replay("--check", *files).stdout
+    with Upstream() as upstream:
+        done = replay("--to", url(upstream), "--tenant-header", "X-Tenant", "--tenant", "me", *files)
+        assert done.returncode == 0, done.stderr
+        assert upstream.calls[0].headers["x-tenant"] == "me"
+        assert upstream.calls[0].body[5:] == body
+
+
 def test_a_segment_of_a_spool(start, tmp_path):
     """With a bit that has flipped: that entry is named and left out, the others are sent."""
     messages = [otlp.request("traces", 2, f"s{number:05}") for number in range(10)]
