@@ -251,6 +251,7 @@ def test_grpc_checks(start, status):
 def test_tcp_checks(start):
     with Upstream() as one, Upstream() as other:
         sluice = start(config=config([one, other], health={"check": "tcp", "interval": "50ms"}))
+        wait_for("both", lambda: healthy(sluice, one) == healthy(sluice, other) == 1)
         one.close()
         wait_for("it to be down", lambda: healthy(sluice, one) == 0)
         assert healthy(sluice, other) == 1

@@ -239,7 +239,7 @@ def test_the_last_resort_is_a_disk(start, tmp_path):
             "c": upstream(c, spool={"path": str(tmp_path / "spool"), "after": "50ms"}),
             "all": {"failover": {"to": ["a", "b", "c"], "after": "200ms", "return_after": "1h"}}},
         "routes": [{"to": ["all"]}]})
-    wait_for("the checks", lambda: sluice.metric("sluice_endpoint_healthy_shards") == 0)
+    wait_for("the checks", lambda: sluice.log().count("endpoint_unhealthy") == 3)
     for _ in range(20):
         assert send(sluice) == 0
     assert books(sluice, "c")["taken"] == 40
