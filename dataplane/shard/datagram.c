@@ -200,8 +200,10 @@ static void received(struct sl_datagram_source *source, const struct sl_address 
 		sl_shard_host.ready(shard, request);
 		return;
 	}
-	if (request)
+	if (request) {
+		sl_shard_host.refused(shard, request, reason);
 		sl_shard_host.give(shard, request);
+	}
 	sl_shard_datagrams_answered(shard, reason);
 }
 

@@ -208,10 +208,10 @@ enum sl_reason sl_shard_admit(struct sl_shard *shard, struct sl_request *request
 	struct sl_tenant_info info;
 	enum sl_reason reason;
 
+	request->tenant = identity->tenant; // also of who is suspended, for the books
+	request->tenant_name = identity->name;
 	if (identity->reason != SL_REASON_NONE)
 		return identity->reason;
-	request->tenant = identity->tenant;
-	request->tenant_name = identity->name;
 	if (SL_UNLIKELY(identity->borrowed)) {
 		request->tenant_name = sl_arena_copy(&request->arena, identity->name);
 		if (!request->tenant_name.size)

@@ -120,8 +120,9 @@ class Client(threading.Thread):
         if draw < 0.94:
             headers["Authorization"] = "Bearer silver-token"
             return signal, [("silver", 0)], bytes(BODY_MAX + 1), headers
-        headers["Authorization"] = f"Bearer {self.random.choice(('gone', 'wrong'))}-token"
-        return signal, [("_unknown", 0)], request(signal, ("x", 3, None)).SerializeToString(), headers
+        who = self.random.choice(("gone", "_unknown"))
+        headers["Authorization"] = f"Bearer {who}-token"
+        return signal, [(who, 0)], request(signal, ("x", 3, None)).SerializeToString(), headers
 
     def note(self, signal, parts, status, rejected):
         tally = self.tally
