@@ -136,7 +136,7 @@ def suite_dpdk(log, _):
         return [0, 0, 1]
     build(log, "asan", "sluice", "unit_dpdk_test_stack")
     counts = ctest(log, "asan", "-R", "^unit/dpdk", env=ASAN)
-    build(log, "dev", "sluice")
+    build(log, "dev", "sluice", "sluice-pktgen")
     venv(log)
     for driver in ("net_af_xdp", "net_af_packet"):
         report = LOGS / f"pytest-dpdk-{driver}.xml"

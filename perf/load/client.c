@@ -144,23 +144,38 @@ static int start_session(struct sl_load_client *client)
 	return 0;
 }
 
-struct sl_load_client *sl_load_client_create(struct sl_load_run *run, const char *host,
-					     const char *port, uint32_t streams)
+struct sl_load_client *sl_load_client_create_bare(struct sl_load_run *run, uint32_t streams)
 {
 	struct sl_load_client *client = calloc(1, sizeof(*client));
 
 	if (!client)
 		return NULL;
 	client->run = run;
+	client->fd = -1;
 	client->streams_max = SL_MIN(streams, SL_LOAD_STREAMS_MAX);
 	for (uint32_t i = 0; i < client->streams_max; i++) {
 		client->streams[i].next_free = client->free;
 		client->free = &client->streams[i];
 	}
+	client->out = malloc(WRITE_BYTES);
+	if (!client->out || start_session(client) < 0) {
+		sl_load_client_destroy(client);
+		errno = ENOMEM;
+		return NULL;
+	}
+	return client;
+}
+
+struct sl_load_client *sl_load_client_create(struct sl_load_run *run, const char *host,
+					     const char *port, uint32_t streams)
+{
+	struct sl_load_client *client = sl_load_client_create_bare(run, streams);
+
+	if (!client)
+		return NULL;
 	client->fd = dial(host, port);
 	client->in = malloc(READ_BYTES);
-	client->out = malloc(WRITE_BYTES);
-	if (client->fd < 0 || !client->in || !client->out || start_session(client) < 0) {
+	if (client->fd < 0 || !client->in) {
 		const int kept = errno;
 
 		sl_load_client_destroy(client);
@@ -271,6 +286,23 @@ static void gather(struct sl_load_client *client)
 		memcpy(client->out + client->out_size, frame, (size_t)size);
 		client->out_size += (size_t)size;
 	}
+}
+
+int sl_load_client_feed(struct sl_load_client *client, struct sl_bytes bytes)
+{
+	return nghttp2_session_mem_recv(client->session, bytes.data, bytes.size) < 0 ? -1 : 0;
+}
+
+struct sl_bytes sl_load_client_pull(struct sl_load_client *client)
+{
+	if (client->out_sent == client->out_size)
+		gather(client);
+	return sl_bytes(client->out + client->out_sent, client->out_size - client->out_sent);
+}
+
+void sl_load_client_sent(struct sl_load_client *client, size_t bytes)
+{
+	client->out_sent += bytes;
 }
 
 int sl_load_client_write(struct sl_load_client *client)

@@ -40,8 +40,16 @@ struct sl_load_client;
 // Connects (blocking) and says hello. NULL with errno set.
 struct sl_load_client *sl_load_client_create(struct sl_load_run *run, const char *host,
 					     const char *port, uint32_t streams);
+// Without a socket: its bytes are carried by the caller, by the three calls below.
+struct sl_load_client *sl_load_client_create_bare(struct sl_load_run *run, uint32_t streams);
 void sl_load_client_destroy(struct sl_load_client *client);
 int sl_load_client_fd(const struct sl_load_client *client);
+
+// Bytes that came. Returns -1 when they are not HTTP/2.
+int sl_load_client_feed(struct sl_load_client *client, struct sl_bytes bytes);
+// What waits to be sent; empty: nothing. The same until it is told to be sent.
+struct sl_bytes sl_load_client_pull(struct sl_load_client *client);
+void sl_load_client_sent(struct sl_load_client *client, size_t bytes);
 
 // How many more requests it takes now.
 uint32_t sl_load_client_room(const struct sl_load_client *client);
