@@ -563,11 +563,14 @@ static int set_up(struct replay *replay)
 	return replay->shard ? 0 : -ENOMEM;
 }
 
-// As a shard ends; what is under way when a signal has ended the wait stays until the process goes.
-static void tear_down(struct replay *replay)
+// As a shard ends. With records under way, which drivers' threads may still read, nothing is undone:
+// the process ends at once.
+static void tear_down(struct replay *replay, int code)
 {
-	if (replay->shard && sl_routing_in_flight(replay->shard))
-		return;
+	if (sl_routing_in_flight(replay->shard)) {
+		fflush(NULL);
+		_exit(code);
+	}
 	sl_routing_shard_destroy(replay->shard);
 	for (unsigned i = 0; i < SHUT_DOWN_MAX && sl_io_stats(replay->io)->connections; i++)
 		sl_io_poll(replay->io, SL_MS, &replay->now_ns);
@@ -608,6 +611,6 @@ int sl_replay(const struct sl_replay_options *options, const struct sl_module *m
 	for (uint32_t i = 0; i < sl_errors_count(errors); i++)
 		fprintf(stderr, "%s\n", sl_errors_line(errors, i));
 	sl_errors_destroy(errors);
-	tear_down(&replay);
+	tear_down(&replay, code);
 	return code;
 }
