@@ -563,8 +563,8 @@ static int set_up(struct replay *replay)
 	return replay->shard ? 0 : -ENOMEM;
 }
 
-// As a shard ends. With records under way, which drivers' threads may still read, nothing is undone:
-// the process ends at once.
+// As a shard ends. With records under way, which drivers' threads may still read, nothing is
+// undone: the process ends at once.
 static void tear_down(struct replay *replay, int code)
 {
 	if (sl_routing_in_flight(replay->shard)) {
