@@ -143,6 +143,10 @@ def test_template(start):
         return status(sluice, "four") == 200
     wait_for("a free seat", four)
     wait_for("the fourth", lambda: shown(sluice, "four"))
+    # In a seat that was another's: the account is its own.
+    status(sluice, "four")
+    wait_for("its account", lambda: shown(sluice, "four")["ledger"])
+    assert shown(sluice, "four")["tenant"] == "four"
     assert shown(sluice, "three")
     wait_for("the idle to go", lambda: shown(sluice, "two") is None)
     assert sluice.metric("sluice_tenants_expired_total") >= 1
