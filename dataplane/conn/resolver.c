@@ -179,15 +179,16 @@ static void serve(void)
 	for (unsigned i = 0; i < resolver.active_count; i++) {
 		ares_channel channel = resolver.active[i]->channel;
 		ares_socket_t sockets[ARES_GETSOCK_MAXNUM];
-		const int mask = ares_getsock(channel, sockets, ARES_GETSOCK_MAXNUM);
+		const unsigned mask = (unsigned)ares_getsock(channel, sockets, ARES_GETSOCK_MAXNUM);
 		struct timeval most = {.tv_sec = 60}, left;
 		const struct timeval *wait = ares_timeout(channel, &most, &left);
 		const int ms = (int)(wait->tv_sec * 1000 + wait->tv_usec / 1000 + 1);
 
 		wait_ms = wait_ms < 0 ? ms : SL_MIN(wait_ms, ms);
 		for (unsigned j = 0; j < ARES_GETSOCK_MAXNUM; j++) {
-			const bool reads = ARES_GETSOCK_READABLE(mask, j);
-			const bool writes = ARES_GETSOCK_WRITABLE(mask, j);
+			// As ARES_GETSOCK_READABLE and _WRITABLE, whose shift overflows an int.
+			const bool reads = mask >> j & 1;
+			const bool writes = mask >> (j + ARES_GETSOCK_MAXNUM) & 1;
 
 			if (!reads && !writes)
 				continue;
