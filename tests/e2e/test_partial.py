@@ -3,9 +3,12 @@
 What partial_success says is what does not arrive, to the item, over each protocol.
 """
 
+import json
+
 import grpc
 import pytest
 from lib import otlp, wire
+from lib.sluice import wait_for
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc as logs_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as metrics_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as traces_grpc
@@ -126,6 +129,22 @@ def test_merged_with_others(start):
     assert sorted(cut) == [0, 0, 2]
     assert sum(len(items) for items in arrived(behind, "logs")) == 10
     check_counts(sluice, "logs", accepted=10, cut=2)
+
+
+def test_the_ledger_agrees(start):
+    """received = accepted + throttled, in bytes too; what is accepted is what arrives."""
+    sluice = start(tenants=tenants())
+    message = otlp.request("logs", 13)
+    assert send(sluice, "logs", message)[:2] == (200, 3)
+    wait_for("the ledger", lambda: "delivered" in sluice.admin("/tenants/demo/ledger")[1])
+    rows = json.loads(sluice.admin("/tenants/demo/ledger")[1])["signals"]["logs"]
+    (written,) = sluice.files("logs")
+    assert rows["accepted"]["items"] == 10
+    assert rows["accepted"]["bytes"] == len(written.SerializeToString())
+    assert rows["received"]["bytes"] == len(message.SerializeToString())
+    lost = rows["throttled"]["quota_exceeded"]
+    assert lost["items"] == 3
+    assert lost["bytes"] == rows["received"]["bytes"] - rows["accepted"]["bytes"]
 
 
 def test_sampling_comes_after(start):
