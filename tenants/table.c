@@ -531,6 +531,11 @@ static int set_template(struct builder *builder, const struct sl_tenants_config 
 			      "tenants.template: class %s has a volume, which tenants that come "
 			      "and go would have anew each time",
 			      class->name);
+	if (class && class->config.cardinality.count)
+		sl_errors_add(builder->errors, &config->template_where,
+			      "tenants.template: class %s limits cardinality, which tenants that "
+			      "are made cannot have yet",
+			      class->name);
 
 	const struct sl_tenant_entry made = {
 		.limits = class ? &class->limits : &sl_limits_none,
