@@ -22,6 +22,10 @@ def datagrams(**more):
 
 
 def send(sluice, body, signal="traces", times=1):
+    if veth.ON and not getattr(sluice, "is_neighbour", False):
+        # Of what waits for the neighbour's address the kernel keeps only some.
+        socket.create_connection((sluice.udp_host, sluice.grpc_port), timeout=60).close()
+        sluice.is_neighbour = True
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.connect((sluice.udp_host, sluice.udp[signal]))
         for _ in range(times):
@@ -30,8 +34,12 @@ def send(sluice, body, signal="traces", times=1):
 
 def ended(sluice, count):
     """Waits until so many datagrams were received, and checks their books."""
-    wait_for(f"{count} datagrams", lambda: sluice.metric("sluice_datagram_received_total") >= count
-             and sluice.metric("sluice_datagram_in_flight") == 0)
+    try:
+        wait_for(f"{count} datagrams", lambda: sluice.metric("sluice_datagram_received_total") >=
+                 count and sluice.metric("sluice_datagram_in_flight") == 0)
+    except AssertionError as error:
+        raise AssertionError({name: value for name, value in sluice.metrics().items()
+                              if ("datagram" in name or "dpdk" in name) and value}) from error
     found = {name: sluice.metric(f"sluice_datagram_{name}_total")
              for name in ("received", "accepted", "refused")}
     assert found["received"] == count == found["accepted"] + found["refused"]
