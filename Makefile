@@ -5,7 +5,7 @@ BUILD = build/$(PRESET)
 JOBS ?= $(shell nproc)
 CONFIG ?= config/examples/embedded.yaml
 
-.PHONY: fault simulate help run build test quick tidy fuzz bench bench-dpdk flood ledger reference format clean install-build install-test install-bench
+.PHONY: bench-routes fault simulate help run build test quick tidy fuzz bench bench-dpdk flood ledger reference format clean install-build install-test install-bench
 
 help:
 	@echo "make run        build and start sluice on $(CONFIG)"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench      CPU per million spans beside the bare sink (about 10 minutes); writes perf/RESULTS.md"
 	@echo "make bench-dpdk CPU a call and a datagram over a port of DPDK (root, about 6 minutes); into perf/RESULTS.md"
 	@echo "make simulate   delivery in virtual time, 10,000 seeds (SEEDS)"
+	@echo "make bench-routes  what a span costs on its way to Kafka and OTLP (about 4 minutes)"
 	@echo "make fault      breaks brokers, upstreams, networks and gateways under load and counts (about 10 minutes)"
 	@echo "make flood      a tenant's latency with and without another's flood (about 2 minutes)"
 	@echo "make fleet      four instances and one Redis hold 20 tenants' quotas (about 3 minutes); prints a table"
@@ -71,6 +72,10 @@ bench-dpdk: install-dpdk install-bench
 	@cmake --preset release >/dev/null
 	@ninja -C build/release --quiet -j $(JOBS) sluice sluice-load sluice-pktgen
 	@perf/bench_dpdk.py
+
+bench-routes: install-test install-bench
+	@tests/run.py --venv
+	@build/venv/bin/python perf/routes.py
 
 flood: install-bench
 	@perf/flood.py

@@ -175,6 +175,19 @@ def main():
     return 0
 
 
+def write_section(title, lines):
+    """Puts a section of perf/RESULTS.md in the place of the one with that title, or at the end."""
+    path = ROOT / "perf/RESULTS.md"
+    head, *sections = path.read_text().split("\n## ")
+    text = "\n".join([title, "", *lines]) + "\n"
+    places = [i for i, section in enumerate(sections) if section.startswith(title + "\n")]
+    if places:
+        sections[places[0]] = text
+    else:
+        sections.append(text)
+    path.write_text("\n## ".join([head, *sections]))
+
+
 def write(rows, options):
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo")
                 if line.startswith("model name")), platform.machine())
