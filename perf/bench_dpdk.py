@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -94,6 +95,8 @@ class Gateway:
                 process.kill()
                 process.wait()
         subprocess.run(["ip", "link", "del", "out0"], capture_output=True)
+        for one in (f"bench-{os.getpid()}", f"bench-p{os.getpid()}"):  # the EAL's files
+            shutil.rmtree(f"/run/dpdk/{one}", ignore_errors=True)
 
     def calls(self, items, connections, options):
         """The generator's command, by the path."""
