@@ -395,15 +395,13 @@ def test_what_was_on_disk_finds_its_owners(start, tmp_path):
         assert sluice.metric("sluice_spooled_items_total") >= 48 and not owners()
         wait_for("the figures", lambda: sluice.metric("sluice_spool_items") > 0)
         down[0] = False
-        wait_for("the disk", lambda: sluice.metric("sluice_spool_items") == 0 and
-                 sluice.metric("sluice_destination_in_flight_items") == 0)
+        wait_for("the disk", sluice.spools_are_empty)
         from_disk = owners()
         assert set(from_disk) == set(ids)
         assert len({port for found in from_disk.values() for port in found}) == 3
         for trace in ids:  # past the disk, sooner or later
             assert send(sluice, of_traces([trace], chance)).grpc_status == 0
-        wait_for("the rest", lambda: sluice.metric("sluice_spool_items") == 0 and
-                 sluice.metric("sluice_destination_in_flight_items") == 0)
+        wait_for("the rest", sluice.spools_are_empty)
         assert owners() == from_disk and all(len(found) == 1 for found in from_disk.values())
     finally:
         for one in ups:

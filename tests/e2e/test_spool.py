@@ -46,8 +46,7 @@ def names(each):
 
 
 def wait_empty(sluice):
-    wait_for("the spool to drain", lambda: sluice.metric("sluice_spool_items") == 0 and
-             sluice.metric("sluice_destination_in_flight_items") == 0)
+    wait_for("the spool to drain", sluice.spools_are_empty)
 
 
 def segments(folder):

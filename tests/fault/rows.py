@@ -379,8 +379,7 @@ def spooled_to(port, folder, **spool):
 
 
 def all_delivered(sluice):
-    wait_for("an empty spool", lambda: sluice.metric("sluice_spool_items") == 0 and
-             sluice.metric("sluice_destination_in_flight_items") == 0, 120)
+    wait_for("an empty spool", sluice.spools_are_empty, 120)
 
 
 def spool_killed(world):

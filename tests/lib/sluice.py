@@ -139,6 +139,18 @@ class Sluice:
                 total += value
         return total
 
+    def spools_are_empty(self):
+        """All that went to disk came out again or was dropped, and nothing is under way. Gauges of
+        spools are some 100 ms old: the counts decide."""
+        seen = self.metrics()
+
+        def total(name):
+            return sum(v for k, v in seen.items() if k.split("{")[0] == f"sluice_{name}")
+
+        return (total("spooled_items_total") + total("spool_recovered_items_total") ==
+                total("unspooled_items_total") + total("spool_dropped_items_total") and
+                not total("spool_items") and not total("destination_in_flight_items"))
+
     def reload(self):
         before = self.metric("sluice_config_reloads_total")
         self.write_config()
