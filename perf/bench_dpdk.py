@@ -13,7 +13,6 @@ import datetime
 import json
 import os
 import pathlib
-import re
 import shutil
 import statistics
 import subprocess
@@ -21,9 +20,11 @@ import sys
 import tempfile
 import time
 
+import bench
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build/release"
-TITLE = "## Over a port of DPDK"
+TITLE = "Over a port of DPDK"
 EAL = ["--no-pci", "--no-huge", "-m", "512", "--no-telemetry"]
 ADMIN, HOST, PORT, UDP = 8080, "10.9.0.2", 4317, 4319
 
@@ -152,8 +153,7 @@ def cases(options):
 def write(rows, options, load):
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo")
                 if line.startswith("model name")), "")
-    lines = [TITLE, "",
-             "Written by `make bench-dpdk`. One shard on one core, the generator on the other; CPU of"
+    lines = ["Written by `make bench-dpdk`. One shard on one core, the generator on the other; CPU of"
              " the whole gateway for each call or datagram (lower is better), polling included."
              " kernel: sockets at the end of a veth pair, MTU 1500, offloads off; af_xdp: DPDK at the"
              " same place; vhost: a virtio pair of DPDK devices, the copy between them on the"
@@ -165,11 +165,7 @@ def write(rows, options, load):
              "|---|---|---|---|---|---|"]
     for what, path, us, rate, share, got in rows:
         lines.append(f"| {what} | {path} | {us:.2f} | {rate:,.0f} | {share} | {got} |")
-    path = ROOT / "perf/RESULTS.md"
-    parts = re.split(r"\n(?=## )", path.read_text())
-    parts = [part for part in parts if not part.startswith(TITLE)]
-    path.write_text("\n".join([*(part.rstrip("\n") + "\n" for part in parts),
-                               "\n".join(lines) + "\n"]))
+    bench.write_section(TITLE, lines)
 
 
 def main():
