@@ -13,6 +13,7 @@
 // What the files of routing/ share: the snapshot's part, a shard's side, and a delivery's own.
 
 #define DESTINATION_NAME_MAX 64
+#define SL_KEY_MAX           255 // bytes; more of an attribute does not say where it goes
 
 // Shared by all snapshots that name it with the same settings.
 struct sl_destination {

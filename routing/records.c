@@ -186,6 +186,7 @@ static uint32_t owner_of(const struct maker *maker, uint32_t item, struct last *
 	if (!sl_route_attribute_text(view, resource, destination->spread_attribute, scratch,
 				     &value))
 		value = SL_BYTES_NONE;
+	value.size = SL_MIN(value.size, SL_KEY_MAX);
 	return last->owner = ask_owner(maker, value);
 }
 
@@ -213,6 +214,7 @@ void sl_record_key(struct sl_record *record)
 					     sl_view_resource_of(view, view->items[item].envelope),
 					     egress->destination->spread_attribute, scratch, &key))
 			return;
+		key.size = SL_MIN(key.size, SL_KEY_MAX);
 	}
 	copy = sl_arena_alloc(&request->arena, key.size);
 	if (!copy)

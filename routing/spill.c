@@ -10,6 +10,9 @@
 
 #define NEWS_NS (100 * SL_MS)
 
+static_assert(SL_KEY_MAX <= SL_SPOOL_TEXT_MAX && SL_TENANT_NAME_MAX <= SL_SPOOL_TEXT_MAX,
+	      "the spool keeps them whole");
+
 struct replay {
 	struct sl_request request; // first: `released` is told of it
 	struct sl_flow flow;

@@ -58,13 +58,13 @@ struct sl_spool_segment *sl_spool_segment_add(struct sl_spool_store *store, uint
 // Numbers of the segments in a folder, malloc'ed. Returns 0 or -errno.
 int sl_spool_list(const char *folder, uint64_t **numbers, uint32_t *count);
 // A segment of an earlier process: its items from `from` on (0: all), its end; a torn tail is cut.
-// False: nothing in it can be read.
-bool sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segment, uint64_t from);
-// The slot's entry again. NULL: no memory, or it is `*gone`: damaged since.
+// 1; 0: nothing in it can be read; -errno: nobody knows.
+int sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segment, uint64_t from);
+// The slot's entry again. NULL: no memory or descriptor, or it is `*gone`: damaged since.
 struct sl_spool_read *sl_spool_load(struct sl_spool_store *store, struct sl_spool_slot *slot,
 				    bool *gone);
 // The segment's next entry, stepping over damage; the slot is told where it lies. NULL: `*ended`
-// tells whether the segment has, else there is no memory.
+// tells whether the segment has, else there is no memory or descriptor.
 struct sl_spool_read *sl_spool_load_next(struct sl_spool_store *store,
 					 struct sl_spool_segment *segment,
 					 struct sl_spool_slot *slot, bool *ended);

@@ -11,7 +11,7 @@
 #include "dataplane/base/log.h"
 #include "routing/spool/internal.h"
 
-#define CHUNK_BYTES (256 * SL_KIB)
+#define CHUNK_BYTES (16 * SL_KIB)
 
 int sl_spool_salt(uint64_t *salt)
 {
@@ -90,22 +90,19 @@ static bool read_head(int fd, const struct sl_spool_segment *segment, uint64_t a
 // The next whole head from `at` on; `end` when there is none.
 static uint64_t find_head(int fd, const struct sl_spool_segment *segment, uint64_t at, uint64_t end)
 {
-	uint8_t *chunk = malloc(CHUNK_BYTES);
+	uint8_t chunk[CHUNK_BYTES];
 
-	while (chunk && at + SL_SPOOL_ENTRY_HEAD <= end) {
+	while (at + SL_SPOOL_ENTRY_HEAD <= end) {
 		const size_t size = (size_t)SL_MIN(CHUNK_BYTES, end - at);
 		size_t found;
 
 		if (!read_at(fd, chunk, size, at))
 			break;
 		found = sl_spool_find(sl_bytes(chunk, size), 0, segment->salt);
-		if (found < size) {
-			free(chunk);
+		if (found < size)
 			return at + found;
-		}
 		at += size - SL_SPOOL_ENTRY_HEAD + 1; // one may begin in this chunk's end
 	}
-	free(chunk);
 	return end;
 }
 
@@ -156,7 +153,7 @@ static uint64_t count_entries(struct sl_spool_store *store, struct sl_spool_segm
 	return at;
 }
 
-bool sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segment, uint64_t from)
+int sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segment, uint64_t from)
 {
 	const int fd = sl_spool_segment_fd(store, segment);
 	uint8_t head[SL_SPOOL_ENTRY_HEAD];
@@ -164,11 +161,13 @@ bool sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segmen
 	struct stat found;
 	uint64_t size, end;
 
-	if (fd < 0 || fstat(fd, &found) < 0 || !read_at(fd, head, SL_SPOOL_SEGMENT_HEAD, 0) ||
+	if (fd < 0 || fstat(fd, &found) < 0)
+		return -errno;
+	if (!read_at(fd, head, SL_SPOOL_SEGMENT_HEAD, 0) ||
 	    !sl_spool_get_segment(head, &segment->salt)) {
-		if (fd >= 0 && found.st_size >= SL_SPOOL_SEGMENT_HEAD)
+		if (found.st_size >= SL_SPOOL_SEGMENT_HEAD)
 			put_aside(store, segment);
-		return false;
+		return 0;
 	}
 	size = (uint64_t)found.st_size;
 	segment->read = SL_SPOOL_SEGMENT_HEAD;
@@ -191,7 +190,8 @@ bool sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segmen
 	return segment->read < end;
 }
 
-enum loaded { LOADED, NO_MEMORY, DAMAGED };
+// LATER: there is no memory or no descriptor for it now, which says nothing of what is on disk.
+enum loaded { LOADED, LATER, DAMAGED };
 
 static enum loaded load(struct sl_spool_store *store, struct sl_spool_segment *segment, uint64_t at,
 			struct sl_spool_entry *entry, struct sl_spool_read **read)
@@ -201,6 +201,11 @@ static enum loaded load(struct sl_spool_store *store, struct sl_spool_segment *s
 	size_t size;
 
 	*entry = (struct sl_spool_entry){0};
+	if (fd < 0 && errno != ENOENT) {
+		sl_log(SL_LOG_WARN, "spool_not_read", "file=\"%s/%s\" reason=\"%s\"",
+		       store->folder, segment->name, strerror(errno));
+		return LATER;
+	}
 	if (fd < 0 || !read_head(fd, segment, at, segment->bytes, head, entry))
 		return DAMAGED;
 	size = sl_spool_entry_bytes(entry) - SL_SPOOL_ENTRY_HEAD;
@@ -208,7 +213,7 @@ static enum loaded load(struct sl_spool_store *store, struct sl_spool_segment *s
 		return DAMAGED;
 	*read = malloc(sizeof(**read) + size);
 	if (!*read)
-		return NO_MEMORY;
+		return LATER;
 	rest = (uint8_t *)(*read + 1);
 	(*read)->entry = *entry;
 	if (read_at(fd, rest, size, at + SL_SPOOL_ENTRY_HEAD) &&
@@ -256,7 +261,7 @@ struct sl_spool_read *sl_spool_load_next(struct sl_spool_store *store,
 		const uint64_t at = segment->read;
 		const enum loaded loaded = load(store, segment, at, &entry, &read);
 
-		if (loaded == NO_MEMORY)
+		if (loaded == LATER)
 			return NULL;
 		if (loaded == LOADED) {
 			*slot = (struct sl_spool_slot){.segment = segment,

@@ -164,14 +164,16 @@ static int take_over(struct sl_spool_store *store, const struct cursor *cursor)
 		qsort(numbers, count, sizeof(*numbers), by_number);
 	for (uint32_t i = 0; i < count && !failed; i++) {
 		struct sl_spool_segment *segment = sl_spool_segment_add(store, numbers[i]);
+		int found = 0;
 
-		if (!segment) {
-			failed = -ENOMEM;
-		} else if (numbers[i] < cursor->number ||
-			   !sl_spool_scan(store, segment,
-					  numbers[i] == cursor->number ? cursor->at : 0)) {
+		if (!segment)
+			found = -ENOMEM;
+		else if (numbers[i] >= cursor->number)
+			found = sl_spool_scan(store, segment,
+					      numbers[i] == cursor->number ? cursor->at : 0);
+		if (found == 0)
 			remove_segment(store, segment);
-		}
+		failed = SL_MIN(found, 0);
 	}
 	free(numbers);
 	store->reading = store->segments;
@@ -205,8 +207,10 @@ struct sl_spool_store *sl_spool_store_open(const char *folder, const struct sl_s
 	}
 	cursor = read_cursor(store);
 	*error = take_over(store, &cursor);
-	if (*error)
+	if (*error) {
+		store->moved = false; // the cursor stays: how far it reaches is not known
 		goto fail;
+	}
 	memcpy(store->figures.recovered_items, store->figures.items, sizeof(store->figures.items));
 	return store;
 fail:
@@ -426,7 +430,7 @@ static void end_slot(struct sl_spool_store *store, struct sl_spool_slot *slot)
 	store->moved = true;
 }
 
-// One that came back, again; `*wait`: there is no memory for it now.
+// One that came back, again; `*wait`: there is no memory or descriptor for it now.
 static struct sl_spool_read *next_back(struct sl_spool_store *store, bool *wait)
 {
 	struct sl_spool_slot *slot;

@@ -61,7 +61,7 @@ int sl_spool_store_append(struct sl_spool_store *store, const struct sl_spool_wr
 int sl_spool_store_sync(struct sl_spool_store *store);
 
 // The first entry that came back, else the next one; NULL: there is none, SL_SPOOL_OUT_MAX are out,
-// or there is no memory.
+// or there is no memory or descriptor.
 struct sl_spool_read *sl_spool_store_next(struct sl_spool_store *store);
 // What became of it. Not gone: it is the next to come out.
 void sl_spool_store_end(struct sl_spool_store *store, uint32_t slot, bool gone);

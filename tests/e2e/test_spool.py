@@ -207,6 +207,22 @@ def test_acknowledged_once_on_disk(start, tmp_path):
         check_books(sluice)
 
 
+def test_a_key_as_long_as_a_client_likes(start, tmp_path):
+    """What says where it goes has no bound on the wire; it has one on disk."""
+    port = ports.free()[0]
+    settings = config(port, tmp_path / "spool")
+    settings["destinations"]["up"]["otlp"]["balance"] = {
+        "hash": "attribute", "attribute": "service.name"}
+    each = [otlp.request("traces", 3, service="s" * size) for size in (255, 256, 100_000)]
+    sluice = start(config=settings)
+    assert send(sluice, each) == [0] * 3
+    with Upstream(port=port) as upstream:
+        wait_for("all of them", lambda: set(services(upstream)) == set(names(each)))
+        wait_empty(sluice)
+        check_books(sluice)
+        assert sluice.metric("sluice_spool_damaged_total") == 0
+
+
 @pytest.mark.shards
 def test_a_reload_that_changes_the_destination_keeps_the_spool(start, tmp_path):
     old, new = ports.free(2)

@@ -305,6 +305,58 @@ static void test_a_body_cannot_pass_for_an_entry(void **state)
 	empty_folder();
 }
 
+// What cannot be opened now is not damaged: it stays, and comes out when it can be.
+static void test_no_descriptors(void **state)
+{
+	const struct sl_spool_limits small = {.bytes_max = SL_GIB, .segment_bytes = 100};
+	struct sl_spool_store *store = must_open(&small);
+	struct rlimit before, none;
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(put(store, i, 100), 0);
+	sl_spool_store_close(store);
+	store = must_open(&small);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_null(sl_spool_store_next(store));
+	sl_spool_store_tick(store, 1);
+	assert_false(sl_spool_store_is_empty(store));
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	assert_int_equal(drain(store), 15);
+	assert_int_equal(sl_spool_store_figures(store)->damaged, 0);
+	sl_spool_store_close(store);
+	empty_folder();
+}
+
+// A segment that cannot be opened fails the whole, and nothing goes: not even by the cursor.
+static void test_a_segment_that_does_not_open(void **state)
+{
+	const struct sl_spool_limits small = {.bytes_max = SL_GIB, .segment_bytes = 100};
+	struct sl_spool_store *store = must_open(&small);
+	char first[PATH_MAX], second[PATH_MAX], kept[PATH_MAX];
+	int error;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(put(store, i, 100), 0);
+	sl_spool_store_close(store);
+	snprintf(first, sizeof(first), "%s/" SEGMENT, folder);
+	snprintf(second, sizeof(second), "%s/0000000000000002.spool", folder);
+	snprintf(kept, sizeof(kept), "%s/kept", folder);
+	assert_int_equal(truncate(first, 0), 0);
+	assert_int_equal(rename(second, kept), 0);
+	assert_int_equal(symlink(second, second), 0);
+	assert_null(sl_spool_store_open(folder, &small, &error));
+	assert_int_equal(error, -ELOOP);
+	assert_int_equal(rename(kept, second), 0);
+	store = must_open(&small);
+	assert_int_equal(drain(store), 6);
+	sl_spool_store_close(store);
+	empty_folder();
+}
+
 static void test_full(void **state)
 {
 	const struct sl_spool_limits small = {.bytes_max = 4096, .segment_bytes = 1024},
@@ -440,6 +492,8 @@ int main(void)
 		cmocka_unit_test(test_a_tail_torn_anywhere),
 		cmocka_unit_test(test_a_flip_anywhere),
 		cmocka_unit_test(test_a_body_cannot_pass_for_an_entry),
+		cmocka_unit_test(test_no_descriptors),
+		cmocka_unit_test(test_a_segment_that_does_not_open),
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_too_old),
 		cmocka_unit_test(test_no_space_in_the_middle),
