@@ -84,9 +84,10 @@ static void say(const struct post *post, int result)
 	const struct sl_endpoint *endpoint = post->endpoint;
 
 	if (result == SL_CLIENT_OK)
-		sl_log(SL_LOG_WARN, "otlp_refused", "destination=%s endpoint=%s http=%u grpc=%d",
+		sl_log(SL_LOG_WARN, "otlp_refused",
+		       "destination=%s endpoint=%s http=%u grpc=%d message=\"%s\"",
 		       post->side->otlp->name, endpoint->name, post->answer.status,
-		       post->answer.grpc_status);
+		       post->answer.grpc_status, post->answer.message);
 	else
 		sl_log(SL_LOG_WARN, "otlp_failed",
 		       "destination=%s endpoint=%s how=%s last_error=\"%s\"",

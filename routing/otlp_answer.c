@@ -141,6 +141,19 @@ static int64_t number_of(struct sl_bytes text)
 	return value;
 }
 
+// For a log line's quotes.
+static void keep_message(struct sl_otlp_answer *answer, struct sl_bytes text)
+{
+	const size_t size = SL_MIN(text.size, sizeof(answer->message) - 1);
+
+	for (size_t i = 0; i < size; i++) {
+		const uint8_t c = text.data[i];
+
+		answer->message[i] = (char)(c < ' ' || c > '~' || c == '"' || c == '\\' ? '?' : c);
+	}
+	answer->message[size] = 0;
+}
+
 void sl_otlp_answer_headers(struct sl_otlp_answer *answer, const struct sl_http_header *headers,
 			    uint32_t count)
 {
@@ -151,6 +164,8 @@ void sl_otlp_answer_headers(struct sl_otlp_answer *answer, const struct sl_http_
 		if (sl_bytes_equal(header->name, SL_LITERAL("grpc-status"))) {
 			// What is no number is no success.
 			answer->grpc_status = number < 0 ? SL_GRPC_UNKNOWN : (int)number;
+		} else if (sl_bytes_equal(header->name, SL_LITERAL("grpc-message"))) {
+			keep_message(answer, header->value);
 		} else if (sl_bytes_equal(header->name, SL_LITERAL("grpc-status-details-bin"))) {
 			read_details(answer, header->value);
 		} else if (sl_bytes_equal(header->name, SL_LITERAL("retry-after"))) {

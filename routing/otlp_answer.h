@@ -8,13 +8,15 @@
 // as it comes, judged at its end.
 //
 // Threading: one owner. Memory: plain value. Time: none.
-#define SL_OTLP_REPLY_KEPT 64 // of the body: partial_success begins with its count
+#define SL_OTLP_MESSAGE_KEPT 96 // of grpc-message, for the log
+#define SL_OTLP_REPLY_KEPT   64 // of the body: partial_success begins with its count
 
 struct sl_otlp_answer {
-	bool http;       // OTLP over HTTP, else gRPC
-	bool asked;      // RetryInfo or Retry-After came
-	uint16_t status; // of HTTP
-	int grpc_status; // -1: none came
+	bool http;                          // OTLP over HTTP, else gRPC
+	bool asked;                         // RetryInfo or Retry-After came
+	uint16_t status;                    // of HTTP
+	int grpc_status;                    // -1: none came
+	char message[SL_OTLP_MESSAGE_KEPT]; // of gRPC; printable, without quotes
 	uint64_t retry_after_ns;
 	uint8_t reply[SL_OTLP_REPLY_KEPT];
 	size_t reply_bytes;

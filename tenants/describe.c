@@ -50,8 +50,16 @@ char *sl_tenants_describe(const struct sl_tenants *tenants, sl_tenant_id tenant)
 			tenants->classes[tenants->classes[entry->class_index].extends].name);
 	if (info.body_bytes_max)
 		fprintf(out, ",\"body\":%llu", (unsigned long long)info.body_bytes_max);
-	fprintf(out, ",\"mode\":\"%s\",\"quota\":{",
-		entry->limits->observe ? "observe" : "enforce");
+	fprintf(out, ",\"mode\":\"%s\"", entry->limits->observe ? "observe" : "enforce");
+	if (entry->limits->algorithm == SL_ALGORITHM_LEAKY)
+		fprintf(out, ",\"algorithm\":\"leaky\",\"delay_max_seconds\":%.15g",
+			(double)entry->limits->delay_max_ns / (double)SL_S);
+	else if (entry->limits->algorithm == SL_ALGORITHM_SLIDING_WINDOW)
+		fprintf(out, ",\"algorithm\":\"sliding_window\",\"window_seconds\":%.15g",
+			(double)entry->limits->window_ns / (double)SL_S);
+	if (entry->limits->cut)
+		fputs(",\"excess\":\"cut\"", out);
+	fputs(",\"quota\":{", out);
 	for (unsigned i = 0, printed = 0; i < SL_DIMENSIONS; i++) {
 		const struct sl_limit *limit = &entry->limits->dimensions[i];
 		const long long level = (long long)sl_quota_pool_level(entry->pool, i);

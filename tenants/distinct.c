@@ -62,8 +62,10 @@ int sl_tenants_build_cardinality(struct sl_tenants *tenants,
 	if (config->cardinality_bytes && tenants->cardinality_bytes > config->cardinality_bytes)
 		sl_errors_add(
 			errors, &config->where,
-			"cardinality_memory: limits of all tenants may take %llu MiB together",
-			(unsigned long long)(tenants->cardinality_bytes / SL_MIB + 1));
+			"cardinality_memory: limits of all tenants may take %llu MiB together, "
+			"more than its %llu MiB; raise it or lower limits",
+			(unsigned long long)(tenants->cardinality_bytes / SL_MIB + 1),
+			(unsigned long long)(config->cardinality_bytes / SL_MIB));
 	return error;
 }
 

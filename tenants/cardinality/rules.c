@@ -36,7 +36,7 @@ static void check(const void *object, struct sl_errors *errors)
 
 	if (config->series == (config->attribute != NULL))
 		sl_errors_add(errors, &config->where,
-			      "cardinality: expected an attribute or series: true");
+			      "cardinality: expected either an attribute or series: true");
 	if (config->series && config->over == SL_OVER_DROP_ATTRIBUTE)
 		sl_errors_add(errors, &config->where,
 			      "cardinality: of series there is no attribute to drop; drop_item?");

@@ -31,6 +31,10 @@ static void test_mistakes(void **state)
 		 "  a: {blackhole: {}}\n  b: {blackhole: {}}\n"
 		 "  g: {failover: [a, b], dead_letter: a}\n",
 		 "test.yaml:4:3: dead_letter: g is a failover group; its destinations name theirs"},
+		{"a group's breaker",
+		 "  a: {blackhole: {}}\n  b: {blackhole: {}}\n"
+		 "  g: {failover: [a, b], breaker: {}}\n",
+		 "test.yaml:4:3: destination g: a failover group has no breaker, its members may"},
 	};
 
 	(void)state;

@@ -175,12 +175,31 @@ static void test_partial_success(void **state)
 	}
 }
 
+// It goes between the quotes of a log line, of which it can take no more than is kept.
+static void test_message(void **state)
+{
+	struct sl_http_header one = header("grpc-message", "Over \"5\"\x01\\ items%0A");
+	struct sl_otlp_answer answer;
+	char text[400];
+
+	(void)state;
+	sl_otlp_answer_init(&answer, false);
+	assert_string_equal(answer.message, "");
+	sl_otlp_answer_headers(&answer, &one, 1);
+	assert_string_equal(answer.message, "Over ?5??? items%0A");
+	memset(text, 'x', sizeof(text));
+	one.value = sl_bytes(text, sizeof(text));
+	sl_otlp_answer_headers(&answer, &one, 1);
+	assert_int_equal(strlen(answer.message), SL_OTLP_MESSAGE_KEPT - 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_outcomes),
 		cmocka_unit_test(test_waits),
 		cmocka_unit_test(test_partial_success),
+		cmocka_unit_test(test_message),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
