@@ -80,18 +80,30 @@ static void explain(struct sl_part *part, const struct sl_cardinality_rule *rule
 	part->cut_message = sl_arena_copy(&part->request->arena, sl_bytes(text, (size_t)size));
 }
 
-// What becomes of an item with that value. NONE (0 bits): it is fine.
-static bool is_over(struct pass *pass, unsigned which, uint64_t hash, struct sl_bytes value)
+static struct sl_bytes value_of(const struct sl_any *any, char number[32])
+{
+	if (any->type == SL_ANY_STRING)
+		return any->text;
+	if (any->type == SL_ANY_INT)
+		return sl_bytes(number, (size_t)snprintf(number, 32, "%lld", (long long)any->bits));
+	return SL_LITERAL("(no text)");
+}
+
+// Whether what has that hash is one too many. `value`: an attribute's, written out only to be
+// noted; NULL: a series.
+static bool is_over(struct pass *pass, unsigned which, uint64_t hash, const struct sl_any *value)
 {
 	const struct sl_cardinality_rule *rule = &pass->cardinality->rules[which];
 	const struct sl_bytes name = rule->key_bytes ? SL_BYTES_NONE : pass->metric_name;
 	const enum sl_seen seen = sl_distinct_see(rule->distinct, hash, pass->windows[which]);
+	char number[32];
 
 	if (SL_LIKELY(seen == SL_SEEN_KNOWN))
 		return false;
 	if (seen == SL_SEEN_OVER || name.data)
 		sl_distinct_note(rule->distinct, pass->windows[which], hash, name,
-				 seen == SL_SEEN_OVER ? value : SL_BYTES_NONE);
+				 value && seen == SL_SEEN_OVER ? value_of(value, number)
+							       : SL_BYTES_NONE);
 	if (seen == SL_SEEN_NEW)
 		return false;
 	tell(pass, rule, which);
@@ -164,15 +176,6 @@ static uint64_t mix(uint64_t a, uint64_t b)
 
 enum fate { FATE_KEEP, FATE_CUT, FATE_DROP, FATE_NO_MEMORY };
 
-static struct sl_bytes value_of(const struct sl_any *any, char number[32])
-{
-	if (any->type == SL_ANY_STRING)
-		return any->text;
-	if (any->type == SL_ANY_INT)
-		return sl_bytes(number, (size_t)snprintf(number, 32, "%lld", (long long)any->bits));
-	return SL_LITERAL("(no text)");
-}
-
 // One attribute against all rules that are for it. CUT: it is gone.
 static enum fate judge_pair(struct pass *pass, struct sl_bytes pair, uint32_t at, uint32_t bytes)
 {
@@ -180,7 +183,6 @@ static enum fate judge_pair(struct pass *pass, struct sl_bytes pair, uint32_t at
 	const uint8_t signal = (uint8_t)(1u << pass->view->signal);
 	struct sl_bytes key;
 	struct sl_any any;
-	char number[32];
 
 	sl_wire_key_value(pair, &key, &any);
 	for (unsigned i = 0; i < cardinality->count; i++) {
@@ -188,7 +190,7 @@ static enum fate judge_pair(struct pass *pass, struct sl_bytes pair, uint32_t at
 
 		if (!rule->key_bytes || !(rule->signals & signal) ||
 		    !sl_bytes_equal(key, sl_bytes(rule->key, rule->key_bytes)) ||
-		    !is_over(pass, i, sl_hash(pair), value_of(&any, number)))
+		    !is_over(pass, i, sl_hash(pair), &any))
 			continue;
 		if (rule->over == SL_OVER_DROP_ITEM) {
 			explain(pass->part, rule);
@@ -228,7 +230,7 @@ static enum fate judge_item(struct pass *pass, uint32_t index)
 		return FATE_KEEP;
 	enter_metric(pass, index);
 	if (!is_over(pass, (unsigned)(pass->series - pass->cardinality->rules),
-		     mix(pass->metric_hash, sum), SL_BYTES_NONE))
+		     mix(pass->metric_hash, sum), NULL))
 		return FATE_KEEP;
 	explain(pass->part, pass->series);
 	return FATE_DROP;
