@@ -31,7 +31,8 @@ struct sl_spool_side {
 	uint32_t out_count;          // the thread's: replays with the shard
 	uint32_t told;               // writer: the thread; it has something for the shard
 	uint32_t busy;               // writer: the thread; the shard's waker is in use
-	uint32_t retired, closed;    // writer: the shard
+	uint32_t retired;            // writer: the shard
+	uint32_t leaving, closed;    // writer: the shard; not to be woken, to be freed
 };
 
 struct entry {
@@ -85,15 +86,30 @@ static struct sl_spool_limits limits_of(const struct sl_spool_config *config)
 	};
 }
 
-// A share for each shard, so that a busy one does not starve the others.
+// Another side is the first next time.
+static void rotate_sides(struct sl_spool *spool)
+{
+	struct sl_spool_side *first = spool->sides, **last = &spool->sides;
+
+	if (!first || !first->next)
+		return;
+	while (*last)
+		last = &(*last)->next;
+	*last = first;
+	spool->sides = first->next;
+	first->next = NULL;
+}
+
+// A share for each shard, so that busy ones do not starve the others.
 static uint32_t collect(struct sl_spool *spool, bool *sync)
 {
+	const uint64_t bytes_max = SL_MIN(GROUP_BYTES, spool->now.bytes_max / 4);
 	uint32_t count = 0;
 	uint64_t bytes = 0;
 
 	*sync = spool->now.fsync == SL_SPOOL_FSYNC_ALWAYS;
 	for (struct sl_spool_side *side = spool->sides; side; side = side->next) {
-		for (uint32_t i = 0; i < GROUP_MAX / 4 && count < GROUP_MAX && bytes < GROUP_BYTES;
+		for (uint32_t i = 0; i < GROUP_MAX / 4 && count < GROUP_MAX && bytes < bytes_max;
 		     i++) {
 			struct sl_record *record = sl_ring_pop(&side->todo);
 
@@ -104,6 +120,7 @@ static uint32_t collect(struct sl_spool *spool, bool *sync)
 			spool->group[count++] = (struct entry){record, side};
 		}
 	}
+	rotate_sides(spool);
 	return count;
 }
 
@@ -215,7 +232,7 @@ static struct sl_spool_side *next_side(struct sl_spool *spool)
 	for (unsigned rounds = 0; rounds < 2; side = NULL, rounds++) {
 		for (side = side ? side->next : spool->sides; side; side = side->next) {
 			if (__atomic_load_n(&side->retired, __ATOMIC_RELAXED) ||
-			    __atomic_load_n(&side->closed, __ATOMIC_RELAXED))
+			    __atomic_load_n(&side->leaving, __ATOMIC_RELAXED))
 				continue;
 			spool->turn = side;
 			return side;
@@ -261,7 +278,7 @@ static void wake_sides(struct sl_spool *spool)
 			continue;
 		side->told = 0;
 		__atomic_store_n(&side->busy, 1, __ATOMIC_SEQ_CST);
-		if (!__atomic_load_n(&side->closed, __ATOMIC_SEQ_CST))
+		if (!__atomic_load_n(&side->leaving, __ATOMIC_SEQ_CST))
 			sl_waker_wake(side->waker);
 		__atomic_store_n(&side->busy, 0, __ATOMIC_SEQ_CST);
 	}
@@ -532,10 +549,11 @@ void sl_spool_side_close(struct sl_spool_side *side)
 	if (spool->teller == side)
 		spool->teller = NULL;
 	pthread_mutex_unlock(&spool->settings_lock);
-	__atomic_store_n(&side->closed, 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&side->leaving, 1, __ATOMIC_SEQ_CST);
 	// The thread may be about to wake a shard that goes.
 	while (__atomic_load_n(&side->busy, __ATOMIC_SEQ_CST))
 		sched_yield();
+	__atomic_store_n(&side->closed, 1, __ATOMIC_RELEASE); // the thread frees it
 	sl_waker_wake(&spool->waker);
 }
 
