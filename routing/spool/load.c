@@ -202,8 +202,8 @@ static enum loaded load(struct sl_spool_store *store, struct sl_spool_segment *s
 
 	*entry = (struct sl_spool_entry){0};
 	if (fd < 0 && errno != ENOENT) {
-		sl_log(SL_LOG_WARN, "spool_not_read", "file=\"%s/%s\" reason=\"%s\"",
-		       store->folder, segment->name, strerror(errno));
+		sl_log(SL_LOG_WARN, "spool_not_read", "file=\"%s/%s\" reason=\"%s\"", store->folder,
+		       segment->name, strerror(errno));
 		return LATER;
 	}
 	if (fd < 0 || !read_head(fd, segment, at, segment->bytes, head, entry))

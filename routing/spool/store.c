@@ -114,7 +114,6 @@ struct cursor {
 // Nobody waits for it to be on the disk: an old one only means that some come out twice.
 static void write_cursor(struct sl_spool_store *store)
 {
-	const struct sl_spool_slot *slot = &store->slots[store->first % SL_SPOOL_OUT_MAX];
 	struct cursor cursor = {.number = store->newest + 1};
 	char text[64];
 	int size;
@@ -122,10 +121,17 @@ static void write_cursor(struct sl_spool_store *store)
 	if (!store->moved)
 		return;
 	store->moved = false;
-	if (store->first != store->end && slot->segment)
-		cursor = (struct cursor){slot->segment->number, slot->at};
-	else if (store->reading)
+	if (store->reading)
 		cursor = (struct cursor){store->reading->number, store->reading->read};
+	// The first that is not gone; one whose segment was dropped does not come out again.
+	for (uint32_t i = store->first; i != store->end; i++) {
+		const struct sl_spool_slot *slot = &store->slots[i % SL_SPOOL_OUT_MAX];
+
+		if (slot->state == SL_SPOOL_GONE || !slot->segment)
+			continue;
+		cursor = (struct cursor){slot->segment->number, slot->at};
+		break;
+	}
 	size = snprintf(text, sizeof(text), "%016llx %016llx\n", (unsigned long long)cursor.number,
 			(unsigned long long)cursor.at);
 	if (pwrite(store->cursor, text, (size_t)size, 0) != size)
@@ -303,6 +309,8 @@ static int make_room(struct sl_spool_store *store, uint64_t bytes)
 		if (failed)
 			return failed;
 	}
+	if (2 * SL_SPOOL_SEGMENT_HEAD + bytes > limits->bytes_max)
+		return -ENOSPC; // dropping all the others would not help
 	while (store->figures.bytes + SL_SPOOL_SEGMENT_HEAD + bytes > limits->bytes_max) {
 		if (!limits->drop_oldest || !store->segments)
 			return -ENOSPC;

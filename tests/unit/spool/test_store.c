@@ -383,6 +383,32 @@ static void test_full(void **state)
 	empty_folder();
 }
 
+// What is out, behind what was dropped to make room, comes out again after a restart.
+static void test_dropped_while_out(void **state)
+{
+	const struct sl_spool_limits limits = {
+		.bytes_max = 4096, .segment_bytes = 1024, .drop_oldest = true};
+	struct sl_spool_store *store = must_open(&limits);
+
+	(void)state;
+	for (unsigned i = 0; i < 8; i++)
+		assert_int_equal(put(store, i, 400), 0);
+	for (unsigned i = 0; i < 5; i++) {
+		struct sl_spool_read *read = sl_spool_store_next(store);
+
+		assert_int_equal(number_of(read), i);
+		free(read);
+	}
+	assert_int_equal(put(store, 8, 400), 0);
+	assert_int_equal(put(store, 9, 400), 0);
+	assert_int_equal(put(store, 10, 5000), -ENOSPC); // for which nothing is dropped
+	sl_spool_store_close(store);
+	store = must_open(&limits);
+	assert_int_equal(drain(store), first(10) & ~first(2));
+	sl_spool_store_close(store);
+	empty_folder();
+}
+
 static void test_too_old(void **state)
 {
 	const struct sl_spool_limits limits = {
@@ -495,6 +521,7 @@ int main(void)
 		cmocka_unit_test(test_no_descriptors),
 		cmocka_unit_test(test_a_segment_that_does_not_open),
 		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_dropped_while_out),
 		cmocka_unit_test(test_too_old),
 		cmocka_unit_test(test_no_space_in_the_middle),
 		cmocka_unit_test(test_random_use),
