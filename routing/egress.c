@@ -34,11 +34,12 @@ static void close_egress(struct sl_egress *egress)
 		sl_count(&egress->meter->counters.breaker_open[0], UINT64_MAX);
 	if (egress->side)
 		egress->destination->driver->close(egress->side);
-	__atomic_sub_fetch(&egress->destination->sides, 1, __ATOMIC_ACQ_REL);
 	sl_merger_destroy(egress->merger);
 	sl_spill_close(egress);
 	sl_by_tenant_fini(&egress->tenant_pinned);
 	sl_dead_letter_set(egress, NULL);
+	// The last: whoever counts them frees the destination, and its spool with it.
+	__atomic_sub_fetch(&egress->destination->sides, 1, __ATOMIC_ACQ_REL);
 	free(egress);
 }
 
