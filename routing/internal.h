@@ -190,7 +190,8 @@ void sl_spill_close(struct sl_egress *egress);
 // on disk. False: there is none, or it does not take it.
 bool sl_spill(struct sl_record *record);
 // The same, before anything is tried, where it has to go there first: behind what is there already,
-// above a cap, or because answers wait for the disk only.
+// above a cap, or because answers wait for the disk only. True: it is dealt with, perhaps given
+// back.
 bool sl_spill_first(struct sl_record *record);
 // Once a turn: what is on disk, and what comes back from it.
 void sl_spill_poll(struct sl_egress *egress);

@@ -104,7 +104,8 @@ static void set_brokers(struct setter *setter, const struct sl_kafka_config *con
 	free(text);
 }
 
-rd_kafka_conf_t *sl_kafka_conf(const struct sl_kafka_config *config, struct sl_errors *errors)
+rd_kafka_conf_t *sl_kafka_conf(const struct sl_kafka_config *config, uint64_t timeout_max_ns,
+			       struct sl_errors *errors)
 {
 	const struct sl_name_value_config *properties = config->properties.items;
 	struct setter setter = {
@@ -117,7 +118,8 @@ rd_kafka_conf_t *sl_kafka_conf(const struct sl_kafka_config *config, struct sl_e
 	set(&setter, "compression.codec", sl_kafka_compressions[config->compression]);
 	set(&setter, "partitioner", config->partitioner);
 	set_number(&setter, "linger.ms", config->linger_ns / SL_MS);
-	set_number(&setter, "message.timeout.ms", config->message_timeout_ns / SL_MS);
+	set_number(&setter, "message.timeout.ms",
+		   SL_MIN(config->message_timeout_ns, timeout_max_ns) / SL_MS);
 	set_number(&setter, "message.max.bytes", config->message_bytes_max);
 	set_number(&setter, "queue.buffering.max.kbytes", config->queue_bytes_max / 1024);
 	set_number(&setter, "queue.buffering.max.messages", config->queue_records_max);

@@ -11,6 +11,8 @@
 // Threading: control thread. Memory: the conf is the caller's to destroy, or goes with its handle.
 
 // NULL after lines in `errors`. Callbacks but the log's are the caller's to set.
-rd_kafka_conf_t *sl_kafka_conf(const struct sl_kafka_config *config, struct sl_errors *errors);
+// Records are given up after `timeout_max_ns` at the latest.
+rd_kafka_conf_t *sl_kafka_conf(const struct sl_kafka_config *config, uint64_t timeout_max_ns,
+			       struct sl_errors *errors);
 // What an error code means for a record.
 enum sl_outcome sl_kafka_outcome(rd_kafka_resp_err_t code);

@@ -9,11 +9,12 @@
 
 // Producers: their configuration, their threads, their replacement.
 
-#define POLL_MS          100
-#define FLUSH_MS         1000
-#define RECORD_OVERHEAD  512 // key and framing beside the value, for message.max.bytes
-#define HEADER_OVERHEAD  10  // of one header: its lengths
-#define PRODUCERS_PRESET 4
+#define SPOOL_PATIENCE_NS (2 * SL_S) // answers are due after 4 s
+#define POLL_MS           100
+#define FLUSH_MS          1000
+#define RECORD_OVERHEAD   512 // key and framing beside the value, for message.max.bytes
+#define HEADER_OVERHEAD   10  // of one header: its lengths
+#define PRODUCERS_PRESET  4
 
 // --- a producer's thread -------------------------------------------------------------------------
 
@@ -129,10 +130,19 @@ static void *thread_main(void *argument)
 
 // --- control thread ------------------------------------------------------------------------------
 
-static bool fill_conf(struct kafka *kafka, const struct sl_kafka_config *config,
+// With a spool a record comes back while its sender waits.
+static uint64_t patience_ns(const struct sl_destination_config *destination)
+{
+	return destination->spool ? SL_MAX(destination->spool->after_ns, SPOOL_PATIENCE_NS)
+				  : UINT64_MAX;
+}
+
+static bool fill_conf(struct kafka *kafka, const struct sl_destination_config *destination,
 		      struct sl_errors *errors)
 {
-	kafka->conf = sl_kafka_conf(config, errors);
+	const struct sl_kafka_config *config = destination->kafka;
+
+	kafka->conf = sl_kafka_conf(config, patience_ns(destination), errors);
 	if (!kafka->conf)
 		return false;
 	rd_kafka_conf_set_dr_msg_cb(kafka->conf, report);
@@ -256,7 +266,7 @@ void *sl_kafka_create(const struct sl_destination_config *destination, bool chec
 		sl_errors_add(errors, &config->where,
 			      "kafka: max_message_bytes has no room beside the headers");
 	else if (kafka->producers && copy_names(kafka, destination->name, config) == 0 &&
-		 fill_conf(kafka, config, errors) &&
+		 fill_conf(kafka, destination, errors) &&
 		 (check_only || start_producers(kafka, &config->where, errors) == 0))
 		return kafka;
 	sl_kafka_destroy(kafka);

@@ -79,11 +79,19 @@ bool sl_spill_first(struct sl_record *record)
 	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
 	struct sl_egress *egress = record->destination;
 
-	if (flow->replay)
+	bool must;
+
+	if (flow->replay || record->letter)
 		return false;
-	return (flow->to_disk || sl_spool_side_is_behind(egress->spill->side) ||
-		(flow->waits && egress->shard->routing->acknowledge == SL_ACKNOWLEDGE_SPOOLED)) &&
-	       sl_spill(record);
+	must = flow->to_disk || sl_spool_side_is_behind(egress->spill->side);
+	if (!must &&
+	    !(flow->waits && egress->shard->routing->acknowledge == SL_ACKNOWLEDGE_SPOOLED))
+		return false;
+	if (sl_spill(record))
+		return true;
+	if (must) // it neither passes what waits on the disk nor waits for what fails
+		sl_egress_spilled(record, false);
+	return must;
 }
 
 // --- replays -------------------------------------------------------------------------------------

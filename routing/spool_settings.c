@@ -28,9 +28,9 @@ static const struct sl_setting rows[] = {
 	ROW(sl_spool_config, after_ns, "after", DURATION, .min = 1e6, .max = 3.6e12,
 	    .preset = "500ms",
 	    .help = "Delivery is tried for so long before; while something is on disk, what comes "
-		    "goes behind it. What a Kafka producer has taken comes back only after "
-		    "kafka.message_timeout: unless that is well below answer_within (1s), "
-		    "senders are refused and nothing is kept for so long."),
+		    "goes behind it. What a Kafka producer has taken comes back after this, but "
+		    "not before 2s, whatever kafka.message_timeout says; what an OTLP upstream "
+		    "has taken and does not answer, after otlp.timeout."),
 };
 const struct sl_settings sl_spool_settings = SETTINGS(
 	"destination.spool", sl_spool_config, rows,

@@ -165,7 +165,7 @@ static rd_kafka_conf_t *conf_of(const struct sl_snapshot *snapshot, struct sl_er
 			      "ledger.usage: what is confirmed by less than acks: all can be lost");
 		return NULL;
 	}
-	return sl_kafka_conf(kafka, errors);
+	return sl_kafka_conf(kafka, UINT64_MAX, errors);
 }
 
 void sl_control_check_ledger(const struct sl_snapshot *snapshot, struct sl_errors *errors)

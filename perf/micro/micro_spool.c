@@ -59,7 +59,7 @@ static void append_all(struct sl_spool_store *store, struct sl_bytes body)
 						    .pieces = &piece,
 						    .piece_count = 1};
 	for (unsigned i = 0; i < GROUPS; i++) {
-		if (sl_spool_store_append(store, writes, GROUP) < 0 ||
+		if (sl_spool_store_append(store, writes, GROUP, false) < 0 ||
 		    (i % SYNC == SYNC - 1 && sl_spool_store_sync(store) < 0))
 			abort();
 	}
@@ -69,7 +69,7 @@ static void read_all(struct sl_spool_store *store)
 {
 	struct sl_spool_read *read;
 
-	while ((read = sl_spool_store_next(store))) {
+	while ((read = sl_spool_store_next(store, false))) {
 		sl_spool_store_end(store, read->slot, true);
 		free(read);
 	}

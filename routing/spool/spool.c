@@ -67,7 +67,8 @@ struct sl_spool {
 	uint64_t synced_ns, ticked_ns;
 	uint32_t out_count;
 	uint64_t out_bytes;
-	bool failing;
+	bool failing, delivered; // delivered: the last one that ended
+	uint32_t probes;
 	uint64_t try_ns, backoff_ns;
 };
 
@@ -143,9 +144,7 @@ static int append(struct sl_spool *spool, uint32_t count, bool sync)
 			.piece_count = record->piece_count,
 		};
 	}
-	failed = sl_spool_store_append(spool->store, spool->writes, count);
-	if (!failed && sync)
-		failed = sl_spool_store_sync(spool->store);
+	failed = sl_spool_store_append(spool->store, spool->writes, count, sync);
 	spool->dirty |= !failed && !sync;
 	return failed;
 }
@@ -190,6 +189,22 @@ static bool take_records(struct sl_spool *spool)
 
 // --- the thread: out -----------------------------------------------------------------------------
 
+// One that fails while others are delivered goes to the end: it must not hold up what is behind it.
+static bool put_last(struct sl_spool *spool, const struct sl_spool_read *read)
+{
+	const struct iovec piece = {(void *)(uintptr_t)read->body.data, read->body.size};
+	const struct sl_spool_write write = {
+		.entry = read->entry, .pieces = &piece, .piece_count = 1};
+
+	if (!spool->delivered || sl_spool_store_append(spool->store, &write, 1, true) < 0)
+		return false;
+	sl_log(SL_LOG_WARN, "spool_put_last",
+	       "folder=\"%s\" items=%u reason=\"fails while others "
+	       "are delivered\"",
+	       spool->path, read->entry.items);
+	return true;
+}
+
 static void end_replay(struct sl_spool *spool, struct sl_spool_replay *replay)
 {
 	const uint64_t now_ns = sl_clock_now_ns();
@@ -197,7 +212,9 @@ static void end_replay(struct sl_spool *spool, struct sl_spool_replay *replay)
 	spool->out_count--;
 	spool->out_bytes -= replay->read->body.size;
 	replay->side->out_count--;
-	sl_spool_store_end(spool->store, replay->read->slot, replay->gone);
+	sl_spool_store_end(spool->store, replay->read->slot,
+			   replay->gone || put_last(spool, replay->read));
+	spool->delivered = replay->gone;
 	if (replay->gone) {
 		spool->failing = false;
 		spool->backoff_ns = BACKOFF_MIN_NS;
@@ -253,7 +270,8 @@ static bool send_replay(struct sl_spool *spool)
 	replay = side ? malloc(sizeof(*replay)) : NULL;
 	if (!replay)
 		return false;
-	replay->read = sl_spool_store_next(spool->store);
+	// While it fails, it may be the fault of the one that came back: others have their turn.
+	replay->read = sl_spool_store_next(spool->store, spool->failing && spool->probes++ % 2);
 	replay->side = side;
 	replay->gone = false;
 	if (!replay->read) {

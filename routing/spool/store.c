@@ -365,7 +365,7 @@ static size_t gather(struct sl_spool_store *store, const struct sl_spool_write *
 }
 
 int sl_spool_store_append(struct sl_spool_store *store, const struct sl_spool_write *writes,
-			  uint32_t count)
+			  uint32_t count, bool sync)
 {
 	struct sl_spool_segment *active;
 	uint64_t bytes = 0;
@@ -385,6 +385,8 @@ int sl_spool_store_append(struct sl_spool_store *store, const struct sl_spool_wr
 	if (lseek(active->fd, (off_t)active->bytes, SEEK_SET) < 0)
 		return -errno;
 	failed = sl_disk_write(active->fd, store->pieces, gather(store, writes, count));
+	if (!failed && sync)
+		failed = sl_spool_store_sync(store);
 	if (failed) {
 		// Where even that fails, the rest of the file is left to the next open.
 		if (ftruncate(active->fd, (off_t)active->bytes) < 0)
@@ -482,12 +484,14 @@ static struct sl_spool_read *next_new(struct sl_spool_store *store)
 	return NULL;
 }
 
-struct sl_spool_read *sl_spool_store_next(struct sl_spool_store *store)
+struct sl_spool_read *sl_spool_store_next(struct sl_spool_store *store, bool new_first)
 {
-	bool wait;
-	struct sl_spool_read *read = next_back(store, &wait);
+	struct sl_spool_read *read = new_first ? next_new(store) : NULL;
+	bool wait = false;
 
-	if (!read && !wait)
+	if (!read)
+		read = next_back(store, &wait);
+	if (!read && !wait && !new_first)
 		read = next_new(store);
 	if (!read) {
 		remove_read(store, false);

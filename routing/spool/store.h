@@ -54,15 +54,15 @@ void sl_spool_store_close(struct sl_spool_store *store);
 // Other limits, from now on.
 void sl_spool_store_limit(struct sl_spool_store *store, const struct sl_spool_limits *limits);
 
-// All of them or none; in the page cache, not on the disk. Returns 0 or -errno.
+// All of them or none; on the disk with `sync`, else in the page cache. Returns 0 or -errno.
 int sl_spool_store_append(struct sl_spool_store *store, const struct sl_spool_write *writes,
-			  uint32_t count);
+			  uint32_t count, bool sync);
 // What was appended is on the disk. Returns 0 or -errno.
 int sl_spool_store_sync(struct sl_spool_store *store);
 
-// The first entry that came back, else the next one; NULL: there is none, SL_SPOOL_OUT_MAX are out,
-// or there is no memory or descriptor.
-struct sl_spool_read *sl_spool_store_next(struct sl_spool_store *store);
+// The first entry that came back, else the next one, or with `new_first` the other way round. NULL:
+// there is none, SL_SPOOL_OUT_MAX are out, or there is no memory or descriptor.
+struct sl_spool_read *sl_spool_store_next(struct sl_spool_store *store, bool new_first);
 // What became of it. Not gone: it is the next to come out.
 void sl_spool_store_end(struct sl_spool_store *store, uint32_t slot, bool gone);
 // Whether nothing is there, or out.

@@ -251,3 +251,23 @@ def test_mistakes_are_named(start, tmp_path, change, wanted):
     sluice.write_config()
     status, text = sluice.admin("/reload", "POST")
     assert status != 200 and wanted in text, text
+
+
+def test_one_that_fails_does_not_hold_up_the_others(start, tmp_path):
+    port, each = ports.free()[0], messages(40)
+    sluice = start(config=config(port, tmp_path / "spool"))
+    assert send(sluice, each) == [0] * 40
+    well = []
+    with Upstream(port=port, judge=lambda call: {"status": 14} if b"s00005" in call.body and
+                  not well else {}) as upstream:
+        wanted = set(names(each)) - {"s00005"}
+        wait_for("the others", lambda: len(upstream.taken) >= 39)
+        more = messages(60)[40:]
+        assert send(sluice, more) == [0] * 20
+        wait_for("what came later", lambda: len(upstream.taken) >= 59)
+        assert set(services(upstream)) == wanted | set(names(more))
+        assert "spool_put_last" in sluice.log()
+        well.append(True)
+        wait_empty(sluice)
+        assert "s00005" in services(upstream)
+        check_books(sluice)

@@ -85,7 +85,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	store = sl_spool_store_open(folder, &limits, &error);
 	if (!store)
 		abort();
-	while ((read = sl_spool_store_next(store))) {
+	while ((read = sl_spool_store_next(store, false))) {
 		found[read->entry.signal] += read->entry.items;
 		sl_spool_store_end(store, read->slot, true);
 		free(read);

@@ -146,8 +146,10 @@ static struct volume_field *field_of(struct buckets *buckets, const char *period
 
 	snprintf(field.period, sizeof(field.period), "%s", period);
 	field.name[0] = (uint8_t)kind;
-	memcpy(field.name + 1, instance.data, instance.size);
-	memcpy(field.name + 1 + instance.size, name.data, name.size);
+	if (instance.size)
+		memcpy(field.name + 1, instance.data, instance.size);
+	if (name.size)
+		memcpy(field.name + 1 + instance.size, name.data, name.size);
 	for (uint32_t i = 0; i < buckets->field_count; i++) {
 		struct volume_field *old = &buckets->fields[i];
 

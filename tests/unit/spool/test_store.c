@@ -79,7 +79,7 @@ static int put(struct sl_spool_store *store, unsigned number, size_t size)
 		.piece_count = 2,
 	};
 
-	failed = sl_spool_store_append(store, &write, 1);
+	failed = sl_spool_store_append(store, &write, 1, false);
 	free(body);
 	return failed;
 }
@@ -107,7 +107,7 @@ static uint64_t drain(struct sl_spool_store *store)
 	uint64_t found = 0;
 	int last = -1;
 
-	while ((read = sl_spool_store_next(store))) {
+	while ((read = sl_spool_store_next(store, false))) {
 		const unsigned number = number_of(read);
 
 		assert_true((int)number > last);
@@ -135,15 +135,15 @@ static void test_in_order_and_over_restarts(void **state)
 	for (unsigned i = 0; i < 10; i++)
 		assert_int_equal(put(store, i, 16 + i), 0);
 	assert_int_equal(sl_spool_store_sync(store), 0);
-	a = sl_spool_store_next(store);
-	b = sl_spool_store_next(store);
+	a = sl_spool_store_next(store, false);
+	b = sl_spool_store_next(store, false);
 	assert_int_equal(number_of(a), 0);
 	assert_int_equal(number_of(b), 1);
 	sl_spool_store_end(store, b->slot, true);
 	sl_spool_store_end(store, a->slot, false);
 	free(a);
 	free(b);
-	a = sl_spool_store_next(store); // it comes again, and first
+	a = sl_spool_store_next(store, false); // it comes again, and first
 	assert_int_equal(number_of(a), 0);
 	sl_spool_store_end(store, a->slot, true);
 	free(a);
@@ -294,13 +294,13 @@ static void test_a_body_cannot_pass_for_an_entry(void **state)
 	(void)state;
 	memset(forged, 'x', sizeof(forged));
 	sl_spool_put_entry(forged, 0, &entry, &body, 1);
-	assert_int_equal(sl_spool_store_append(store, &write, 1), 0);
+	assert_int_equal(sl_spool_store_append(store, &write, 1, false), 0);
 	sl_spool_store_close(store);
 	size = read_segment(whole, sizeof(whole));
 	whole[SL_SPOOL_SEGMENT_HEAD + 5] ^= 1; // the real one's head
 	write_segment(whole, size);
 	store = must_open(&wide);
-	assert_null(sl_spool_store_next(store));
+	assert_null(sl_spool_store_next(store, false));
 	sl_spool_store_close(store);
 	empty_folder();
 }
@@ -320,7 +320,7 @@ static void test_no_descriptors(void **state)
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
 	none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-	assert_null(sl_spool_store_next(store));
+	assert_null(sl_spool_store_next(store, false));
 	sl_spool_store_tick(store, 1);
 	assert_false(sl_spool_store_is_empty(store));
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
@@ -394,7 +394,7 @@ static void test_dropped_while_out(void **state)
 	for (unsigned i = 0; i < 8; i++)
 		assert_int_equal(put(store, i, 400), 0);
 	for (unsigned i = 0; i < 5; i++) {
-		struct sl_spool_read *read = sl_spool_store_next(store);
+		struct sl_spool_read *read = sl_spool_store_next(store, false);
 
 		assert_int_equal(number_of(read), i);
 		free(read);
@@ -477,7 +477,7 @@ static void test_random_use(void **state)
 				assert_int_equal(put(store, written++, 16 + (size_t)rand() % 200),
 						 0);
 			} else if (what < 7) {
-				struct sl_spool_read *read = sl_spool_store_next(store);
+				struct sl_spool_read *read = sl_spool_store_next(store, false);
 
 				if (read) {
 					(void)number_of(read);
