@@ -81,7 +81,7 @@ struct sl_ledger_book *sl_ledger_book_of(struct sl_ledger *ledger, uint32_t shar
 uint32_t sl_ledger_number(void *self, const char *destination)
 {
 	struct sl_ledger *ledger = self;
-	uint32_t i = 1;
+	uint32_t i = 0;
 
 	pthread_mutex_lock(&ledger->names_lock);
 	while (i < ledger->destination_count && strcmp(ledger->destinations[i], destination) != 0)

@@ -11,6 +11,7 @@
 //   sluice-ledger 1
 //   instance 0011223344556677
 //   cut SEQUENCE FROM TO
+//   destination NAME                                    in the order of their numbers
 //   tenant NAME
 //   total SIGNAL KIND LABEL ITEMS BYTES REQUESTS        LABEL: reason, destination, or -
 //   unbilled ...
@@ -36,13 +37,22 @@ static void put_counts(const struct sl_ledger *ledger, FILE *out, const char *wh
 	}
 }
 
-static void put_all(const struct sl_ledger *ledger, FILE *out)
+static void put_destinations(struct sl_ledger *ledger, FILE *out)
+{
+	pthread_mutex_lock(&ledger->names_lock);
+	for (uint32_t i = 1; i < ledger->destination_count; i++)
+		fprintf(out, "destination %s\n", ledger->destinations[i]);
+	pthread_mutex_unlock(&ledger->names_lock);
+}
+
+static void put_all(struct sl_ledger *ledger, FILE *out)
 {
 	fputs(FIRST "instance ", out);
 	for (unsigned i = 0; i < sizeof(ledger->options.instance); i++)
 		fprintf(out, "%02x", ledger->options.instance[i]);
 	fprintf(out, "\ncut %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", ledger->sequence,
 		ledger->cut_ns, ledger->since_ns);
+	put_destinations(ledger, out);
 	for (uint32_t i = 0; i < ledger->account_count; i++) {
 		const struct sl_ledger_account *account = ledger->accounts[i];
 
@@ -150,7 +160,8 @@ static bool read_count(struct reader *reader, char **rest, uint32_t *key,
 	const char *label = strsep(rest, " ");
 	int index = 0;
 
-	if (signal < 0 || kind < 0 || !label || !to_number(strsep(rest, " "), &cell->items) ||
+	if (signal < 0 || kind < 0 || !label || !*label ||
+	    !to_number(strsep(rest, " "), &cell->items) ||
 	    !to_number(strsep(rest, " "), &cell->bytes) ||
 	    !to_number(strsep(rest, " "), &cell->requests) || *rest)
 		return fail(reader, "is no count");
@@ -270,15 +281,25 @@ static bool read_cut(struct reader *reader, char *rest)
 	       fail(reader, "is no cut");
 }
 
+// Numbers are given in the order of the names: what is written next has the same one.
+static bool read_destination(struct reader *reader, char *rest)
+{
+	if (!*rest || strchr(rest, ' '))
+		return fail(reader, "is no destination");
+	sl_ledger_number(reader->ledger, rest);
+	return true;
+}
+
 static bool read_line(struct reader *reader, char *line)
 {
 	static const struct {
 		const char *word;
 		bool (*read)(struct reader *reader, char *rest);
 	} words[] = {
-		{"total", read_total},   {"unbilled", read_unbilled}, {"tenant", read_tenant},
-		{"record", read_record}, {"sent", read_sent},         {"instance", read_instance},
-		{"cut", read_cut},
+		{"total", read_total},   {"unbilled", read_unbilled},
+		{"tenant", read_tenant}, {"record", read_record},
+		{"sent", read_sent},     {"instance", read_instance},
+		{"cut", read_cut},       {"destination", read_destination},
 	};
 	char *rest = line;
 	const char *word = strsep(&rest, " ");
