@@ -29,19 +29,20 @@ def run_row(number, name, function, arguments, options, folder):
     """The row's line, and whether it held."""
     world = rows.World(folder / number, long=not options.short, seed=options.seed)
     world.folder.mkdir()
-    began = time.monotonic()
+    began, held = time.monotonic(), False
     try:
         account = function(world, **arguments)
         world.close()
+        held = account.lost == 0
     except Exception:
         traceback.print_exc()
-        kept = [str(one.log_path) for one in world.running]
-        return f"{number:4} {name:31} failed with seed {options.seed}; logs: {kept}", False
+        return (f"{number:4} {name:31} failed with seed {options.seed}; "
+                f"logs: {[str(one) for one in world.logs]}"), False
     finally:
-        world.remove()
+        world.remove(held)
     return (f"{number:4} {name:31} {account.sent:8} {account.acknowledged:8} {account.found:8} "
-            f"{account.duplicates:7} {account.lost:5} {time.monotonic() - began:5.0f}",
-            account.lost == 0)
+            f"{account.duplicates:7} {account.lost:5} {time.monotonic() - began:5.0f}" +
+            ("" if held else f"  <- lost; logs: {[str(one) for one in world.logs]}")), held
 
 
 def main():
@@ -57,7 +58,7 @@ def main():
     print("\n".join(lines), flush=True)
     for row in wanted:
         line, held = run_row(*row, options, folder)
-        lines.append(line + ("" if held else "  <- lost"))
+        lines.append(line)
         print(lines[-1], flush=True)
         good &= held
     if good:
