@@ -113,7 +113,8 @@ class Account:
         self.acknowledged = len(acknowledged)
         self.found = len(found)
         self.duplicates = found.total() - len(found)
-        self.lost = len(acknowledged - found.keys())
+        self.missing = sorted(acknowledged - found.keys())
+        self.lost = len(self.missing)
         strange = found.keys() - set().union(
             *(one.bodies.ids(range(1, one.count + 1)) for one in clients))
         assert not strange, f"{len(strange)} items that nobody sent"
@@ -123,6 +124,10 @@ class Account:
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
         return self
+
+
+def item_ids(body, signal="traces"):
+    return {item.span_id for item in otlp.items(signal, otlp.REQUESTS[signal].FromString(body))}
 
 
 def acknowledged(clients):
