@@ -130,6 +130,7 @@ static void close_bucket(struct sl_egress *egress, struct bucket *bucket)
 {
 	struct sl_merger *self = egress->merger;
 	struct sl_record *together = NULL, **last = &together, *alone = NULL, *record;
+	const bool single = bucket->count == 1; // it may be open anew before this is over
 	uint32_t count = 0;
 
 	*bucket->link = bucket->next;
@@ -139,7 +140,7 @@ static void close_bucket(struct sl_egress *egress, struct bucket *bucket)
 		self->open_last = bucket->link;
 	record = bucket->first;
 	bucket->first = NULL;
-	for (struct sl_record *next; bucket->count > 1 && record; record = next) {
+	for (struct sl_record *next; !single && record; record = next) {
 		next = record->next;
 		record->next = NULL;
 		if (mergeable(record)) {
@@ -152,7 +153,7 @@ static void close_bucket(struct sl_egress *egress, struct bucket *bucket)
 		}
 	}
 	send_alone(egress, alone);
-	record = count > 1 ? merge(egress, together) : bucket->count == 1 ? record : NULL;
+	record = count > 1 ? merge(egress, together) : record;
 	if (!record) { // one at most, or no memory to merge in
 		send_alone(egress, together);
 		return;
@@ -191,8 +192,9 @@ bool sl_merger_take(struct sl_egress *egress, struct sl_record *record)
 
 	if (record->bytes >= most)
 		return false;
-	if (bucket->first &&
-	    (!same_key(bucket->first, record) || bucket->bytes + record->bytes > most))
+	// What is sent may come back at once, as its keys have other owners: into this very bucket.
+	while (bucket->first &&
+	       (!same_key(bucket->first, record) || bucket->bytes + record->bytes > most))
 		close_bucket(egress, bucket);
 	if (!bucket->first)
 		open_bucket(egress, bucket);
