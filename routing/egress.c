@@ -65,7 +65,7 @@ static void open_side(struct sl_egress *egress)
 	if (destination->merge.requests && !egress->merger)
 		egress->merger = sl_merger_create();
 	if (destination->spool && !egress->spill)
-		egress->spill = sl_spill_open(destination->spool, env->waker);
+		egress->spill = sl_spill_open(destination, env->waker);
 	if ((egress->merger || !destination->merge.requests) &&
 	    (egress->spill || !destination->spool))
 		egress->side = destination->driver->open(destination->self, &driver);
@@ -316,7 +316,7 @@ static uint64_t give_up_ns(const struct sl_record *record)
 		return until_ns;
 	return flow->replay
 		       ? 0
-		       : SL_MIN(until_ns, flow->began_ns + egress->destination->spool_after_ns);
+		       : SL_MIN(until_ns, flow->began_ns + egress->destination->spooling.after_ns);
 }
 
 // For good, as nothing else is left to try.

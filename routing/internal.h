@@ -27,7 +27,7 @@ struct sl_destination {
 	struct sl_merge_config merge;     // requests 0: none
 	struct sl_breaker_config breaker; // failures 0: none
 	struct sl_spool *spool;           // NULL: none
-	uint64_t spool_after_ns;          // tried for so long before
+	struct sl_spool_config spooling;  // its texts go with the snapshot
 	bool by_trace;
 	enum sl_spread spread;            // over its endpoints: by the hash of what
 	struct sl_bytes spread_attribute; // the driver's
@@ -183,8 +183,9 @@ struct sl_record *sl_merged_open(struct sl_record *merged);
 struct sl_meter *sl_meter_of(struct sl_routing_shard *self, const char *name);
 void sl_meters_free(struct sl_routing_shard *self);
 
-// The way to and from a spool (spill.c). NULL when out of memory.
-struct sl_spill *sl_spill_open(struct sl_spool *spool, struct sl_waker *waker);
+// The way to and from a destination's spool, whose settings are in force with the first that opens
+// it (spill.c). NULL when out of memory.
+struct sl_spill *sl_spill_open(const struct sl_destination *destination, struct sl_waker *waker);
 void sl_spill_close(struct sl_egress *egress);
 // Hands a record that is neither merged nor with a driver to the spool: its end is told when it is
 // on disk. False: there is none, or it does not take it.

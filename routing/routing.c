@@ -112,7 +112,7 @@ static bool open_spool(struct sl_destination *destination,
 
 	if (!config->spool)
 		return true;
-	destination->spool_after_ns = config->spool->after_ns;
+	destination->spooling = *config->spool;
 	if (!build->check_only) {
 		destination->spool = sl_spool_get(config->spool, build->errors);
 		return destination->spool != NULL;

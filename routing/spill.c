@@ -27,17 +27,20 @@ struct sl_spill {
 	bool teller;
 };
 
-struct sl_spill *sl_spill_open(struct sl_spool *spool, struct sl_waker *waker)
+struct sl_spill *sl_spill_open(const struct sl_destination *destination, struct sl_waker *waker)
 {
 	struct sl_spill *spill = calloc(1, sizeof(*spill));
 
 	if (!spill)
 		return NULL;
-	spill->side = sl_spool_side_open(spool, waker);
-	if (spill->side)
-		return spill;
-	free(spill);
-	return NULL;
+	spill->side = sl_spool_side_open(destination->spool, waker);
+	if (!spill->side) {
+		free(spill);
+		return NULL;
+	}
+	// Only now: a snapshot with this destination has been published.
+	sl_spool_configure(destination->spool, &destination->spooling);
+	return spill;
 }
 
 static void set_gauges(struct sl_egress *egress, const struct sl_spool_news *news)

@@ -485,11 +485,6 @@ struct sl_spool *sl_spool_get(const struct sl_spool_config *config, struct sl_er
 		;
 	if (spool) {
 		spool->references++;
-		pthread_mutex_lock(&spool->settings_lock);
-		spool->config = *config;
-		__atomic_add_fetch(&spool->config_version, 1, __ATOMIC_RELEASE);
-		pthread_mutex_unlock(&spool->settings_lock);
-		sl_waker_wake(&spool->waker);
 		pthread_mutex_unlock(&lock);
 		return spool;
 	}
@@ -508,6 +503,15 @@ struct sl_spool *sl_spool_get(const struct sl_spool_config *config, struct sl_er
 	}
 	pthread_mutex_unlock(&lock);
 	return spool;
+}
+
+void sl_spool_configure(struct sl_spool *spool, const struct sl_spool_config *config)
+{
+	pthread_mutex_lock(&spool->settings_lock);
+	spool->config = *config;
+	__atomic_add_fetch(&spool->config_version, 1, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&spool->settings_lock);
+	sl_waker_wake(&spool->waker);
 }
 
 void sl_spool_put(struct sl_spool *spool)

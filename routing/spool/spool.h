@@ -21,9 +21,11 @@
 struct sl_spool;
 struct sl_spool_side;
 
-// The spool in that folder, made or shared with whoever has it open; the newest settings hold.
-// NULL: the problem is in `errors`.
+// The spool in that folder, made, or shared with whoever has it open, whose settings then stay: who
+// asks may be a reload that is refused. NULL: the problem is in `errors`.
 struct sl_spool *sl_spool_get(const struct sl_spool_config *config, struct sl_errors *errors);
+// Settings that are in force, from now on; their path is not looked at. Any thread.
+void sl_spool_configure(struct sl_spool *spool, const struct sl_spool_config *config);
 // No side of this holder is open any more. The last one ends it; what is on disk stays. May block.
 void sl_spool_put(struct sl_spool *spool);
 
