@@ -115,16 +115,20 @@ static void damaged(struct sl_spool_store *store, const struct sl_spool_segment 
 }
 
 // A file that is no segment, or of a head that cannot be trusted, is kept for whoever looks.
-static void put_aside(struct sl_spool_store *store, struct sl_spool_segment *segment)
+// Returns 0 or -errno: then it is where it was.
+static int put_aside(struct sl_spool_store *store, const struct sl_spool_segment *segment)
 {
 	char from[PATH_MAX], to[PATH_MAX];
 
-	if (snprintf(from, sizeof(from), "%s/%s", store->folder, segment->name) < PATH_MAX &&
-	    snprintf(to, sizeof(to), "%s/%s.damaged", store->folder, segment->name) < PATH_MAX)
-		rename(from, to);
+	if (snprintf(from, sizeof(from), "%s/%s", store->folder, segment->name) >= PATH_MAX ||
+	    snprintf(to, sizeof(to), "%s/%s.damaged", store->folder, segment->name) >= PATH_MAX)
+		return -ENAMETOOLONG;
+	if (rename(from, to) < 0)
+		return -errno;
 	store->figures.damaged++;
 	sl_log(SL_LOG_ERROR, "spool_segment_unreadable", "file=\"%s/%s\" kept_as=\"%s.damaged\"",
 	       store->folder, segment->name, segment->name);
+	return 0;
 }
 
 // Counts what can be read from `at` on; returns where the last whole entry ends.
@@ -165,9 +169,7 @@ int sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segment
 		return -errno;
 	if (!read_at(fd, head, SL_SPOOL_SEGMENT_HEAD, 0) ||
 	    !sl_spool_get_segment(head, &segment->salt)) {
-		if (found.st_size >= SL_SPOOL_SEGMENT_HEAD)
-			put_aside(store, segment);
-		return 0;
+		return found.st_size >= SL_SPOOL_SEGMENT_HEAD ? put_aside(store, segment) : 0;
 	}
 	size = (uint64_t)found.st_size;
 	segment->read = SL_SPOOL_SEGMENT_HEAD;

@@ -45,6 +45,14 @@ struct sl_spool_segment *sl_spool_segment_add(struct sl_spool_store *store, uint
 	return segment;
 }
 
+// Until it is read, or read again: a spool may have thousands.
+static void close_segment(struct sl_spool_segment *segment)
+{
+	if (segment->fd >= 0)
+		close(segment->fd);
+	segment->fd = -1;
+}
+
 static void skip_gone(struct sl_spool_store *store)
 {
 	while (store->first != store->end &&
@@ -84,8 +92,7 @@ static void remove_segment(struct sl_spool_store *store, struct sl_spool_segment
 	if (!segment->next)
 		store->last = link;
 	store->figures.bytes -= segment->bytes;
-	if (segment->fd >= 0)
-		close(segment->fd);
+	close_segment(segment);
 	if (path_of(store, segment->name, path) == 0)
 		unlink(path);
 	free(segment);
@@ -236,8 +243,7 @@ void sl_spool_store_close(struct sl_spool_store *store)
 		struct sl_spool_segment *segment = store->segments;
 
 		store->segments = segment->next;
-		if (segment->fd >= 0)
-			close(segment->fd);
+		close_segment(segment);
 		free(segment);
 	}
 	free(store->heads);
@@ -300,12 +306,14 @@ int sl_spool_store_sync(struct sl_spool_store *store)
 static int make_room(struct sl_spool_store *store, uint64_t bytes)
 {
 	const struct sl_spool_limits *limits = &store->limits;
+	struct sl_spool_segment *active = store->active;
 
-	if (store->active && store->active->bytes + bytes > limits->segment_bytes &&
-	    store->active->bytes > SL_SPOOL_SEGMENT_HEAD) {
+	if (active && active->bytes + bytes > limits->segment_bytes &&
+	    active->bytes > SL_SPOOL_SEGMENT_HEAD) {
 		const int failed = sl_spool_store_sync(store); // later ones are of the next
 
 		store->active = NULL;
+		close_segment(active);
 		if (failed)
 			return failed;
 	}
@@ -479,6 +487,7 @@ static struct sl_spool_read *next_new(struct sl_spool_store *store)
 		}
 		if (!ended || !segment->next)
 			return NULL;
+		close_segment(segment);
 		store->reading = segment->next;
 	}
 	return NULL;

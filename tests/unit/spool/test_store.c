@@ -357,6 +357,63 @@ static void test_a_segment_that_does_not_open(void **state)
 	empty_folder();
 }
 
+// What cannot be put aside stays where it is.
+static void test_a_segment_that_cannot_be_put_aside(void **state)
+{
+	uint8_t garbage[SL_SPOOL_SEGMENT_HEAD] = "no segment";
+	char aside[PATH_MAX], path[PATH_MAX];
+	int error;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/" SEGMENT, folder);
+	snprintf(aside, sizeof(aside), "%s/" SEGMENT ".damaged", folder);
+	write_segment(garbage, sizeof(garbage));
+	assert_int_equal(mkdir(aside, 0700), 0);
+	assert_null(sl_spool_store_open(folder, &wide, &error));
+	assert_int_equal(error, -EISDIR);
+	assert_int_equal(access(path, R_OK), 0);
+	assert_int_equal(rmdir(aside), 0);
+	sl_spool_store_close(must_open(&wide));
+	assert_int_equal(access(aside, R_OK), 0);
+	empty_folder();
+}
+
+static unsigned open_files(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned count = 0;
+
+	assert_non_null(dir);
+	while (readdir(dir))
+		count++;
+	closedir(dir);
+	return count;
+}
+
+// A spool may have more segments than a process has descriptors.
+static void test_descriptors_are_few(void **state)
+{
+	const struct sl_spool_limits small = {.bytes_max = SL_GIB, .segment_bytes = 100};
+	const unsigned before = open_files();
+	struct sl_spool_store *store = must_open(&small);
+	struct sl_spool_read *out[50];
+
+	(void)state;
+	for (unsigned i = 0; i < SL_COUNT_OF(out); i++)
+		assert_int_equal(put(store, i, 100), 0);
+	assert_true(open_files() <= before + 2); // the cursor's and the last one's
+	for (unsigned i = 0; i < SL_COUNT_OF(out); i++)
+		assert_non_null(out[i] = sl_spool_store_next(store, false));
+	assert_true(open_files() <= before + 3);
+	for (unsigned i = 0; i < SL_COUNT_OF(out); i++) {
+		sl_spool_store_end(store, out[i]->slot, false);
+		free(out[i]);
+	}
+	assert_int_equal(drain(store), first(SL_COUNT_OF(out)));
+	sl_spool_store_close(store);
+	empty_folder();
+}
+
 static void test_full(void **state)
 {
 	const struct sl_spool_limits small = {.bytes_max = 4096, .segment_bytes = 1024},
@@ -520,6 +577,8 @@ int main(void)
 		cmocka_unit_test(test_a_body_cannot_pass_for_an_entry),
 		cmocka_unit_test(test_no_descriptors),
 		cmocka_unit_test(test_a_segment_that_does_not_open),
+		cmocka_unit_test(test_a_segment_that_cannot_be_put_aside),
+		cmocka_unit_test(test_descriptors_are_few),
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_dropped_while_out),
 		cmocka_unit_test(test_too_old),
