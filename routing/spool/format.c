@@ -1,6 +1,7 @@
 #include "routing/spool/format.h"
 
 #include <isa-l/crc.h>
+#include <stdio.h>
 
 #define SEGMENT_MAGIC UINT64_C(0x314c4f4f50534c53) // "SLSPOOL1"
 #define ENTRY_MAGIC   0x7e45c5a1u
@@ -130,4 +131,26 @@ size_t sl_spool_find(struct sl_bytes bytes, size_t from, uint64_t salt)
 			return from;
 	}
 	return bytes.size;
+}
+
+void sl_spool_put_cursor(char text[SL_SPOOL_CURSOR_BYTES + 1], const struct sl_spool_cursor *cursor)
+{
+	const int size = snprintf(text, SL_SPOOL_CURSOR_BYTES + 1, "%016llx %016llx",
+				  (unsigned long long)cursor->number,
+				  (unsigned long long)cursor->at);
+
+	snprintf(text + size, SL_SPOOL_CURSOR_BYTES + 1 - (size_t)size, " %08x\n",
+		 checksum(0, text, (size_t)size));
+}
+
+bool sl_spool_get_cursor(const char text[SL_SPOOL_CURSOR_BYTES + 1], struct sl_spool_cursor *cursor)
+{
+	char again[SL_SPOOL_CURSOR_BYTES + 1];
+	unsigned long long number, at;
+
+	if (sscanf(text, "%16llx %16llx", &number, &at) != 2)
+		return false;
+	*cursor = (struct sl_spool_cursor){number, at};
+	sl_spool_put_cursor(again, cursor);
+	return memcmp(again, text, SL_SPOOL_CURSOR_BYTES) == 0;
 }

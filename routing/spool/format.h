@@ -12,6 +12,9 @@
 //             4 items | 8 wall time in ns | 1 signal | 1 flags | 1 bytes of the tenant |
 //             1 bytes of the key, then tenant, key, body
 //
+//   cursor    text: 16 digits a segment's number, 16 a place in it, 8 CRC of both; all hexadecimal,
+//             a blank before each but the first, a line's end behind the last
+//
 // CRC is CRC32C (RFC 3720, B.4), begun with the segment's salt: what a body holds cannot be taken
 // for an entry by whoever looks for the next one behind a damaged place.
 //
@@ -49,5 +52,17 @@ bool sl_spool_get_entry(const uint8_t head[SL_SPOOL_ENTRY_HEAD], uint64_t salt,
 // entry's texts and `*body`.
 bool sl_spool_get_rest(const uint8_t head[SL_SPOOL_ENTRY_HEAD], uint64_t salt, struct sl_bytes rest,
 		       struct sl_spool_entry *entry, struct sl_bytes *body);
+
+// Everything before that place is gone.
+struct sl_spool_cursor {
+	uint64_t number, at; // of a segment; the place in its file
+};
+#define SL_SPOOL_CURSOR_BYTES 43
+void sl_spool_put_cursor(char text[SL_SPOOL_CURSOR_BYTES + 1],
+			 const struct sl_spool_cursor *cursor);
+// Returns false when it is not whole, or none.
+bool sl_spool_get_cursor(const char text[SL_SPOOL_CURSOR_BYTES + 1],
+			 struct sl_spool_cursor *cursor);
+
 // Where in `bytes` the next whole head begins, from `from` on; its size when there is none.
 size_t sl_spool_find(struct sl_bytes bytes, size_t from, uint64_t salt);

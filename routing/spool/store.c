@@ -114,48 +114,42 @@ static void remove_read(struct sl_spool_store *store, bool idle)
 
 // What has gone, over a restart.
 
-struct cursor {
-	uint64_t number, at;
-};
-
 // Nobody waits for it to be on the disk: an old one only means that some come out twice.
 static void write_cursor(struct sl_spool_store *store)
 {
-	struct cursor cursor = {.number = store->newest + 1};
-	char text[64];
-	int size;
+	struct sl_spool_cursor cursor = {.number = store->newest + 1};
+	char text[SL_SPOOL_CURSOR_BYTES + 1];
 
 	if (!store->moved)
 		return;
 	store->moved = false;
 	if (store->reading)
-		cursor = (struct cursor){store->reading->number, store->reading->read};
+		cursor = (struct sl_spool_cursor){store->reading->number, store->reading->read};
 	// The first that is not gone; one whose segment was dropped does not come out again.
 	for (uint32_t i = store->first; i != store->end; i++) {
 		const struct sl_spool_slot *slot = &store->slots[i % SL_SPOOL_OUT_MAX];
 
 		if (slot->state == SL_SPOOL_GONE || !slot->segment)
 			continue;
-		cursor = (struct cursor){slot->segment->number, slot->at};
+		cursor = (struct sl_spool_cursor){slot->segment->number, slot->at};
 		break;
 	}
-	size = snprintf(text, sizeof(text), "%016llx %016llx\n", (unsigned long long)cursor.number,
-			(unsigned long long)cursor.at);
-	if (pwrite(store->cursor, text, (size_t)size, 0) != size)
+	sl_spool_put_cursor(text, &cursor);
+	if (pwrite(store->cursor, text, SL_SPOOL_CURSOR_BYTES, 0) != SL_SPOOL_CURSOR_BYTES)
 		sl_log(SL_LOG_WARN, "spool_cursor_not_written", "folder=\"%s\" reason=\"%s\"",
 		       store->folder, strerror(errno));
 }
 
-// Half of one, or none at all, is as if nothing had gone.
-static struct cursor read_cursor(struct sl_spool_store *store)
+// Half of one, a damaged one, or none at all: as if nothing had gone.
+static struct sl_spool_cursor read_cursor(struct sl_spool_store *store)
 {
-	unsigned long long number, at;
-	char text[64] = {0};
+	struct sl_spool_cursor cursor;
+	char text[SL_SPOOL_CURSOR_BYTES + 2] = {0};
 
-	if (pread(store->cursor, text, sizeof(text) - 1, 0) == 34 &&
-	    sscanf(text, "%16llx %16llx", &number, &at) == 2)
-		return (struct cursor){number, at};
-	return (struct cursor){0, 0};
+	if (pread(store->cursor, text, sizeof(text) - 1, 0) != SL_SPOOL_CURSOR_BYTES ||
+	    !sl_spool_get_cursor(text, &cursor))
+		return (struct sl_spool_cursor){0};
+	return cursor;
 }
 
 static int by_number(const void *a, const void *b)
@@ -165,7 +159,7 @@ static int by_number(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
-static int take_over(struct sl_spool_store *store, const struct cursor *cursor)
+static int take_over(struct sl_spool_store *store, const struct sl_spool_cursor *cursor)
 {
 	uint64_t *numbers;
 	uint32_t count;
@@ -198,7 +192,7 @@ struct sl_spool_store *sl_spool_store_open(const char *folder, const struct sl_s
 					   int *error)
 {
 	struct sl_spool_store *store = calloc(1, sizeof(*store));
-	struct cursor cursor;
+	struct sl_spool_cursor cursor;
 	char path[PATH_MAX];
 
 	*error = -ENOMEM;

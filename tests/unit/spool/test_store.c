@@ -237,6 +237,41 @@ static void test_a_tail_torn_anywhere(void **state)
 	empty_folder();
 }
 
+// A cursor that says what is not so would let go of what nobody has had: it is not believed.
+static void test_a_flip_in_the_cursor(void **state)
+{
+	char path[PATH_MAX];
+	off_t size;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/cursor", folder);
+	for (off_t at = 0, end = 1; at < end; at++) {
+		struct sl_spool_store *store = must_open(&wide);
+		struct sl_spool_read *read;
+		char byte;
+		int fd;
+
+		for (unsigned i = 0; i < 3; i++)
+			assert_int_equal(put(store, i, BODY), 0);
+		assert_non_null(read = sl_spool_store_next(store, false));
+		sl_spool_store_end(store, read->slot, true);
+		free(read);
+		sl_spool_store_close(store);
+		fd = open(path, O_RDWR);
+		size = lseek(fd, 0, SEEK_END);
+		assert_true(size > 0);
+		end = size * 8;
+		assert_int_equal(pread(fd, &byte, 1, at / 8), 1);
+		byte ^= (char)(1 << at % 8);
+		assert_int_equal(pwrite(fd, &byte, 1, at / 8), 1);
+		close(fd);
+		store = must_open(&wide);
+		assert_int_equal(drain(store), 7); // the first once more
+		sl_spool_store_close(store);
+		empty_folder();
+	}
+}
+
 static void test_a_flip_anywhere(void **state)
 {
 	uint8_t whole[4096], flipped[4096];
@@ -574,6 +609,7 @@ int main(void)
 		cmocka_unit_test(test_one_process_at_a_time),
 		cmocka_unit_test(test_a_tail_torn_anywhere),
 		cmocka_unit_test(test_a_flip_anywhere),
+		cmocka_unit_test(test_a_flip_in_the_cursor),
 		cmocka_unit_test(test_a_body_cannot_pass_for_an_entry),
 		cmocka_unit_test(test_no_descriptors),
 		cmocka_unit_test(test_a_segment_that_does_not_open),
