@@ -151,9 +151,10 @@ static int reason_of(const char *name)
 	return -1;
 }
 
-// SIGNAL KIND LABEL ITEMS BYTES REQUESTS
+// SIGNAL KIND LABEL ITEMS BYTES REQUESTS. What was in flight when the process ended nobody will
+// answer; `*in_flight` tells that it was.
 static bool read_count(struct reader *reader, char **rest, uint32_t *key,
-		       struct sl_ledger_cell *cell)
+		       struct sl_ledger_cell *cell, bool *in_flight)
 {
 	const int signal = index_of(sl_signal_names, SL_SIGNALS, strsep(rest, " "));
 	const int kind = kind_of(strsep(rest, " "));
@@ -171,9 +172,8 @@ static bool read_count(struct reader *reader, char **rest, uint32_t *key,
 		index = (int)sl_ledger_number(reader->ledger, label);
 	if (index < 0)
 		return fail(reader, "has an unknown reason");
-	// Nobody will answer what was in flight when the process ended.
-	*key = sl_ledger_key(kind == SL_LEDGER_IN_FLIGHT ? SL_LEDGER_UNANSWERED
-							 : (enum sl_ledger_kind)kind,
+	*in_flight = kind == SL_LEDGER_IN_FLIGHT;
+	*key = sl_ledger_key(*in_flight ? SL_LEDGER_UNANSWERED : (enum sl_ledger_kind)kind,
 			     (enum sl_signal)signal, (uint32_t)index);
 	return true;
 }
@@ -189,14 +189,15 @@ static bool add_to(struct reader *reader, struct sl_ledger_counts *counts, uint3
 
 static bool read_total(struct reader *reader, char *rest)
 {
-	const bool in_flight = strstr(rest, " in_flight ") != NULL;
 	struct sl_ledger_account *account = reader->account;
 	struct sl_ledger_cell cell;
+	bool in_flight;
 	uint32_t key;
 
 	if (!account)
 		return fail(reader, "is no tenant's");
-	if (!read_count(reader, &rest, &key, &cell) || !add_to(reader, &account->total, key, &cell))
+	if (!read_count(reader, &rest, &key, &cell, &in_flight) ||
+	    !add_to(reader, &account->total, key, &cell))
 		return false;
 	if (sl_ledger_kind_of(key) == SL_LEDGER_RECEIVED)
 		account->score += (double)(cell.bytes + cell.requests);
@@ -207,22 +208,24 @@ static bool read_total(struct reader *reader, char *rest)
 static bool read_unbilled(struct reader *reader, char *rest)
 {
 	struct sl_ledger_cell cell;
+	bool in_flight;
 	uint32_t key;
 
 	if (!reader->account)
 		return fail(reader, "is no tenant's");
-	return read_count(reader, &rest, &key, &cell) &&
+	return read_count(reader, &rest, &key, &cell, &in_flight) &&
 	       add_to(reader, &reader->account->unbilled, key, &cell);
 }
 
 static bool read_sent(struct reader *reader, char *rest)
 {
 	struct sl_ledger_cell cell;
+	bool in_flight;
 	uint32_t key;
 
 	if (!reader->record)
 		return fail(reader, "is no record's");
-	return read_count(reader, &rest, &key, &cell) &&
+	return read_count(reader, &rest, &key, &cell, &in_flight) &&
 	       add_to(reader, &reader->record->counts, key, &cell);
 }
 

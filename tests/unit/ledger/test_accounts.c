@@ -116,6 +116,39 @@ static void test_round(void **state)
 	sl_ledger_destroy(read);
 }
 
+// A destination may be called as a kind is: what it delivered is billed once.
+static void test_names_of_kinds(void **state)
+{
+	struct sl_ledger *ledger = make(1, 64, 10, true), *read = make(1, 64, 10, true);
+	struct sl_ledger_usage usage;
+	char *text, error[200];
+	size_t size;
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++)
+		sl_ledger_ended(sl_ledger_book_of(ledger, 0),
+				&(struct sl_ending){
+					.tenant = 1,
+					.tenant_name = name_of(1),
+					.destination = sl_ledger_number(ledger, i ? "unanswered"
+										  : "in_flight"),
+					.items = 12,
+					.records = 1,
+				});
+	sl_ledger_fold(ledger, false);
+	assert_true(sl_ledger_cut(ledger, 1002 * SL_S));
+	assert_true(sl_ledger_usage_next(ledger, 0, &usage));
+	free(usage.key);
+	free(usage.value);
+	sl_ledger_usage_confirm(ledger, 0);
+	text = sl_ledger_write(ledger, &size);
+	assert_int_equal(sl_ledger_read(read, sl_bytes(text, size), error, sizeof(error)), 0);
+	assert_false(sl_ledger_cut(read, 1003 * SL_S)); // all of it has been sent
+	free(text);
+	sl_ledger_destroy(ledger);
+	sl_ledger_destroy(read);
+}
+
 // Every cut and every changed byte is refused, and nothing of it is taken.
 static void test_torn(void **state)
 {
@@ -291,7 +324,7 @@ int main(void)
 		cmocka_unit_test(test_cut),    cmocka_unit_test(test_round),
 		cmocka_unit_test(test_torn),   cmocka_unit_test(test_file),
 		cmocka_unit_test(test_export), cmocka_unit_test(test_monotonic),
-		cmocka_unit_test(test_many),
+		cmocka_unit_test(test_many),   cmocka_unit_test(test_names_of_kinds),
 	};
 
 	return cmocka_run_group_tests(tests, rig_set_up, NULL);
