@@ -362,8 +362,8 @@ static const struct sl_setting route_rows[] = {
 static const struct sl_settings route_settings = SETTINGS("route", sl_route_config, route_rows,
 							  .help = "One rule.");
 
-static const struct sl_destination_config *find(const struct sl_routing_config *config,
-						const char *name)
+const struct sl_destination_config *sl_destination_find(const struct sl_routing_config *config,
+							const char *name)
 {
 	const struct sl_destination_config *destinations = config->destinations.items;
 
@@ -384,7 +384,7 @@ static void check_name(const struct sl_routing_config *config, const char *name,
 {
 	const char *near;
 
-	if (find(config, name))
+	if (sl_destination_find(config, name))
 		return;
 	near = sl_nearest(name, destination_name, config->destinations.items,
 			  (uint32_t)config->destinations.count);
@@ -404,7 +404,8 @@ static void check_failover(const struct sl_routing_config *config,
 			      "failover: %s names %zu destinations, not 2 to %u", group->name,
 			      count, SL_FAILOVER_MAX);
 	for (size_t i = 0; i < count; i++) {
-		const struct sl_destination_config *named = find(config, to[i].destination);
+		const struct sl_destination_config *named = sl_destination_find(config,
+										to[i].destination);
 
 		check_name(config, to[i].destination, "failover", &to[i].where, errors);
 		if (named == group)
@@ -426,7 +427,7 @@ static void check_failover(const struct sl_routing_config *config,
 static void check_dead_letter(const struct sl_routing_config *config,
 			      const struct sl_destination_config *from, struct sl_errors *errors)
 {
-	const struct sl_destination_config *to = find(config, from->dead_letter);
+	const struct sl_destination_config *to = sl_destination_find(config, from->dead_letter);
 
 	check_name(config, from->dead_letter, "dead_letter", &from->where, errors);
 	if (from->failover)
@@ -443,14 +444,14 @@ static void check_dead_letter(const struct sl_routing_config *config,
 				      "dead_letter: %s would come back to itself", from->name);
 			return;
 		}
-		to = to->dead_letter ? find(config, to->dead_letter) : NULL;
+		to = to->dead_letter ? sl_destination_find(config, to->dead_letter) : NULL;
 	}
 }
 
 // Whether what goes to both could come to one of them twice.
 static bool overlap(const struct sl_routing_config *config, const char *a, const char *b)
 {
-	const struct sl_destination_config *group = find(config, a);
+	const struct sl_destination_config *group = sl_destination_find(config, a);
 	const struct sl_failover_to_config *to = group && group->failover
 							 ? group->failover->to.items
 							 : NULL;

@@ -192,6 +192,9 @@ extern const struct sl_settings sl_routing_settings, sl_destination_settings;
 // Of parts of a destination, for the tables of the others.
 extern const struct sl_settings sl_otlp_settings, sl_header_settings, sl_kafka_settings;
 
+// The destination of that name, or NULL.
+const struct sl_destination_config *sl_destination_find(const struct sl_routing_config *config,
+							const char *name);
 // Whether two structs that `settings` describes say the same; places in the file do not matter.
 bool sl_settings_same(const struct sl_settings *settings, const void *a, const void *b);
 

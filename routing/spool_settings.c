@@ -37,17 +37,6 @@ const struct sl_settings sl_spool_settings = SETTINGS(
 	.help = "The disk as last resort: what cannot be delivered now is kept there, "
 		"acknowledged, and delivered in order when it can be.");
 
-const struct sl_destination_config *sl_destination_find(const struct sl_routing_config *config,
-							const char *name)
-{
-	const struct sl_destination_config *destinations = config->destinations.items;
-
-	for (size_t i = 0; i < config->destinations.count; i++)
-		if (strcmp(destinations[i].name, name) == 0)
-			return &destinations[i];
-	return NULL;
-}
-
 static void check_spooled(const struct sl_routing_config *config, const char *name,
 			  const struct sl_where *where, struct sl_errors *errors)
 {

@@ -7,9 +7,6 @@
 // Settings of `spool`. Threading: control thread only.
 extern const struct sl_settings sl_spool_settings;
 
-// The destination of that name, or NULL.
-const struct sl_destination_config *sl_destination_find(const struct sl_routing_config *config,
-							const char *name);
 // What concerns spools of the whole: a folder each, and answers that wait for disks which are
 // there.
 void sl_spool_check(const struct sl_routing_config *config, struct sl_errors *errors);

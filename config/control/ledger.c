@@ -132,14 +132,12 @@ static const struct sl_kafka_config *kafka_of(const struct sl_snapshot *snapshot
 					      const struct sl_ledger_usage_config *usage)
 {
 	const struct sl_routing_config *routing = snapshot->configs[SL_MODULE_ROUTING];
-	const struct sl_destination_config *list = routing ? routing->destinations.items : NULL;
+	const struct sl_destination_config *destination;
 
 	if (usage->kafka)
 		return usage->kafka;
-	for (size_t i = 0; routing && i < routing->destinations.count; i++)
-		if (strcmp(list[i].name, usage->destination) == 0)
-			return list[i].kafka;
-	return NULL;
+	destination = routing ? sl_destination_find(routing, usage->destination) : NULL;
+	return destination ? destination->kafka : NULL;
 }
 
 static const struct sl_ledger_config *config_of(const struct sl_snapshot *snapshot)
