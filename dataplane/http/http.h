@@ -145,7 +145,8 @@ struct sl_http_exchange {
 	struct sl_bytes method, scheme, authority, path;
 	const struct sl_http_header *headers; // without those above
 	uint32_t header_count;
-	const struct iovec *body; // stays until ended(); may be sent in many pulls
+	const struct iovec *body; // it and what it points to stay until ended(), and what was
+				  // pulled of it until pulled(); may be sent in many pulls
 	uint32_t body_count;
 	uint64_t body_bytes;
 	void *user;
@@ -154,6 +155,7 @@ struct sl_http_exchange {
 	int32_t stream_id;
 	uint32_t body_index;
 	size_t body_offset;
+	uint64_t body_left;
 	bool head_seen, end_seen, unprocessed;
 	int error;
 };

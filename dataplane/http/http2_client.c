@@ -3,9 +3,15 @@
 #include "dataplane/http/internal.h"
 
 // HTTP/2, client side. nghttp2 checks responses; a call's end waits for pulled() when it comes to
-// light inside pull().
+// light inside pull(). Bodies are not copied: what is pulled is a list of pieces, in which frames'
+// heads and short pieces lie in `out` and the long ones where they are.
+//
+//   out     [HEADERS, DATA's head]             [DATA's head]
+//   pieces  ^---------------------|  body's  |  ^-----------|  body's  |
 
 #define PULL_MAX       (256 * SL_KIB)
+#define COPY_MAX       512 // shorter pieces are copied: a piece costs the kernel more
+#define FRAME_PIECES   4   // a DATA frame is begun where that many are left
 #define FIELDS_MAX     64
 #define ROOM_PRESET    100 // until the peer's SETTINGS tell
 #define HEAD_BYTES_MAX (16 * SL_KIB)
@@ -16,6 +22,8 @@ struct client {
 	struct sl_http_block *block;
 	struct sl_http_exchange *open, *finished;
 	struct sl_http_out out;
+	struct iovec *pieces; // inside pull(): the caller's; a NULL base is the next of `out`
+	size_t piece_count, piece_max, pulled_bytes;
 	bool pulling, going, settled;
 };
 
@@ -153,37 +161,85 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
 		return 0;
 	exchange->end_seen = exchange->head_seen;
 	// The answer is whole: the rest of the request serves nobody.
-	if (exchange->body_index < exchange->body_count)
+	if (exchange->body_left)
 		nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, id, NGHTTP2_CANCEL);
 	return 0;
+}
+
+// --- bodies -------------------------------------------------------------------------------------
+
+static bool put_copy(struct client *client, const void *data, size_t size)
+{
+	struct iovec *last = client->pieces + client->piece_count - 1;
+
+	if (!sl_http_out_add(client->base.memory, &client->out, data, size))
+		return false;
+	if (!client->piece_count || last->iov_base)
+		client->pieces[client->piece_count++] = (struct iovec){NULL, size};
+	else
+		last->iov_len += size;
+	client->pulled_bytes += size;
+	return true;
+}
+
+// The last place is for copies: there is always a way on.
+static bool put_piece(struct client *client, void *data, size_t size)
+{
+	if (size <= COPY_MAX || client->piece_count + 2 > client->piece_max)
+		return put_copy(client, data, size);
+	client->pieces[client->piece_count++] = (struct iovec){data, size};
+	client->pulled_bytes += size;
+	return true;
 }
 
 static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t length,
 			 uint32_t *flags, nghttp2_data_source *source, void *user)
 {
-	struct sl_http_exchange *exchange = nghttp2_session_get_stream_user_data(session, id);
-	size_t used = 0;
+	const struct sl_http_exchange *exchange = nghttp2_session_get_stream_user_data(session, id);
 
+	(void)buffer;
 	(void)source;
 	(void)user;
 	if (!exchange)
 		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-	while (exchange->body_index < exchange->body_count) {
-		const struct iovec *piece = &exchange->body[exchange->body_index];
-		const size_t take = SL_MIN(length - used, piece->iov_len - exchange->body_offset);
+	*flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+	if (exchange->body_left <= length)
+		*flags |= NGHTTP2_DATA_FLAG_EOF;
+	return (ssize_t)SL_MIN(length, exchange->body_left);
+}
 
-		if (take)
-			memcpy(buffer + used, (uint8_t *)piece->iov_base + exchange->body_offset,
-			       take);
-		used += take;
+// The frame that read_body() promised. Frames are not padded.
+static int send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head,
+		     size_t length, nghttp2_data_source *source, void *user)
+{
+	struct client *client = user;
+	struct sl_http_exchange *exchange = nghttp2_session_get_stream_user_data(
+		session, frame->hd.stream_id);
+
+	(void)source;
+	if (!exchange)
+		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+	if (client->pulled_bytes >= PULL_MAX ||
+	    (client->piece_count && client->piece_count + FRAME_PIECES > client->piece_max))
+		return NGHTTP2_ERR_WOULDBLOCK;
+	if (!put_copy(client, head, 9))
+		return NGHTTP2_ERR_CALLBACK_FAILURE;
+	exchange->body_left -= length;
+	while (length) {
+		const struct iovec *piece = &exchange->body[exchange->body_index];
+		const size_t take = SL_MIN(length, piece->iov_len - exchange->body_offset);
+
+		if (take &&
+		    !put_piece(client, (uint8_t *)piece->iov_base + exchange->body_offset, take))
+			return NGHTTP2_ERR_CALLBACK_FAILURE;
+		length -= take;
 		exchange->body_offset += take;
-		if (exchange->body_offset < piece->iov_len)
-			return (ssize_t)used;
-		exchange->body_index++;
-		exchange->body_offset = 0;
+		if (exchange->body_offset == piece->iov_len) {
+			exchange->body_index++;
+			exchange->body_offset = 0;
+		}
 	}
-	*flags |= NGHTTP2_DATA_FLAG_EOF;
-	return (ssize_t)used;
+	return 0;
 }
 
 static uint32_t room(const struct sl_http_client *base)
@@ -227,6 +283,7 @@ static int start(struct sl_http_client *base, struct sl_http_exchange *exchange)
 		add(list, &count, exchange->headers[i].name, exchange->headers[i].value);
 	exchange->body_index = 0;
 	exchange->body_offset = 0;
+	exchange->body_left = exchange->body_bytes;
 	exchange->head_seen = exchange->end_seen = exchange->unprocessed = false;
 	id = nghttp2_submit_request(client->session, NULL, list, count,
 				    exchange->body_bytes ? &provider : NULL, exchange);
@@ -276,26 +333,33 @@ static int feed(struct sl_http_client *base, struct sl_bytes bytes, uint64_t now
 static size_t pull(struct sl_http_client *base, struct iovec *pieces, size_t count)
 {
 	struct client *client = (struct client *)base;
-	struct sl_http_out *out = &client->out;
+	uint8_t *next;
 	const uint8_t *frame;
 	ssize_t size = 0;
 
-	if (!out->size) {
-		client->pulling = true;
-		while (out->size < PULL_MAX &&
-		       (size = nghttp2_session_mem_send(client->session, &frame)) > 0) {
-			if (!sl_http_out_add(base->memory, out, frame, (size_t)size)) {
-				size = NGHTTP2_ERR_NOMEM;
-				break;
-			}
-		}
-		client->pulling = false;
-		client->going |= size < 0;
-	}
-	if (!out->size || !count)
+	if (!count)
 		return 0;
-	pieces[0] = (struct iovec){out->data, out->size};
-	return 1;
+	client->pieces = pieces;
+	client->piece_count = client->pulled_bytes = 0;
+	client->piece_max = count;
+	client->pulling = true;
+	while (client->pulled_bytes < PULL_MAX &&
+	       (size = nghttp2_session_mem_send(client->session, &frame)) > 0) {
+		if (!put_copy(client, frame, (size_t)size)) {
+			size = NGHTTP2_ERR_NOMEM;
+			break;
+		}
+	}
+	client->pulling = false;
+	client->going |= size < 0;
+	next = client->out.data;
+	for (size_t i = 0; i < client->piece_count; i++) {
+		if (pieces[i].iov_base)
+			continue;
+		pieces[i].iov_base = next;
+		next += pieces[i].iov_len;
+	}
+	return client->piece_count;
 }
 
 static void end_finished(struct client *client)
@@ -367,6 +431,7 @@ static int session_new(struct client *client, struct sl_http_pools *pools)
 	if (nghttp2_session_callbacks_new(&callbacks) || nghttp2_option_new(&option))
 		goto done;
 	nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
+	nghttp2_session_callbacks_set_send_data_callback(callbacks, send_data);
 	nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
 	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
 	nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame_recv);

@@ -1,5 +1,6 @@
 #include "tests/unit/http/wire.h"
 
+#include "dataplane/base/random.h"
 #include "dataplane/http/grpc.h"
 
 // The two faces against each other, bytes carried a few at a time.
@@ -68,15 +69,17 @@ static void feed_server(struct wire *wire, const struct iovec *pieces, size_t co
 	}
 }
 
+static size_t pieces_a_pull = 8;
+
 static void carry(struct wire *wire, struct sl_http_client *client, size_t step)
 {
-	struct iovec pieces[8];
+	struct iovec pieces[40];
 	size_t count;
 	bool moved = true;
 
 	while (moved) {
 		moved = false;
-		while ((count = sl_http_client_pull(client, pieces, 8))) {
+		while ((count = sl_http_client_pull(client, pieces, pieces_a_pull))) {
 			feed_server(wire, pieces, count, step);
 			sl_http_client_pulled(client);
 			moved = true;
@@ -173,6 +176,55 @@ static void calls_go_there_and_back(void **state)
 	}
 }
 
+// Bodies of pieces of all sizes arrive as they were, however few pieces a pull may have: what is
+// copied and what is sent from its place keep their order, over frames and windows.
+static void bodies_of_many_pieces(void **state)
+{
+	static uint8_t arrived[sizeof(body) + 1];
+	const struct sl_http_response fine = {.status = 200, .body = SL_LITERAL("fine")};
+	struct sl_random random;
+
+	(void)state;
+	sl_random_init(&random, 1);
+	for (unsigned round = 0; round < 300; round++) {
+		const size_t longest = round % 3 ? 3000 : 60;
+		struct iovec pieces[400];
+		struct sl_http_exchange exchange;
+		struct wire *wire = calloc(1, sizeof(*wire));
+		struct sl_http_client *client;
+		size_t used = 0;
+		uint32_t count = 0;
+
+		while (count < SL_COUNT_OF(pieces) && used + longest < sizeof(body)) {
+			const size_t size = sl_random_below(&random, longest + 1);
+
+			pieces[count++] = (struct iovec){body + used, size};
+			for (size_t i = 0; i < size; i++)
+				body[used + i] = (uint8_t)sl_random_below(&random, 256);
+			used += size;
+		}
+		memset(&seen, 0, sizeof(seen));
+		exchange = exchange_of(pieces, count);
+		wire->answers = true;
+		wire->response = fine;
+		wire->options.stream_window = 70000;
+		wire->bodies = arrived;
+		wire_open(wire, round % 4 != 0);
+		client = sl_http_client_create(round % 4 != 0, &upcalls, NULL, &wire->memory);
+		pieces_a_pull = 1 + sl_random_below(&random, 40);
+		assert_int_equal(sl_http_client_start(client, &exchange), 0);
+		carry(wire, client, 100000);
+		assert_int_equal(seen.ended, 1);
+		assert_int_equal(seen.error, 0);
+		assert_int_equal(wire->bodies_bytes, used);
+		assert_memory_equal(arrived, body, used);
+		sl_http_client_destroy(client);
+		wire_close(wire);
+		free(wire);
+	}
+	pieces_a_pull = 8;
+}
+
 static void every_exchange_ends_once(void **state)
 {
 	(void)state;
@@ -266,6 +318,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(calls_go_there_and_back),
+		cmocka_unit_test(bodies_of_many_pieces),
 		cmocka_unit_test(every_exchange_ends_once),
 		cmocka_unit_test(grpc_frames_at_every_cut),
 		cmocka_unit_test(grpc_timeouts),
