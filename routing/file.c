@@ -91,6 +91,7 @@ static int open_output(struct file *file, enum sl_signal signal, uint64_t now_ns
 	const time_t wall = (time_t)(sl_clock_wall_ns() / SL_S);
 	char path[PATH_BYTES], stamp[32];
 	struct tm utc;
+	int failed;
 
 	if (output->fd >= 0 &&
 	    (output->bytes >= file->rotate_bytes ||
@@ -108,7 +109,12 @@ static int open_output(struct file *file, enum sl_signal signal, uint64_t now_ns
 	} while (output->fd < 0 && errno == EEXIST);
 	output->bytes = 0;
 	output->opened_ns = now_ns;
-	return output->fd < 0 ? -errno : 0;
+	if (output->fd < 0)
+		return -errno;
+	failed = file->fsync ? sl_disk_sync_folder(file->path) : 0;
+	if (failed)
+		close_output(output);
+	return failed;
 }
 
 static int add_piece(struct file *file, const void *data, size_t size)

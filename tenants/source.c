@@ -4,9 +4,9 @@
 #include <hiredis/hiredis.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "dataplane/base/by_tenant.h"
+#include "dataplane/base/disk.h"
 #include "dataplane/base/hash.h"
 #include "tenants/registry.h"
 
@@ -366,30 +366,20 @@ static uint64_t sum(const char *text, size_t size)
 
 int sl_source_cache_write(const char *path, const struct sl_source_text *text)
 {
-	char *next = NULL;
-	FILE *file;
-	int error = 0;
+	char *whole = NULL;
+	size_t size = 0;
+	FILE *file = open_memstream(&whole, &size);
+	int error = -ENOMEM;
 
-	if (asprintf(&next, "%s.next", path) < 0)
-		return -ENOMEM;
-	file = fopen(next, "we");
-	if (!file) {
-		error = -errno;
-	} else {
-		fprintf(file, CACHE_HEAD "%u %016llx %zu %s\n", text->count,
-			(unsigned long long)sum(text->text, text->size), strlen(text->version),
-			text->version);
-		fwrite(text->text, 1, text->size, file);
-		if (fflush(file) || ferror(file) || fdatasync(fileno(file)))
-			error = -errno;
-		if (fclose(file) && !error)
-			error = -errno;
-	}
-	if (!error && rename(next, path))
-		error = -errno;
-	if (error)
-		unlink(next);
-	free(next);
+	if (!file)
+		return error;
+	fprintf(file, CACHE_HEAD "%u %016llx %zu %s\n", text->count,
+		(unsigned long long)sum(text->text, text->size), strlen(text->version),
+		text->version);
+	fwrite(text->text, 1, text->size, file);
+	if (fclose(file) == 0)
+		error = sl_disk_replace(path, sl_bytes(whole, size));
+	free(whole);
 	return error;
 }
 

@@ -4,8 +4,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
+#include "dataplane/base/disk.h"
 #include "tenants/table.h"
 
 #define HEAD "sluice-volumes 1\n"
@@ -78,7 +78,7 @@ uint64_t sl_volume_file_stamp(const struct sl_tenants *tenants)
 	return stamp;
 }
 
-static int print(FILE *file, const struct sl_tenants *tenants)
+static void print(FILE *file, const struct sl_tenants *tenants)
 {
 	const struct sl_volume *volume = __atomic_load_n(&tenants->registry->volumes.first,
 							 __ATOMIC_ACQUIRE);
@@ -103,25 +103,20 @@ static int print(FILE *file, const struct sl_tenants *tenants)
 		count++;
 	}
 	fprintf(file, "end %d\n", count);
-	return fflush(file) || ferror(file) || fdatasync(fileno(file)) ? -errno : 0;
 }
 
 int sl_volume_file_write(const char *path, const struct sl_tenants *tenants)
 {
-	char *next = NULL;
-	FILE *file;
-	int error;
+	char *text = NULL;
+	size_t size = 0;
+	FILE *file = open_memstream(&text, &size);
+	int error = -ENOMEM;
 
-	if (asprintf(&next, "%s.next", path) < 0)
-		return -ENOMEM;
-	file = fopen(next, "we");
-	error = file ? print(file, tenants) : -errno;
-	if (file && fclose(file) && !error)
-		error = -errno;
-	if (!error && rename(next, path))
-		error = -errno;
-	if (error)
-		unlink(next);
-	free(next);
+	if (!file)
+		return error;
+	print(file, tenants);
+	if (fclose(file) == 0)
+		error = sl_disk_replace(path, sl_bytes(text, size));
+	free(text);
 	return error;
 }

@@ -13,6 +13,7 @@
 #include "config/control/ledger_usage.h"
 #include "config/control/process.h"
 #include "dataplane/base/clock.h"
+#include "dataplane/base/disk.h"
 #include "dataplane/base/log.h"
 #include "routing/kafka_conf.h"
 #include "tenants/registry.h"
@@ -180,7 +181,7 @@ static int save(struct sl_ledger *ledger, const char *path)
 {
 	size_t size;
 	char *text = sl_ledger_write(ledger, &size);
-	const int failed = text ? sl_ledger_save(path, text, size) : -ENOMEM;
+	const int failed = text ? sl_disk_replace(path, sl_bytes(text, size)) : -ENOMEM;
 
 	free(text);
 	if (failed)

@@ -1,7 +1,10 @@
 #include "dataplane/base/disk.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
 #include <limits.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,6 +27,49 @@ int sl_disk_write(int fd, struct iovec *pieces, size_t count)
 		}
 	}
 	return 0;
+}
+
+int sl_disk_sync_folder(const char *folder)
+{
+	const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const int failed = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return failed;
+}
+
+static int write_file(const char *path, struct sl_bytes bytes)
+{
+	struct iovec piece = {(void *)(uintptr_t)bytes.data, bytes.size};
+	const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int failed;
+
+	if (fd < 0)
+		return -errno;
+	failed = sl_disk_write(fd, &piece, 1);
+	if (!failed && fsync(fd) < 0)
+		failed = -errno;
+	if (close(fd) < 0 && !failed)
+		failed = -errno;
+	return failed;
+}
+
+int sl_disk_replace(const char *path, struct sl_bytes bytes)
+{
+	char fresh[PATH_BYTES];
+	int failed;
+
+	if (snprintf(fresh, sizeof(fresh), "%s.new", path) >= (int)sizeof(fresh))
+		return -ENAMETOOLONG;
+	failed = write_file(fresh, bytes);
+	if (!failed && rename(fresh, path) < 0)
+		failed = -errno;
+	if (failed) {
+		unlink(fresh);
+		return failed;
+	}
+	return sl_disk_sync_folder(dirname(fresh));
 }
 
 int sl_disk_make_folders(char *path)

@@ -11,6 +11,11 @@
 // Writes all pieces, whatever their number; they are used up. Returns 0, or -errno with an unknown
 // part written.
 int sl_disk_write(int fd, struct iovec *pieces, size_t count);
+// What was made, renamed or removed in the folder is so on the disk. Returns 0 or -errno.
+int sl_disk_sync_folder(const char *folder);
+// The file is these bytes, on the disk, or what it was: they are written beside it as PATH.new,
+// synced and renamed, and its folder is synced. Its owner alone may read it. Returns 0 or -errno.
+int sl_disk_replace(const char *path, struct sl_bytes bytes);
 // The folder and those it lies in, where they are not there. `path` is changed and put back.
 int sl_disk_make_folders(char *path);
 // What making it and writing into it would meet, without making anything: the innermost folder that

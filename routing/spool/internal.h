@@ -69,4 +69,3 @@ struct sl_spool_read *sl_spool_load_next(struct sl_spool_store *store,
 					 struct sl_spool_segment *segment,
 					 struct sl_spool_slot *slot, bool *ended);
 int sl_spool_salt(uint64_t *salt);
-int sl_spool_sync_folder(const char *folder);

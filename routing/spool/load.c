@@ -18,16 +18,6 @@ int sl_spool_salt(uint64_t *salt)
 	return getrandom(salt, sizeof(*salt), 0) == sizeof(*salt) ? 0 : -EIO;
 }
 
-int sl_spool_sync_folder(const char *folder)
-{
-	const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int failed = fd < 0 || fsync(fd) < 0 ? -errno : 0;
-
-	if (fd >= 0)
-		close(fd);
-	return failed;
-}
-
 int sl_spool_list(const char *folder, uint64_t **numbers, uint32_t *count)
 {
 	DIR *dir = opendir(folder);

@@ -276,7 +276,7 @@ static int begin_segment(struct sl_spool_store *store)
 			failed = errno ? -errno : -EIO;
 	}
 	if (!failed)
-		failed = sl_spool_sync_folder(store->folder);
+		failed = sl_disk_sync_folder(store->folder);
 	if (failed) {
 		remove_segment(store, segment);
 		return failed;

@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -8,59 +7,7 @@
 
 #include "tenants/ledger/internal.h"
 
-// The ledger's file: replaced as a whole, never changed in place.
-
-static int write_all(int fd, const char *text, size_t size)
-{
-	while (size) {
-		const ssize_t wrote = write(fd, text, size);
-
-		if (wrote < 0 && errno != EINTR)
-			return -errno;
-		if (wrote > 0) {
-			text += wrote;
-			size -= (size_t)wrote;
-		}
-	}
-	return fsync(fd) < 0 ? -errno : 0;
-}
-
-// The new name is on disk once its folder is.
-static int sync_folder(const char *path)
-{
-	char copy[PATH_MAX];
-	int fd, failed = 0;
-
-	snprintf(copy, sizeof(copy), "%s", path);
-	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || fsync(fd) < 0)
-		failed = -errno;
-	if (fd >= 0)
-		close(fd);
-	return failed;
-}
-
-int sl_ledger_save(const char *path, const char *text, size_t size)
-{
-	char fresh[PATH_MAX];
-	int fd, failed;
-
-	if (snprintf(fresh, sizeof(fresh), "%s.new", path) >= (int)sizeof(fresh))
-		return -ENAMETOOLONG;
-	fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	failed = write_all(fd, text, size);
-	if (close(fd) < 0 && !failed)
-		failed = -errno;
-	if (!failed && rename(fresh, path) < 0)
-		failed = -errno;
-	if (failed) {
-		unlink(fresh);
-		return failed;
-	}
-	return sync_folder(path);
-}
+// The ledger's file as it is found at start; sl_disk_replace() writes it, never in place.
 
 static int read_file(const char *path, char **text, size_t *size)
 {

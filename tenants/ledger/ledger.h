@@ -98,9 +98,8 @@ char *sl_ledger_write(struct sl_ledger *ledger, size_t *size);
 // -ENOMEM. What was in flight when it was written is unanswered.
 int sl_ledger_read(struct sl_ledger *ledger, struct sl_bytes text, char *error, size_t error_size);
 
-// Replaces the file: written beside it, synced, renamed. Returns 0 or -errno.
-int sl_ledger_save(const char *path, const char *text, size_t size);
-// Reads it, when there is one. A file that cannot be taken is kept aside as PATH.refused-TIME.
-// Returns 1 when read, 0 when there is none, -EINVAL when refused (the reason in `error`), -errno.
+// Reads a file of it, when there is one. A file that cannot be taken is kept aside as
+// PATH.refused-TIME. Returns 1 when read, 0 when there is none, -EINVAL when refused (the reason in
+// `error`), -errno.
 int sl_ledger_load(struct sl_ledger *ledger, const char *path, uint64_t wall_ns, char *error,
 		   size_t error_size);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "dataplane/base/disk.h"
 #include "tests/unit/ledger/rig.h"
 
 char rig_names[TENANTS][8];
@@ -184,16 +185,16 @@ static void test_file(void **state)
 	snprintf(aside, sizeof(aside), "%s/ledger.refused-7", folder);
 	assert_int_equal(sl_ledger_load(read, path, 7 * SL_MS, error, sizeof(error)), 0);
 	ledger = make_written(&text, &size);
-	assert_int_equal(sl_ledger_save(path, text, size - 1), 0);
+	assert_int_equal(sl_disk_replace(path, sl_bytes(text, size - 1)), 0);
 	assert_int_equal(sl_ledger_load(read, path, 7 * SL_MS, error, sizeof(error)), -EINVAL);
 	assert_non_null(strstr(error, "torn"));
 	assert_int_not_equal(access(path, F_OK), 0);
 	assert_int_equal(unlink(aside), 0); // it was kept
-	assert_int_equal(sl_ledger_save(path, text, size), 0);
+	assert_int_equal(sl_disk_replace(path, sl_bytes(text, size)), 0);
 	assert_int_equal(sl_ledger_load(read, path, 7 * SL_MS, error, sizeof(error)), 1);
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(rmdir(folder), 0); // nothing else was left
-	assert_true(sl_ledger_save("/nowhere/at/all", text, size) < 0);
+	assert_true(sl_disk_replace("/nowhere/at/all", sl_bytes(text, size)) < 0);
 	free(text);
 	sl_ledger_destroy(ledger);
 	sl_ledger_destroy(read);
