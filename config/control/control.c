@@ -136,7 +136,10 @@ static void took_over(struct sl_control *control)
 
 	if (control->ledger)
 		sl_ledger_thread_configure(control->ledger, snapshot);
-	sl_log_set_level(config->log.level);
+	// Where it says what it said before, POST /log-level holds: reloads come by themselves.
+	if (control->log_level != (int)config->log.level)
+		sl_log_set_level(config->log.level);
+	control->log_level = (int)config->log.level;
 	sl_log_set_format(config->log.format);
 	sl_gauge(control->counters.generation, snapshot->generation);
 	sl_gauge(control->counters.last_reload, sl_clock_wall_ns() / SL_S);
@@ -419,6 +422,7 @@ struct sl_control *sl_control_create(const struct sl_control_options *options)
 		return NULL;
 	control->options = *options;
 	control->build.info[0] = 1;
+	control->log_level = -1;
 	signals(&set);
 	control->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	control->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

@@ -43,6 +43,7 @@ struct sl_control {
 	uint64_t watched_stamp;
 	int signal_fd, wake_fd;
 	uint64_t drain_began_ns; // 0: not draining
+	int log_level;           // as the configuration said last; -1: not yet
 	bool unready;            // as the hook was told last
 	bool drain_told, ending, abandoned;
 	uint64_t watchdog_ns;

@@ -191,6 +191,26 @@ static void test_admin(void **state)
 	assert_true(fixture.told && fixture.stopped);
 }
 
+// A level that was asked for stays over reloads, which come with any file or tenant that changes.
+static void test_log_level(void **state)
+{
+	struct fixture fixture;
+
+	(void)state;
+	begin(&fixture, CONFIG);
+	assert_int_equal(sl_log_get_level(), SL_LOG_ERROR);
+	call(&fixture, "POST", "/log-level?level=warn", "");
+	call(&fixture, "POST", "/reload", "");
+	assert_int_equal(sl_log_get_level(), SL_LOG_WARN);
+	write_file(fixture.file, "admin: 127.0.0.1:0\nlog: {level: info}\n");
+	call(&fixture, "POST", "/reload", "");
+	assert_int_equal(sl_log_get_level(), SL_LOG_INFO);
+	write_file(fixture.file, CONFIG);
+	call(&fixture, "POST", "/reload", "");
+	assert_int_equal(sl_log_get_level(), SL_LOG_ERROR);
+	finish(&fixture);
+}
+
 static void test_reload_refused(void **state)
 {
 	struct fixture fixture;
@@ -335,10 +355,10 @@ static void test_cgroup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_admin),         cmocka_unit_test(test_reload_refused),
-		cmocka_unit_test(test_changed_file),  cmocka_unit_test(test_ready_and_drain),
-		cmocka_unit_test(test_drain_timeout), cmocka_unit_test(test_cgroup),
-		cmocka_unit_test(test_notify),
+		cmocka_unit_test(test_admin),           cmocka_unit_test(test_log_level),
+		cmocka_unit_test(test_reload_refused),  cmocka_unit_test(test_changed_file),
+		cmocka_unit_test(test_ready_and_drain), cmocka_unit_test(test_drain_timeout),
+		cmocka_unit_test(test_cgroup),          cmocka_unit_test(test_notify),
 	};
 
 	sl_control_block_signals();
