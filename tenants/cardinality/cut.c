@@ -21,9 +21,8 @@ struct pass {
 	uint64_t now_ns;
 	struct sl_cardinality_counts *counts;
 	uint32_t windows[SL_CARDINALITY_RULES_MAX];
-	const struct sl_cardinality_rule *series; // NULL: nobody asks
-	bool attributes;                          // somebody asks for some
-	uint32_t resource, metric;                // whose hashes these are; SL_TOP: none yet
+	bool series, attributes;   // somebody asks for them
+	uint32_t resource, metric; // whose hashes these are; SL_TOP: none yet
 	uint64_t resource_hash, metric_hash;
 	struct sl_bytes metric_name;
 };
@@ -205,6 +204,25 @@ static enum fate judge_pair(struct pass *pass, struct sl_bytes pair, uint32_t at
 	return FATE_KEEP;
 }
 
+// Counted by all rules for series until one is over: an hour's and a day's limit stand together.
+static enum fate judge_series(struct pass *pass, uint32_t index, uint64_t attributes)
+{
+	const struct sl_cardinality *cardinality = pass->cardinality;
+	uint64_t hash;
+
+	enter_metric(pass, index);
+	hash = mix(pass->metric_hash, attributes);
+	for (unsigned i = 0; i < cardinality->count; i++) {
+		const struct sl_cardinality_rule *rule = &cardinality->rules[i];
+
+		if (rule->key_bytes || !is_over(pass, i, hash, NULL))
+			continue;
+		explain(pass->part, rule);
+		return FATE_DROP;
+	}
+	return FATE_KEEP;
+}
+
 static enum fate judge_item(struct pass *pass, uint32_t index)
 {
 	const struct sl_bytes payload = sl_view_item_payload(pass->view, index);
@@ -226,14 +244,7 @@ static enum fate judge_item(struct pass *pass, uint32_t index)
 		if (pass->series && fate == FATE_KEEP)
 			sum += sl_hash(field.data);
 	}
-	if (!pass->series)
-		return FATE_KEEP;
-	enter_metric(pass, index);
-	if (!is_over(pass, (unsigned)(pass->series - pass->cardinality->rules),
-		     mix(pass->metric_hash, sum), NULL))
-		return FATE_KEEP;
-	explain(pass->part, pass->series);
-	return FATE_DROP;
+	return pass->series ? judge_series(pass, index, sum) : FATE_KEEP;
 }
 
 static void prepare(struct pass *pass)
@@ -250,7 +261,7 @@ static void prepare(struct pass *pass)
 		if (rule->key_bytes)
 			pass->attributes = true;
 		else
-			pass->series = rule;
+			pass->series = true;
 	}
 }
 

@@ -322,14 +322,17 @@ static void make_pairs(struct item *item, bool turned, unsigned value)
 	}
 }
 
-// A series of each kind of points, known in any order of its attributes; then new ones.
+// A series of each kind of points, known in any order of its attributes; then new ones. A wider
+// limit beside it changes nothing, and counts what the narrow one lets pass.
 static void test_series_of_every_kind(void **state)
 {
 	static struct body body;
 	static const struct sl_view_limits limits = {.items_max = 1000, .depth_max = 10};
-	struct sl_cardinality_config rule = {
-		.series = true, .limit = 5, .window_ns = SL_S, .over = SL_OVER_DROP_ITEM};
-	const struct sl_list list = {&rule, 1};
+	struct sl_cardinality_config rules[] = {
+		{.series = true, .limit = 5, .window_ns = SL_S, .over = SL_OVER_DROP_ITEM},
+		{.series = true, .limit = 9, .window_ns = 9 * SL_S, .over = SL_OVER_DROP_ITEM},
+	};
+	const struct sl_list list = {rules, SL_COUNT_OF(rules)};
 	uint64_t bytes = 0;
 	struct sl_cardinality *cardinality = sl_cardinality_create(&list, NULL, &bytes);
 
@@ -351,7 +354,8 @@ static void test_series_of_every_kind(void **state)
 		assert_int_equal(counts.items, i < 20 ? 0 : 1);
 		sl_arena_fini(&request.arena);
 	}
-	assert_int_equal(sl_distinct_count(cardinality->rules[0].distinct).admitted, 5);
+	for (unsigned i = 0; i < SL_COUNT_OF(rules); i++)
+		assert_int_equal(sl_distinct_count(cardinality->rules[i].distinct).admitted, 5);
 	sl_cardinality_destroy(cardinality);
 }
 
