@@ -236,6 +236,25 @@ def test_a_reload_that_changes_the_destination_keeps_the_spool(start, tmp_path):
         wait_empty(sluice)
 
 
+def test_a_reload_that_is_refused_leaves_the_spool_its_settings(start, tmp_path):
+    """What is wrong is found after destinations have been built: in what needs a restart."""
+    port, each = ports.free()[0], messages(80, items=600)
+    sluice = start(config=config(port, tmp_path / "spool", max_bytes="4MiB",
+                                 segment_bytes="1MiB"))
+    taken = 0
+    while send(sluice, each[taken:taken + 1]) == [0]:
+        taken += 1
+    sluice.config["destinations"]["up"]["spool"]["max_bytes"] = "1GiB"
+    sluice.config["shards"] = 2
+    sluice.write_config()
+    assert sluice.admin("/reload", "POST")[0] != 200
+    time.sleep(1.2)  # for a second after a failure it does not even try
+    assert send(sluice, each[:1]) == [14]
+    sluice.config["shards"] = 1
+    sluice.reload()
+    wait_for("room", lambda: send(sluice, each[:1]) == [0])
+
+
 @pytest.mark.parametrize("change, wanted", [
     ({"acknowledge": "spooled", "destinations": {"up": {"blackhole": {}}}},
      'acknowledge: spooled needs a spool in "up"'),
