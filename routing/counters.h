@@ -45,6 +45,8 @@
 	X(spool_bytes, GAUGE, "sluice_spool_bytes", none, "Bytes of the spool's files.")           \
 	X(spool_damaged, COUNTER, "sluice_spool_damaged", none,                                    \
 	  "Damaged places in the spool's files.")                                                  \
+	X(spool_read_errors, COUNTER, "sluice_spool_read_errors", none,                            \
+	  "Reads of the spool's files that the disk failed; they are tried again.")                \
 	X(stalled, GAUGE, "sluice_destination_stalled_shards", none,                               \
 	  "Shards on which records wait and none has been confirmed or refused for 10 s.")         \
 	X(retried_records, COUNTER, "sluice_retried_records", none, "Records tried once more.")    \

@@ -195,6 +195,7 @@ static void tell_news(struct sl_egress *egress)
 		return;
 	set_gauges(egress, &news);
 	sl_count(&counters->spool_damaged[0], news.damaged);
+	sl_count(&counters->spool_read_errors[0], news.read_errors);
 	for (unsigned i = 0; i < SL_SIGNALS; i++) {
 		sl_count(&counters->spool_recovered[i], news.recovered_items[i]);
 		sl_count(&counters->spool_dropped[i], news.dropped_items[i]);

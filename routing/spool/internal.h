@@ -60,11 +60,12 @@ int sl_spool_list(const char *folder, uint64_t **numbers, uint32_t *count);
 // A segment of an earlier process: its items from `from` on (0: all), its end; a torn tail is cut.
 // 1; 0: nothing in it can be read; -errno: nobody knows.
 int sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segment, uint64_t from);
-// The slot's entry again. NULL: no memory or descriptor, or it is `*gone`: damaged since.
+// The slot's entry again. NULL: no memory or descriptor, or it cannot be read now, or it is
+// `*gone`: damaged since.
 struct sl_spool_read *sl_spool_load(struct sl_spool_store *store, struct sl_spool_slot *slot,
 				    bool *gone);
 // The segment's next entry, stepping over damage; the slot is told where it lies. NULL: `*ended`
-// tells whether the segment has, else there is no memory or descriptor.
+// tells whether the segment has, else it is as above.
 struct sl_spool_read *sl_spool_load_next(struct sl_spool_store *store,
 					 struct sl_spool_segment *segment,
 					 struct sl_spool_slot *slot, bool *ended);

@@ -23,12 +23,13 @@ int sl_spool_list(const char *folder, uint64_t **numbers, uint32_t *count)
 	DIR *dir = opendir(folder);
 	struct dirent *entry;
 	uint32_t capacity = 0;
+	int failed;
 
 	*numbers = NULL;
 	*count = 0;
 	if (!dir)
 		return -errno;
-	while ((entry = readdir(dir))) {
+	while (errno = 0, (entry = readdir(dir))) {
 		unsigned long long number;
 		char name[32];
 
@@ -43,20 +44,22 @@ int sl_spool_list(const char *folder, uint64_t **numbers, uint32_t *count)
 			capacity = capacity ? capacity * 2 : 64;
 			grown = realloc(*numbers, capacity * sizeof(**numbers));
 			if (!grown) {
-				free(*numbers);
-				closedir(dir);
-				return -ENOMEM;
+				errno = ENOMEM;
+				break;
 			}
 			*numbers = grown;
 		}
 		(*numbers)[(*count)++] = number;
 	}
+	failed = -errno; // a folder that is not read to its end would hide segments
+	if (failed)
+		free(*numbers);
 	closedir(dir);
-	return 0;
+	return failed;
 }
 
-// All of it, at that place.
-static bool read_at(int fd, void *to, size_t size, uint64_t at)
+// All of it, at that place: 1; 0: the file ends before; -errno: nobody knows what is there.
+static int read_at(int fd, void *to, size_t size, uint64_t at)
 {
 	for (size_t done = 0; done < size;) {
 		const ssize_t got = pread(fd, (char *)to + done, size - done, (off_t)(at + done));
@@ -64,36 +67,44 @@ static bool read_at(int fd, void *to, size_t size, uint64_t at)
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got <= 0)
-			return false;
+			return got ? -errno : 0;
 		done += (size_t)got;
 	}
-	return true;
+	return 1;
 }
 
-static bool read_head(int fd, const struct sl_spool_segment *segment, uint64_t at, uint64_t end,
-		      uint8_t head[SL_SPOOL_ENTRY_HEAD], struct sl_spool_entry *entry)
+// 1; 0: there is none, or it is damaged; -errno.
+static int read_head(int fd, const struct sl_spool_segment *segment, uint64_t at, uint64_t end,
+		     uint8_t head[SL_SPOOL_ENTRY_HEAD], struct sl_spool_entry *entry)
 {
-	return at + SL_SPOOL_ENTRY_HEAD <= end && read_at(fd, head, SL_SPOOL_ENTRY_HEAD, at) &&
-	       sl_spool_get_entry(head, segment->salt, entry);
+	const int got = at + SL_SPOOL_ENTRY_HEAD <= end ? read_at(fd, head, SL_SPOOL_ENTRY_HEAD, at)
+							: 0;
+
+	return got <= 0 ? got : sl_spool_get_entry(head, segment->salt, entry);
 }
 
-// The next whole head from `at` on; `end` when there is none.
-static uint64_t find_head(int fd, const struct sl_spool_segment *segment, uint64_t at, uint64_t end)
+// Where the next whole head is from `at` on; `end` when there is none. Returns 0 or -errno.
+static int find_head(int fd, const struct sl_spool_segment *segment, uint64_t at, uint64_t end,
+		     uint64_t *next)
 {
 	uint8_t chunk[CHUNK_BYTES];
 
+	*next = end;
 	while (at + SL_SPOOL_ENTRY_HEAD <= end) {
 		const size_t size = (size_t)SL_MIN(CHUNK_BYTES, end - at);
+		const int got = read_at(fd, chunk, size, at);
 		size_t found;
 
-		if (!read_at(fd, chunk, size, at))
-			break;
+		if (got <= 0)
+			return got;
 		found = sl_spool_find(sl_bytes(chunk, size), 0, segment->salt);
-		if (found < size)
-			return at + found;
+		if (found < size) {
+			*next = at + found;
+			return 0;
+		}
 		at += size - SL_SPOOL_ENTRY_HEAD + 1; // one may begin in this chunk's end
 	}
-	return end;
+	return 0;
 }
 
 static void damaged(struct sl_spool_store *store, const struct sl_spool_segment *segment,
@@ -121,30 +132,45 @@ static int put_aside(struct sl_spool_store *store, const struct sl_spool_segment
 	return 0;
 }
 
-// Counts what can be read from `at` on; returns where the last whole entry ends.
-static uint64_t count_entries(struct sl_spool_store *store, struct sl_spool_segment *segment,
-			      uint64_t at, uint64_t size)
+// Counts what can be read from `*at` on, and moves it to where the last whole entry ends. Returns 0
+// or -errno.
+static int count_entries(struct sl_spool_store *store, struct sl_spool_segment *segment,
+			 uint64_t *at, uint64_t size)
 {
 	uint8_t head[SL_SPOOL_ENTRY_HEAD];
 	struct sl_spool_entry entry;
 
-	while (at < size) {
-		if (!read_head(segment->fd, segment, at, size, head, &entry)) {
-			const uint64_t next = find_head(segment->fd, segment, at + 1, size);
+	while (*at < size) {
+		int got = read_head(segment->fd, segment, *at, size, head, &entry);
 
-			if (next == size)
-				return at;
-			at = next; // told when it is read
+		if (got == 0) {
+			uint64_t next;
+
+			got = find_head(segment->fd, segment, *at + 1, size, &next);
+			if (got < 0 || next == size)
+				return got;
+			*at = next; // told when it is read
 			continue;
 		}
-		if (sl_spool_entry_bytes(&entry) > size - at)
-			return at;
-		at += sl_spool_entry_bytes(&entry);
+		if (got < 0)
+			return got;
+		if (sl_spool_entry_bytes(&entry) > size - *at)
+			return 0;
+		*at += sl_spool_entry_bytes(&entry);
 		segment->items[entry.signal] += entry.items;
 		store->figures.items[entry.signal] += entry.items;
 		segment->newest_ns = SL_MAX(segment->newest_ns, entry.wall_ns);
 	}
-	return at;
+	return 0;
+}
+
+static int unreadable(struct sl_spool_store *store, const struct sl_spool_segment *segment,
+		      int failed)
+{
+	store->figures.read_errors++;
+	sl_log(SL_LOG_ERROR, "spool_not_read", "file=\"%s/%s\" reason=\"%s\"", store->folder,
+	       segment->name, strerror(-failed));
+	return failed;
 }
 
 int sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segment, uint64_t from)
@@ -154,19 +180,28 @@ int sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segment
 	struct sl_spool_entry entry;
 	struct stat found;
 	uint64_t size, end;
+	int got;
 
 	if (fd < 0 || fstat(fd, &found) < 0)
-		return -errno;
-	if (!read_at(fd, head, SL_SPOOL_SEGMENT_HEAD, 0) ||
-	    !sl_spool_get_segment(head, &segment->salt)) {
+		return unreadable(store, segment, -errno);
+	got = read_at(fd, head, SL_SPOOL_SEGMENT_HEAD, 0);
+	if (got < 0)
+		return unreadable(store, segment, got);
+	if (!got || !sl_spool_get_segment(head, &segment->salt)) {
 		return found.st_size >= SL_SPOOL_SEGMENT_HEAD ? put_aside(store, segment) : 0;
 	}
 	size = (uint64_t)found.st_size;
 	segment->read = SL_SPOOL_SEGMENT_HEAD;
-	if (from == size ||
-	    (from > SL_SPOOL_SEGMENT_HEAD && read_head(fd, segment, from, size, head, &entry)))
+	got = from > SL_SPOOL_SEGMENT_HEAD && from < size
+		      ? read_head(fd, segment, from, size, head, &entry)
+		      : from == size;
+	if (got > 0)
 		segment->read = from;
-	end = count_entries(store, segment, segment->read, size);
+	end = segment->read;
+	if (got >= 0)
+		got = count_entries(store, segment, &end, size);
+	if (got < 0)
+		return unreadable(store, segment, got); // the file stays as it is
 	if (end < size) {
 		sl_log(SL_LOG_WARN, "spool_tail_cut", "file=\"%s/%s\" offset=%llu bytes=%llu",
 		       store->folder, segment->name, (unsigned long long)end,
@@ -182,7 +217,8 @@ int sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segment
 	return segment->read < end;
 }
 
-// LATER: there is no memory or no descriptor for it now, which says nothing of what is on disk.
+// LATER: there is no memory or no descriptor for it, or the disk does not give it now, which says
+// nothing of what is on it.
 enum loaded { LOADED, LATER, DAMAGED };
 
 static enum loaded load(struct sl_spool_store *store, struct sl_spool_segment *segment, uint64_t at,
@@ -192,13 +228,17 @@ static enum loaded load(struct sl_spool_store *store, struct sl_spool_segment *s
 	uint8_t head[SL_SPOOL_ENTRY_HEAD], *rest;
 	size_t size;
 
+	int got;
+
 	*entry = (struct sl_spool_entry){0};
-	if (fd < 0 && errno != ENOENT) {
-		sl_log(SL_LOG_WARN, "spool_not_read", "file=\"%s/%s\" reason=\"%s\"", store->folder,
-		       segment->name, strerror(errno));
+	got = fd >= 0           ? read_head(fd, segment, at, segment->bytes, head, entry)
+	      : errno != ENOENT ? -errno
+				: 0;
+	if (got < 0) {
+		unreadable(store, segment, got);
 		return LATER;
 	}
-	if (fd < 0 || !read_head(fd, segment, at, segment->bytes, head, entry))
+	if (!got)
 		return DAMAGED;
 	size = sl_spool_entry_bytes(entry) - SL_SPOOL_ENTRY_HEAD;
 	if (size > segment->bytes - at - SL_SPOOL_ENTRY_HEAD)
@@ -208,12 +248,16 @@ static enum loaded load(struct sl_spool_store *store, struct sl_spool_segment *s
 		return LATER;
 	rest = (uint8_t *)(*read + 1);
 	(*read)->entry = *entry;
-	if (read_at(fd, rest, size, at + SL_SPOOL_ENTRY_HEAD) &&
-	    sl_spool_get_rest(head, segment->salt, sl_bytes(rest, size), &(*read)->entry,
-			      &(*read)->body))
+	got = read_at(fd, rest, size, at + SL_SPOOL_ENTRY_HEAD);
+	if (got > 0 && sl_spool_get_rest(head, segment->salt, sl_bytes(rest, size), &(*read)->entry,
+					 &(*read)->body))
 		return LOADED;
 	free(*read);
 	*read = NULL;
+	if (got < 0) {
+		unreadable(store, segment, got);
+		return LATER;
+	}
 	return DAMAGED;
 }
 
@@ -251,6 +295,7 @@ struct sl_spool_read *sl_spool_load_next(struct sl_spool_store *store,
 	*ended = false;
 	while (segment->read < segment->bytes) {
 		const uint64_t at = segment->read;
+		uint64_t next = segment->bytes;
 		const enum loaded loaded = load(store, segment, at, &entry, &read);
 
 		if (loaded == LATER)
@@ -267,8 +312,15 @@ struct sl_spool_read *sl_spool_load_next(struct sl_spool_store *store,
 			segment->read += sl_spool_entry_bytes(&entry); // its head is whole
 			lose(store, segment, entry.signal, entry.items);
 		} else {
-			segment->read = find_head(sl_spool_segment_fd(store, segment), segment,
-						  at + 1, segment->bytes);
+			const int fd = sl_spool_segment_fd(store, segment);
+			const int failed =
+				fd < 0 ? 0 : find_head(fd, segment, at + 1, segment->bytes, &next);
+
+			if (failed) {
+				unreadable(store, segment, failed);
+				return NULL;
+			}
+			segment->read = next;
 		}
 		damaged(store, segment, at, segment->read - at);
 	}

@@ -358,6 +358,7 @@ static void publish(struct sl_spool *spool)
 						  told->recovered_items[i];
 	}
 	spool->news.damaged += figures->damaged - told->damaged;
+	spool->news.read_errors += figures->read_errors - told->read_errors;
 	pthread_mutex_unlock(&spool->settings_lock);
 	*told = *figures;
 	if (spool->sides)
@@ -655,7 +656,7 @@ bool sl_spool_side_news(struct sl_spool_side *side, struct sl_spool_news *news)
 		*news = spool->news;
 		memset(spool->news.recovered_items, 0, sizeof(spool->news.recovered_items));
 		memset(spool->news.dropped_items, 0, sizeof(spool->news.dropped_items));
-		spool->news.damaged = 0;
+		spool->news.damaged = spool->news.read_errors = 0;
 	}
 	pthread_mutex_unlock(&spool->settings_lock);
 	return teller;

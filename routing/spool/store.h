@@ -8,7 +8,8 @@
 //   gone ... | cursor: OUT BACK GONE OUT | not read yet ... | appended
 //
 // A folder belongs to one process at a time (flock). At open, a tail that was torn by a crash is
-// cut; damage in the middle is stepped over when it is read, named in the log, and counted.
+// cut; damage in the middle is stepped over when it is read, named in the log, and counted. What
+// the disk fails to read is neither: open fails, later reads are tried again, no file is changed.
 //
 // Threading: one thread, which may block; figures are plain, for that thread to publish.
 // Errors: -errno. An append that fails leaves nothing behind.
@@ -40,6 +41,7 @@ struct sl_spool_figures {
 	uint64_t recovered_items[SL_SIGNALS]; // found at open
 	uint64_t dropped_items[SL_SIGNALS];   // for room, by age, or damaged
 	uint64_t damaged;                     // places stepped over
+	uint64_t read_errors;                 // of the disk; what is there is tried again
 };
 
 #define SL_SPOOL_OUT_MAX 256 // entries that are out, at a time
@@ -61,7 +63,8 @@ int sl_spool_store_append(struct sl_spool_store *store, const struct sl_spool_wr
 int sl_spool_store_sync(struct sl_spool_store *store);
 
 // The first entry that came back, else the next one, or with `new_first` the other way round. NULL:
-// there is none, SL_SPOOL_OUT_MAX are out, or there is no memory or descriptor.
+// there is none, SL_SPOOL_OUT_MAX are out, there is no memory or descriptor, or the disk does not
+// give it now.
 struct sl_spool_read *sl_spool_store_next(struct sl_spool_store *store, bool new_first);
 // What became of it. Not gone: it is the next to come out.
 void sl_spool_store_end(struct sl_spool_store *store, uint32_t slot, bool gone);

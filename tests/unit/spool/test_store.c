@@ -340,6 +340,84 @@ static void test_a_body_cannot_pass_for_an_entry(void **state)
 	empty_folder();
 }
 
+// --- a disk that fails ---------------------------------------------------------------------------
+
+static int reads_left = INT_MAX; // then the disk fails
+ssize_t __real_pread(int fd, void *to, size_t size, off_t at);
+ssize_t __wrap_pread(int fd, void *to, size_t size, off_t at);
+
+ssize_t __wrap_pread(int fd, void *to, size_t size, off_t at)
+{
+	if (reads_left > 0) {
+		reads_left--;
+		return __real_pread(fd, to, size, at);
+	}
+	errno = EIO;
+	return -1;
+}
+
+// Whichever read of an open fails: nothing is cut or put aside, and all of it is there afterwards.
+static void test_the_disk_fails_at_open(void **state)
+{
+	uint8_t whole[4096], after[4096];
+	struct sl_spool_store *store = must_open(&wide);
+	size_t size;
+	int failed = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(put(store, i, BODY), 0);
+	sl_spool_store_close(store);
+	size = read_segment(whole, sizeof(whole));
+	// A damaged head in the middle: the next one is searched behind it.
+	whole[SL_SPOOL_SEGMENT_HEAD + SL_SPOOL_ENTRY_HEAD + strlen("tenant") + BODY + 12] ^= 1;
+	write_segment(whole, size);
+	for (int good = 1;; good++) { // the cursor's is the first: without it all comes again
+		int error;
+
+		reads_left = good;
+		store = sl_spool_store_open(folder, &wide, &error);
+		failed += !store;
+		sl_spool_store_close(store);
+		if (reads_left > 0)
+			break;
+		assert_true(!store || reads_left == 0);
+		assert_true(store || error == -EIO);
+		assert_int_equal(read_segment(after, sizeof(after)), size);
+		assert_memory_equal(after, whole, size);
+	}
+	assert_true(failed >= 3);
+	reads_left = INT_MAX;
+	empty_folder();
+}
+
+// Whichever read of what comes out fails: it comes out when the disk is well again.
+static void test_the_disk_fails_later(void **state)
+{
+	(void)state;
+	for (int good = 0; good < 8; good++) {
+		struct sl_spool_store *store = must_open(&wide);
+		struct sl_spool_read *read;
+		uint64_t found = 0;
+
+		for (unsigned i = 0; i < 3; i++)
+			assert_int_equal(put(store, i, BODY), 0);
+		reads_left = good;
+		while ((read = sl_spool_store_next(store, false))) {
+			found |= UINT64_C(1) << number_of(read);
+			sl_spool_store_end(store, read->slot, true);
+			free(read);
+		}
+		assert_int_equal(found, first((unsigned)SL_MIN(good / 2, 3)));
+		assert_int_equal(sl_spool_store_figures(store)->read_errors, good < 6);
+		assert_int_equal(sl_spool_store_figures(store)->damaged, 0);
+		reads_left = INT_MAX;
+		assert_int_equal(found | drain(store), first(3));
+		sl_spool_store_close(store);
+		empty_folder();
+	}
+}
+
 // What cannot be opened now is not damaged: it stays, and comes out when it can be.
 static void test_no_descriptors(void **state)
 {
@@ -611,6 +689,8 @@ int main(void)
 		cmocka_unit_test(test_a_flip_anywhere),
 		cmocka_unit_test(test_a_flip_in_the_cursor),
 		cmocka_unit_test(test_a_body_cannot_pass_for_an_entry),
+		cmocka_unit_test(test_the_disk_fails_at_open),
+		cmocka_unit_test(test_the_disk_fails_later),
 		cmocka_unit_test(test_no_descriptors),
 		cmocka_unit_test(test_a_segment_that_does_not_open),
 		cmocka_unit_test(test_a_segment_that_cannot_be_put_aside),
