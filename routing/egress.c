@@ -202,8 +202,11 @@ void sl_routing_shard_destroy(struct sl_routing_shard *self)
 
 void sl_routing_drain(struct sl_routing_shard *self)
 {
-	if (self)
-		self->draining = true;
+	if (!self)
+		return;
+	self->draining = true;
+	for (struct sl_egress *egress = self->egresses; egress; egress = egress->next)
+		egress->expire_due_ns = 0; // what came out of spools goes back
 }
 
 uint64_t sl_routing_in_flight(const struct sl_routing_shard *self)
@@ -317,6 +320,18 @@ static uint64_t give_up_ns(const struct sl_record *record)
 	return flow->replay
 		       ? 0
 		       : SL_MIN(until_ns, flow->began_ns + egress->destination->spooling.after_ns);
+}
+
+// Until when it waits for the driver to have room. What came out of a spool goes back only if
+// nothing moves there: a destination that is busy is none that fails.
+static uint64_t give_up_room_ns(const struct sl_record *record)
+{
+	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
+	const struct sl_egress *egress = record->destination;
+
+	if (SL_LIKELY(!flow->replay))
+		return give_up_ns(record);
+	return egress->shard->draining ? 0 : SL_MAX(flow->began_ns, egress->heard_ns) + STALLED_NS;
 }
 
 // For good, as nothing else is left to try.
@@ -501,7 +516,7 @@ static void line_up(struct sl_egress *egress, struct sl_record *record)
 {
 	sl_egress_line_up(egress, record);
 	egress->ask_due_ns = SL_MIN(egress->ask_due_ns, egress->shard->now_ns + QUEUE_FULL_WAIT_NS);
-	egress->expire_due_ns = SL_MIN(egress->expire_due_ns, give_up_ns(record));
+	egress->expire_due_ns = SL_MIN(egress->expire_due_ns, give_up_room_ns(record));
 }
 
 enum verdict { TAKEN, HELD, REFUSED, FULL };
@@ -645,7 +660,7 @@ static void expire(struct sl_egress *egress, uint64_t now_ns)
 	egress->expire_due_ns = UINT64_MAX;
 	for (; record; record = next) {
 		next = record->next;
-		if (now_ns >= give_up_ns(record))
+		if (now_ns >= give_up_room_ns(record))
 			give_up(record, 0);
 		else
 			line_up(egress, record);

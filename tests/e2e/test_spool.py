@@ -86,6 +86,24 @@ def test_kept_over_kill_9_and_delivered_in_order(start, tmp_path):
         assert not [one for one in segments(tmp_path / "spool") if one.stat().st_size > 4096]
 
 
+def test_a_busy_destination_is_none_that_fails(start, tmp_path):
+    """What comes out while there is no room waits for it: nothing is put back, or put last."""
+    port, each = ports.free()[0], messages(60)
+    settings = config(port, tmp_path / "spool")
+    settings["destinations"]["up"]["otlp"]["concurrency"] = 1
+    sluice = start(config=settings)
+    assert send(sluice, each) == [0] * 60
+    sluice.stop()
+    with Upstream(port=port, judge=lambda call: {"delay": 0.01}) as upstream:
+        sluice.start()
+        wait_for("what was found",
+                 lambda: sluice.metric("sluice_spool_recovered_items_total") == 180)
+        wait_empty(sluice)
+        assert services(upstream) == names(each)
+        assert sluice.metric("sluice_unspooled_items_total") == 180
+        assert sluice.metric("sluice_spooled_items_total") == 0
+
+
 def test_sigterm_leaves_it_on_disk(start, tmp_path):
     port, each = ports.free()[0], messages(20)
     sluice = start(config=config(port, tmp_path / "spool"))
