@@ -24,11 +24,13 @@ struct found {
 static bool find_v4(struct found *found, const uint8_t *frame, size_t bytes)
 {
 	const struct rte_ipv4_hdr *ip = (const void *)(frame + RTE_ETHER_HDR_LEN);
-	const size_t header = (size_t)(ip->version_ihl & 15) * 4;
+	size_t header;
 
 	if (bytes < RTE_ETHER_HDR_LEN + sizeof(*ip) + sizeof(struct rte_udp_hdr) ||
-	    ip->next_proto_id != IPPROTO_UDP || ip->version_ihl >> 4 != 4 || header < sizeof(*ip) ||
-	    bytes < RTE_ETHER_HDR_LEN + header + sizeof(struct rte_udp_hdr))
+	    ip->next_proto_id != IPPROTO_UDP || ip->version_ihl >> 4 != 4)
+		return false;
+	header = (size_t)(ip->version_ihl & 15) * 4;
+	if (header < sizeof(*ip) || bytes < RTE_ETHER_HDR_LEN + header + sizeof(struct rte_udp_hdr))
 		return false;
 	found->ip = ip;
 	found->udp = (const void *)(frame + RTE_ETHER_HDR_LEN + header);
@@ -126,10 +128,8 @@ static bool checksums_fit(const struct found *found, uint64_t flags)
 		   : rte_ipv6_udptcp_cksum(found->ip, found->udp)) == 0xffff;
 }
 
-bool sl_lane_take_datagram(struct sl_lane *lane, struct rte_mbuf *packet)
+bool sl_lane_take_datagram(struct sl_lane *lane, const uint8_t *frame, size_t bytes, uint64_t flags)
 {
-	const uint8_t *frame = rte_pktmbuf_mtod(packet, const uint8_t *);
-	const size_t bytes = rte_pktmbuf_data_len(packet);
 	struct sl_datagram_source *source;
 	struct found found;
 	size_t size, whole;
@@ -146,7 +146,7 @@ bool sl_lane_take_datagram(struct sl_lane *lane, struct rte_mbuf *packet)
 	whole = rte_be_to_cpu_16(found.udp->dgram_len);
 	if (found.fragment || RTE_ETHER_HDR_LEN + found.ip_bytes > bytes ||
 	    whole != found.udp_bytes || whole < sizeof(*found.udp) ||
-	    !checksums_fit(&found, packet->ol_flags)) {
+	    !checksums_fit(&found, flags)) {
 		sl_count(&lane->counters.broken[0], 1);
 	} else {
 		size = whole - sizeof(*found.udp);
@@ -154,7 +154,6 @@ bool sl_lane_take_datagram(struct sl_lane *lane, struct rte_mbuf *packet)
 				 sl_bytes(found.udp + 1, SL_MIN(size, source->bytes_max)),
 				 size > source->bytes_max, lane->now_ns);
 	}
-	rte_pktmbuf_free(packet);
 	return true;
 }
 

@@ -88,8 +88,10 @@ void sl_lane_send(struct sl_lane *lane);
 bool sl_lane_transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes);
 void sl_lane_release(void *packet);
 
-// datagram.c: UDP for a port of ours does not pass the stack. False: not one, the packet is left.
-bool sl_lane_take_datagram(struct sl_lane *lane, struct rte_mbuf *packet);
+// datagram.c: UDP for a port of ours does not pass the stack. False: not one. `flags` are the
+// packet's, about its checksums.
+bool sl_lane_take_datagram(struct sl_lane *lane, const uint8_t *frame, size_t bytes,
+			   uint64_t flags);
 int sl_lane_take_datagrams(struct sl_io_backend *backend, struct sl_datagram_source *source);
 void sl_lane_leave_datagrams(struct sl_io_backend *backend, struct sl_datagram_source *source);
 struct sl_lane *sl_lane_create(struct sl_dpdk *dpdk, uint32_t index);

@@ -211,8 +211,12 @@ static uint32_t owner_of(const struct sl_dpdk *dpdk, const uint8_t *frame, size_
 
 static void take_in(struct sl_lane *lane, struct rte_mbuf *packet)
 {
-	if (lane->datagram_count && sl_lane_take_datagram(lane, packet))
+	if (lane->datagram_count &&
+	    sl_lane_take_datagram(lane, rte_pktmbuf_mtod(packet, const uint8_t *),
+				  rte_pktmbuf_data_len(packet), packet->ol_flags)) {
+		rte_pktmbuf_free(packet);
 		return;
+	}
 	lane->ops->input(lane->stack, packet, sl_dpdk_room(packet),
 			 rte_pktmbuf_mtod(packet, void *), rte_pktmbuf_data_len(packet), lane->low);
 }

@@ -101,7 +101,8 @@ struct sl_stack_ops {
 	// An all-zero address is any, of both families. Returns NULL when out of memory or in use.
 	void *(*listen)(struct sl_stack *stack, const struct sl_endpoint *at, void *listener);
 	void (*unlisten)(struct sl_stack *stack, void *listening);
-	// `from->port` must be set. Ends in CONNECTED or FAILED. NULL: no memory, no route.
+	// `from->port` must be set. Ends in CONNECTED or FAILED. NULL: no memory, no route, or a
+	// connection between the same two ends (TIME_WAIT too).
 	struct sl_stream *(*connect)(struct sl_stack *stack, const struct sl_endpoint *from,
 				     const struct sl_endpoint *to);
 	// Takes the next stream with events from the queue.

@@ -1,5 +1,6 @@
 #include "dataplane/io/dpdk/lwip/internal.h"
 
+#include <lwip/prot/etharp.h>
 #include <lwip/prot/ethernet.h>
 #include <lwip/prot/ip.h>
 
@@ -19,8 +20,27 @@ static void packet_freed(struct pbuf *p)
 	sl_lwip_stack->host.release(room->packet);
 }
 
-// Finds the connection that a frame belongs to. False: lwIP must not see it, as it would look for
-// it in the wrong bucket and answer with a reset. True without TCP leaves `*tcp` false.
+// lwIP reads an option's length without a look at the header's end.
+static bool options_are_whole(const uint8_t *tcp, size_t left)
+{
+	const size_t end = (size_t)(tcp[12] >> 4) * 4;
+	size_t at = 20;
+
+	if (end < 20 || end > left)
+		return false;
+	while (at < end && tcp[at] != 0) {
+		const size_t size = tcp[at] == 1 ? 1 : at + 1 < end ? tcp[at + 1] : 0;
+
+		if (!size || (size == 1 && tcp[at] != 1) || at + size > end)
+			return false;
+		at += size;
+	}
+	return true;
+}
+
+// Finds the connection that a frame belongs to. False: lwIP must not see it: it is cut short, or
+// lwIP would look for it in the wrong bucket and answer with a reset. True without TCP leaves
+// `*tcp` false.
 static bool flow_of(const uint8_t *frame, size_t bytes, struct flow *flow, bool *tcp)
 {
 	const uint8_t *ip = frame + SIZEOF_ETH_HDR, *ports;
@@ -55,13 +75,16 @@ static bool flow_of(const uint8_t *frame, size_t bytes, struct flow *flow, bool 
 		if (protocol == 44)
 			return false; // fragments
 	} else {
-		return true;
+		// lwIP reads an ARP packet's addresses without a look at its length.
+		return frame[12] != 0x08 || frame[13] != 0x06 || left >= SIZEOF_ETHARP_HDR;
 	}
 	if (protocol != IP_PROTO_TCP)
 		return true;
 	if (header < 20 || header + 20 > left)
 		return false;
 	ports = ip + header;
+	if (!options_are_whole(ports, left - header))
+		return false;
 	flow->remote_port = (uint16_t)(ports[0] << 8 | ports[1]);
 	flow->local_port = (uint16_t)(ports[2] << 8 | ports[3]);
 	*tcp = true;
@@ -93,6 +116,9 @@ void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data,
 		sl_lwip_select(stack, sl_lwip_bucket(stack, &flow));
 	if (stack->netifs[0].input(p, &stack->netifs[0]) != ERR_OK)
 		pbuf_free(p);
+	// Who has just gone to TIME_WAIT is the first of it; lwIP will free it without a word.
+	if (tcp && SL_UNLIKELY(tcp_tw_pcbs && tcp_tw_pcbs->callback_arg))
+		sl_lwip_part(tcp_tw_pcbs);
 	return;
 drop:
 	if (p)

@@ -8,7 +8,11 @@
 #include "dataplane/io/dpdk/stack.h"
 
 // What the files of this private copy share. Threading: the shard's thread.
-#define BUCKETS         4096
+#ifdef SL_LWIP_MALLOC
+#define BUCKETS 8 // the fuzz target sees them collide, and its timers cost less
+#else
+#define BUCKETS 4096
+#endif
 #define NETIFS_MAX      SL_STACK_ADDRESSES_MAX
 #define STREAMS_A_BLOCK 256
 
@@ -51,6 +55,8 @@ SL_INLINE void map_v4(uint8_t to[16], const void *v4)
 
 uint32_t sl_lwip_bucket(const struct sl_stack *stack, const struct flow *flow);
 void sl_lwip_select(struct sl_stack *stack, uint32_t bucket);
+// The stream of a connection goes on without it.
+void sl_lwip_part(struct tcp_pcb *pcb);
 
 // frame.c
 void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,

@@ -22,20 +22,26 @@
 #define LWIP_NETIF_TX_SINGLE_PBUF 0
 #define LWIP_SUPPORT_CUSTOM_PBUF  1
 
-// Pools by size instead of a heap: O(1), and no fragmentation (lwippools.def).
+// Pools by size instead of a heap: O(1), and no fragmentation (lwippools.def). The fuzz target has
+// each object from malloc, so that AddressSanitizer sees where one ends.
+#ifdef SL_LWIP_MALLOC
+#define MEM_LIBC_MALLOC 1
+#define MEMP_MEM_MALLOC 1
+#else
 #define MEM_LIBC_MALLOC               0
 #define MEM_USE_POOLS                 1
 #define MEMP_USE_CUSTOM_POOLS         1
 #define MEM_USE_POOLS_TRY_BIGGER_POOL 1
-#define MEM_ALIGNMENT                 8
-#define MEMP_NUM_TCP_PCB              20000
-#define MEMP_NUM_TCP_PCB_LISTEN       64
-#define MEMP_NUM_TCP_SEG              65000
-#define MEMP_NUM_PBUF                 8192
-#define MEMP_NUM_UDP_PCB              16
-#define PBUF_POOL_SIZE                2048 // copies of packets when mbufs run low
-#define PBUF_POOL_BUFSIZE             2048
-#define MEMP_NUM_ARP_QUEUE            256
+#endif
+#define MEM_ALIGNMENT           8
+#define MEMP_NUM_TCP_PCB        20000
+#define MEMP_NUM_TCP_PCB_LISTEN 64
+#define MEMP_NUM_TCP_SEG        65000
+#define MEMP_NUM_PBUF           8192
+#define MEMP_NUM_UDP_PCB        16
+#define PBUF_POOL_SIZE          2048 // copies of packets when mbufs run low
+#define PBUF_POOL_BUFSIZE       2048
+#define MEMP_NUM_ARP_QUEUE      256
 
 #define LWIP_ARP                      1
 #define ARP_TABLE_SIZE                127

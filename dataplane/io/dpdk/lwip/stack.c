@@ -192,6 +192,23 @@ static void release_window(struct sl_stream *stream)
 	stream->window = 0;
 }
 
+static void forget_stream(struct tcp_pcb *pcb)
+{
+	tcp_arg(pcb, NULL);
+	tcp_recv(pcb, NULL);
+	tcp_sent(pcb, NULL);
+	tcp_err(pcb, NULL);
+}
+
+void sl_lwip_part(struct tcp_pcb *pcb)
+{
+	struct sl_stream *stream = pcb->callback_arg;
+
+	forget_stream(pcb);
+	stream->pcb = NULL;
+	release_window(stream);
+}
+
 static err_t on_received(void *argument, struct tcp_pcb *pcb, struct pbuf *p, err_t failed)
 {
 	struct sl_stream *stream = argument;
@@ -414,10 +431,7 @@ static void drop(struct sl_stream *stream, bool reset)
 	if (pcb) {
 		// Unread bytes mean a reset (RFC 2525, 2.17).
 		reset = reset || stream->rx;
-		tcp_arg(pcb, NULL);
-		tcp_recv(pcb, NULL);
-		tcp_sent(pcb, NULL);
-		tcp_err(pcb, NULL);
+		forget_stream(pcb);
 		// To lwIP a window that is not the full one means the same; ours never was.
 		pcb->rcv_wnd = TCP_WND_MAX(pcb);
 		if (reset || tcp_close(pcb) != ERR_OK)
@@ -429,6 +443,30 @@ static void drop(struct sl_stream *stream, bool reset)
 	stream->closing = true;
 	if (!stream->queued)
 		give_stream(stream);
+}
+
+// lwIP lets only a free port be bound, and looks at the connections it can see: some bucket's. A
+// connection is in nobody's way but that of its own twin.
+static bool bind_beside(struct tcp_pcb *pcb, const ip_addr_t *address, uint16_t port)
+{
+	struct tcp_pcb *active = tcp_active_pcbs, *waiting = tcp_tw_pcbs;
+	err_t failed;
+
+	tcp_active_pcbs = tcp_tw_pcbs = NULL;
+	failed = tcp_bind(pcb, address, port);
+	tcp_active_pcbs = active;
+	tcp_tw_pcbs = waiting;
+	return failed == ERR_OK;
+}
+
+static bool has_twin(const struct tcp_pcb *list, const ip_addr_t *local, uint16_t local_port,
+		     const ip_addr_t *remote, uint16_t remote_port)
+{
+	while (list &&
+	       !(list->local_port == local_port && list->remote_port == remote_port &&
+		 ip_addr_cmp(&list->local_ip, local) && ip_addr_cmp(&list->remote_ip, remote)))
+		list = list->next;
+	return list != NULL;
 }
 
 static struct sl_stream *connect_to(struct sl_stack *stack, const struct sl_endpoint *from,
@@ -449,10 +487,13 @@ static struct sl_stream *connect_to(struct sl_stack *stack, const struct sl_endp
 	sl_lwip_select(stack, stream->bucket);
 	to_lwip(&local, from->address);
 	to_lwip(&remote, to->address);
+	if (has_twin(tcp_active_pcbs, &local, from->port, &remote, to->port) ||
+	    has_twin(tcp_tw_pcbs, &local, from->port, &remote, to->port))
+		goto fail;
 	pcb = tcp_new_ip_type(IP_GET_TYPE(&remote));
 	if (!pcb)
 		goto fail;
-	if (tcp_bind(pcb, &local, from->port) != ERR_OK ||
+	if (!bind_beside(pcb, &local, from->port) ||
 	    tcp_connect(pcb, &remote, to->port, on_connected) != ERR_OK) {
 		tcp_abort(pcb);
 		goto fail;
@@ -476,7 +517,7 @@ static void *listen_at(struct sl_stack *stack, const struct sl_endpoint *at, voi
 		return NULL;
 	if (memcmp(at->address, none, sizeof(none)) != 0)
 		to_lwip(&address, at->address);
-	if (tcp_bind(pcb, &address, at->port) != ERR_OK)
+	if (!bind_beside(pcb, &address, at->port))
 		goto fail;
 	listening = tcp_listen_with_backlog(pcb, TCP_DEFAULT_LISTEN_BACKLOG);
 	if (!listening)
@@ -670,6 +711,8 @@ static void destroy(struct sl_stack *stack)
 		while (tcp_tw_pcbs)
 			tcp_abort(tcp_tw_pcbs);
 	}
+	while (tcp_listen_pcbs.pcbs)
+		tcp_close(tcp_listen_pcbs.pcbs);
 	while (stack->ready)
 		next_ready(stack);
 	for (uint32_t i = 0; i < stack->netif_count; i++)
