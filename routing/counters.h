@@ -4,8 +4,8 @@
 
 // The books of one destination on one shard; the block bears `destination="name"`.
 //   taken + unspooled = delivered + rejected + dropped + returned + lost + moved +
-//                       dead-lettered + spooled + in flight
-//   spool_recovered + spooled = unspooled + spool_dropped + spool_items
+//                       dead-lettered + spooled + put_back + in flight
+//   spool_recovered + spooled + put_back = unspooled + spool_dropped + spool_items
 // Threading: the shard writes, any thread may read.
 
 //      field             kind       name                              labels  help
@@ -26,9 +26,11 @@
 	X(dead_lettered, COUNTER, "sluice_dead_lettered_items", signal,                            \
 	  "Items refused for good that were given to its dead-letter destination.")                \
 	X(spooled, COUNTER, "sluice_spooled_items", signal,                                        \
-	  "Items written to the destination's spool, those put back into it included.")            \
+	  "Items written to the destination's spool, each once.")                                  \
 	X(unspooled, COUNTER, "sluice_unspooled_items", signal,                                    \
-	  "Items that came out of the spool to be delivered.")                                     \
+	  "Items that came out of the spool to be delivered, those of each attempt.")              \
+	X(put_back, COUNTER, "sluice_put_back_items", signal,                                      \
+	  "Items that came out of the spool, were not delivered, and are in it again.")            \
 	X(spool_recovered, COUNTER, "sluice_spool_recovered_items", signal,                        \
 	  "Items found in the spool when it was opened.")                                          \
 	X(spool_dropped, COUNTER, "sluice_spool_dropped_items", signal,                            \

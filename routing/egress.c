@@ -260,9 +260,12 @@ static void leave(struct sl_record *record, enum sl_end end, enum sl_outcome out
 	struct sl_egress *egress = record->destination;
 	struct sl_destination_counters *counters = &egress->meter->counters;
 	uint64_t *by_end[] = {
-		[SL_END_DELIVERED] = counters->delivered, [SL_END_REJECTED] = counters->rejected,
-		[SL_END_DROPPED] = counters->dropped,     [SL_END_RETURNED] = counters->returned,
-		[SL_END_LOST] = counters->lost,           [SL_END_SPOOLED] = counters->spooled,
+		[SL_END_DELIVERED] = counters->delivered,
+		[SL_END_REJECTED] = counters->rejected,
+		[SL_END_DROPPED] = counters->dropped,
+		[SL_END_RETURNED] = counters->returned,
+		[SL_END_LOST] = counters->lost,
+		[SL_END_SPOOLED] = flow->replay ? counters->put_back : counters->spooled,
 	};
 
 	assert(egress->records > 0 && egress->shard->in_flight > 0);

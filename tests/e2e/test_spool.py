@@ -58,8 +58,9 @@ def check_books(sluice):
         return sluice.metric(f"sluice_{name}")
 
     wait_for("the spool's books", lambda: total("spool_recovered_items_total") +
-             total("spooled_items_total") == total("unspooled_items_total") +
-             total("spool_dropped_items_total") + total("spool_items"))
+             total("spooled_items_total") + total("put_back_items_total") ==
+             total("unspooled_items_total") + total("spool_dropped_items_total") +
+             total("spool_items"))
 
 
 def test_kept_over_kill_9_and_delivered_in_order(start, tmp_path):
@@ -132,6 +133,19 @@ def test_a_bit_that_flips_is_named_and_the_rest_delivered(start, tmp_path):
         assert f'file="{files[0]}" offset=' in sluice.log() and "spool_damaged" in sluice.log()
         wait_for("the count", lambda: sluice.metric("sluice_spool_damaged_total") == 1)
         wait_empty(sluice)
+        check_books(sluice)
+
+
+def test_a_record_is_counted_as_spooled_once(start, tmp_path):
+    """However often it is tried meanwhile: what comes out and goes in again is counted by itself."""
+    port, each = ports.free()[0], messages(10)
+    sluice = start(config=config(port, tmp_path / "spool"))
+    assert send(sluice, each) == [0] * 10
+    wait_for("attempts", lambda: sluice.metric("sluice_unspooled_items_total") >= 9)
+    with Upstream(port=port):
+        wait_empty(sluice)
+        assert sluice.metric("sluice_spooled_items_total") == 30
+        assert sluice.metric("sluice_put_back_items_total") > 0
         check_books(sluice)
 
 

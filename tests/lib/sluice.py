@@ -149,7 +149,8 @@ class Sluice:
         def total(name):
             return sum(v for k, v in seen.items() if k.split("{")[0] == f"sluice_{name}")
 
-        return (total("spooled_items_total") + total("spool_recovered_items_total") ==
+        return (total("spooled_items_total") + total("spool_recovered_items_total") +
+                total("put_back_items_total") ==
                 total("unspooled_items_total") + total("spool_dropped_items_total") and
                 not total("spool_items") and not total("destination_in_flight_items"))
 
@@ -178,7 +179,7 @@ class Sluice:
     def check_destinations(self):
         """Of each destination and signal: taken + unspooled = all ends + in flight."""
         sums, ends = {}, ("delivered", "rejected", "dropped", "returned", "lost", "moved",
-                          "dead_lettered", "spooled")
+                          "dead_lettered", "spooled", "put_back")
         for series, value in self.metrics().items():
             name, _, labels = series.partition("{")
             if name in ("sluice_taken_items_total", "sluice_unspooled_items_total"):
