@@ -99,14 +99,24 @@ bool sl_spill_first(struct sl_record *record)
 
 // --- replays -------------------------------------------------------------------------------------
 
+// Given back then, a replay says nothing of the destination.
+static bool is_going(const struct sl_egress *egress)
+{
+	return egress->retired || egress->shard->draining;
+}
+
 static void released(struct sl_request *request)
 {
 	struct replay *replay = (struct replay *)request;
-	const struct sl_routing_env *env = &replay->flow.egress->shard->env;
+	const struct sl_egress *egress = replay->flow.egress;
+	const struct sl_routing_env *env = &egress->shard->env;
 	const enum sl_outcome outcome = replay->flow.delivery.worst;
 
 	sl_spool_side_end(replay->from,
-			  outcome == SL_OUTCOME_DELIVERED || outcome == SL_OUTCOME_REJECTED);
+			  outcome == SL_OUTCOME_DELIVERED || outcome == SL_OUTCOME_REJECTED
+				  ? SL_SPOOL_END_GONE
+			  : is_going(egress) ? SL_SPOOL_END_UNTRIED
+					     : SL_SPOOL_END_FAILED);
 	if (env->tenant_of)
 		env->give_request(env->tenants, request->tenants_phase);
 	sl_arena_fini(&request->arena);
@@ -164,12 +174,11 @@ static void start(struct sl_egress *egress, struct sl_spool_replay *from)
 {
 	// A request of its own for each: there are at most SL_SPOOL_OUT_MAX, and the shard's pool
 	// of requests is for those who wait.
-	struct replay *replay = egress->shard->draining || !egress->side
-					? NULL
-					: calloc(1, sizeof(*replay));
+	const bool going = is_going(egress);
+	struct replay *replay = going || !egress->side ? NULL : calloc(1, sizeof(*replay));
 
 	if (!replay) {
-		sl_spool_side_end(from, false);
+		sl_spool_side_end(from, going ? SL_SPOOL_END_UNTRIED : SL_SPOOL_END_FAILED);
 		return;
 	}
 	replay->from = from;
@@ -211,7 +220,7 @@ void sl_spill_poll(struct sl_egress *egress)
 
 	while ((record = sl_spool_side_confirmed(side, &kept)))
 		sl_egress_spilled(record, kept);
-	sl_spool_side_retire(side, egress->retired || egress->shard->draining);
+	sl_spool_side_retire(side, is_going(egress));
 	while ((replay = sl_spool_side_replay(side)))
 		start(egress, replay);
 	sl_spool_side_flush(side);

@@ -68,6 +68,7 @@ struct sl_spool {
 	uint32_t out_count;
 	uint64_t out_bytes;
 	bool failing, delivered; // delivered: the last one that ended
+	bool held;               // until try_ns
 	uint32_t probes;
 	uint64_t try_ns, backoff_ns;
 };
@@ -205,17 +206,12 @@ static bool put_last(struct sl_spool *spool, const struct sl_spool_read *read)
 	return true;
 }
 
-static void end_replay(struct sl_spool *spool, struct sl_spool_replay *replay)
+static void judge(struct sl_spool *spool, bool gone)
 {
 	const uint64_t now_ns = sl_clock_now_ns();
 
-	spool->out_count--;
-	spool->out_bytes -= replay->read->body.size;
-	replay->side->out_count--;
-	sl_spool_store_end(spool->store, replay->read->slot,
-			   replay->gone || put_last(spool, replay->read));
-	spool->delivered = replay->gone;
-	if (replay->gone) {
+	spool->delivered = gone;
+	if (gone) {
 		spool->failing = false;
 		spool->backoff_ns = BACKOFF_MIN_NS;
 	} else if (!spool->failing || now_ns >= spool->try_ns) {
@@ -223,6 +219,20 @@ static void end_replay(struct sl_spool *spool, struct sl_spool_replay *replay)
 		spool->try_ns = now_ns + spool->backoff_ns;
 		spool->backoff_ns = SL_MIN(spool->backoff_ns * 2, BACKOFF_MAX_NS);
 	}
+}
+
+static void end_replay(struct sl_spool *spool, struct sl_spool_replay *replay)
+{
+	const enum sl_spool_end end = replay->end;
+
+	spool->out_count--;
+	spool->out_bytes -= replay->read->body.size;
+	replay->side->out_count--;
+	sl_spool_store_end(spool->store, replay->read->slot,
+			   end == SL_SPOOL_END_GONE ||
+				   (end == SL_SPOOL_END_FAILED && put_last(spool, replay->read)));
+	if (end != SL_SPOOL_END_UNTRIED)
+		judge(spool, end == SL_SPOOL_END_GONE);
 	free(replay->read);
 	free(replay);
 }
@@ -263,8 +273,9 @@ static bool send_replay(struct sl_spool *spool)
 	struct sl_spool_side *side;
 	struct sl_spool_replay *replay;
 
+	spool->held = spool->failing && !spool->out_count && sl_clock_now_ns() < spool->try_ns;
 	if (spool->out_bytes >= SL_SPOOL_OUT_BYTES || spool->out_count >= SL_SPOOL_OUT_MAX ||
-	    (spool->failing && (spool->out_count || sl_clock_now_ns() < spool->try_ns)))
+	    (spool->failing && spool->out_count) || spool->held)
 		return false;
 	side = next_side(spool);
 	replay = side ? malloc(sizeof(*replay)) : NULL;
@@ -273,7 +284,7 @@ static bool send_replay(struct sl_spool *spool)
 	// While it fails, it may be the fault of the one that came back: others have their turn.
 	replay->read = sl_spool_store_next(spool->store, spool->failing && spool->probes++ % 2);
 	replay->side = side;
-	replay->gone = false;
+	replay->end = SL_SPOOL_END_UNTRIED; // until its shard says more
 	if (!replay->read) {
 		free(replay);
 		return false;
@@ -403,7 +414,7 @@ static int wait_ms(const struct sl_spool *spool, uint64_t now_ns)
 
 	if (spool->dirty && spool->now.fsync == SL_SPOOL_FSYNC_INTERVAL)
 		due_ns = SL_MIN(due_ns, spool->synced_ns + spool->now.fsync_interval_ns);
-	if (spool->failing && !spool->out_count)
+	if (spool->held)
 		due_ns = SL_MIN(due_ns, spool->try_ns);
 	return due_ns <= now_ns ? 1 : (int)((due_ns - now_ns) / SL_MS) + 1;
 }
@@ -618,11 +629,11 @@ void sl_spool_side_retire(struct sl_spool_side *side, bool retired)
 	__atomic_store_n(&side->retired, retired, __ATOMIC_RELAXED);
 }
 
-void sl_spool_side_end(struct sl_spool_replay *replay, bool gone)
+void sl_spool_side_end(struct sl_spool_replay *replay, enum sl_spool_end end)
 {
 	struct sl_spool_side *side = replay->side;
 
-	replay->gone = gone;
+	replay->end = end;
 	side->replays--;
 	side->pushed = true;
 	if (!sl_ring_push(&side->ended, replay)) // holds as many as may be out

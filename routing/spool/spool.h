@@ -29,11 +29,17 @@ void sl_spool_configure(struct sl_spool *spool, const struct sl_spool_config *co
 // No side of this holder is open any more. The last one ends it; what is on disk stays. May block.
 void sl_spool_put(struct sl_spool *spool);
 
+enum sl_spool_end {
+	SL_SPOOL_END_GONE,
+	SL_SPOOL_END_FAILED,  // the destination did not take it
+	SL_SPOOL_END_UNTRIED, // nothing of the destination: who should try it goes
+};
+
 // What comes out, until it is told its end.
 struct sl_spool_replay {
 	struct sl_spool_read *read;
 	struct sl_spool_side *side;
-	bool gone;
+	enum sl_spool_end end;
 };
 
 // NULL: no memory.
@@ -49,8 +55,8 @@ struct sl_record *sl_spool_side_confirmed(struct sl_spool_side *side, bool *kept
 // The next replay; NULL: none. `retired`: it shall be given no more.
 struct sl_spool_replay *sl_spool_side_replay(struct sl_spool_side *side);
 void sl_spool_side_retire(struct sl_spool_side *side, bool retired);
-// Its end: gone, or to be tried later. The replay is the thread's again.
-void sl_spool_side_end(struct sl_spool_replay *replay, bool gone);
+// Its end; the replay is the thread's again.
+void sl_spool_side_end(struct sl_spool_replay *replay, enum sl_spool_end end);
 // Once a turn, when all is said.
 void sl_spool_side_flush(struct sl_spool_side *side);
 // Something is on disk that has not been delivered.

@@ -100,10 +100,115 @@ static void test_settings_hold_once_they_are_in_force(void **state)
 	sl_errors_destroy(errors);
 }
 
+// The next replay; NULL: none came for long.
+static struct sl_spool_replay *next_replay(struct sl_spool_side *side, struct sl_waker *waker)
+{
+	struct sl_spool_replay *replay;
+	struct pollfd wait = {.fd = waker->fd, .events = POLLIN};
+
+	for (unsigned i = 0; !(replay = sl_spool_side_replay(side)) && i < 100; i++) {
+		poll(&wait, 1, 100);
+		sl_waker_clear(waker);
+	}
+	return replay;
+}
+
+static void end(struct sl_spool_side *side, struct sl_spool_replay *replay, enum sl_spool_end how)
+{
+	sl_spool_side_end(replay, how);
+	sl_spool_side_flush(side);
+}
+
+// A reload closes the side that replays are out with, or wait for: they come again, at once and
+// together, as from a destination that takes them.
+static void test_what_was_not_tried_is_no_failure(void **state)
+{
+	const struct sl_spool_config config = {.path = folder,
+					       .bytes_max = SL_MIB,
+					       .segment_bytes = SL_MIB,
+					       .fsync = SL_SPOOL_FSYNC_NEVER};
+	struct sl_errors *errors = sl_errors_create();
+	struct sl_spool *spool = sl_spool_get(&config, errors);
+	struct sl_spool_replay *out[6];
+	struct sl_spool_side *side, *other;
+	struct sl_waker waker;
+
+	(void)state;
+	assert_int_equal(sl_waker_init(&waker), 0);
+	side = sl_spool_side_open(spool, &waker);
+	sl_spool_side_retire(side, true);
+	for (unsigned i = 0; i < 1 + SL_COUNT_OF(out); i++)
+		assert_true(is_kept(side, &waker));
+	sl_spool_side_retire(side, false);
+	assert_non_null(out[0] = next_replay(side, &waker));
+	end(side, out[0], SL_SPOOL_END_GONE);
+	assert_non_null(out[0] = next_replay(side, &waker));
+	assert_non_null(out[1] = next_replay(side, &waker)); // the others stay in the ring
+	end(side, out[0], SL_SPOOL_END_UNTRIED);
+	end(side, out[1], SL_SPOOL_END_UNTRIED);
+	sl_spool_side_close(side);
+	other = sl_spool_side_open(spool, &waker);
+	for (unsigned i = 0; i < SL_COUNT_OF(out); i++)
+		assert_non_null(out[i] = next_replay(other, &waker));
+	for (unsigned i = 0; i < SL_COUNT_OF(out); i++)
+		end(other, out[i], SL_SPOOL_END_GONE);
+	sl_spool_side_close(other);
+	sl_spool_put(spool);
+	sl_waker_fini(&waker);
+	sl_errors_destroy(errors);
+}
+
+// Times that threads of this process waited.
+static unsigned waits(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	struct dirent *entry;
+	unsigned sum = 0;
+
+	assert_non_null(dir);
+	while ((entry = readdir(dir))) {
+		char path[PATH_MAX], line[200];
+		unsigned count;
+		FILE *file;
+
+		snprintf(path, sizeof(path), "/proc/self/task/%s/status", entry->d_name);
+		file = fopen(path, "r");
+		while (file && fgets(line, sizeof(line), file)) {
+			if (sscanf(line, "voluntary_ctxt_switches: %u", &count) == 1)
+				sum += count;
+		}
+		if (file)
+			fclose(file);
+	}
+	closedir(dir);
+	return sum;
+}
+
+// With nothing on disk its thread waits for its tick.
+static void test_idle(void **state)
+{
+	const struct sl_spool_config config = {
+		.path = folder, .bytes_max = SL_MIB, .segment_bytes = SL_MIB};
+	struct sl_errors *errors = sl_errors_create();
+	struct sl_spool *spool = sl_spool_get(&config, errors);
+	unsigned before;
+
+	(void)state;
+	assert_non_null(spool);
+	usleep(20000);
+	before = waits();
+	usleep(300000);
+	assert_in_range(waits() - before, 1, 20);
+	sl_spool_put(spool);
+	sl_errors_destroy(errors);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_settings_hold_once_they_are_in_force),
+		cmocka_unit_test(test_what_was_not_tried_is_no_failure),
+		cmocka_unit_test(test_idle),
 	};
 
 	return cmocka_run_group_tests(tests, begin, finish);
