@@ -45,6 +45,8 @@
 	X(delivered_bytes, COUNTER, "sluice_delivered_bytes", none,                                \
 	  "Bytes of records that the destination has confirmed, before its own compression.")      \
 	X(spool_bytes, GAUGE, "sluice_spool_bytes", none, "Bytes of the spool's files.")           \
+	X(spool_age, GAUGE, "sluice_spool_oldest_age_seconds", none,                               \
+	  "Seconds since the oldest record in the spool was written to it.")                       \
 	X(spool_damaged, COUNTER, "sluice_spool_damaged", none,                                    \
 	  "Damaged places in the spool's files.")                                                  \
 	X(spool_read_errors, COUNTER, "sluice_spool_read_errors", none,                            \

@@ -48,6 +48,7 @@ static void set_gauges(struct sl_egress *egress, const struct sl_spool_news *new
 	struct sl_destination_counters *counters = &egress->meter->counters;
 
 	sl_gauge(&counters->spool_bytes[0], news->bytes);
+	sl_gauge(&counters->spool_age[0], news->age_ns / SL_S);
 	for (unsigned i = 0; i < SL_SIGNALS; i++)
 		sl_gauge(&counters->spool_items[i], news->items[i]);
 }

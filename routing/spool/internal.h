@@ -24,7 +24,7 @@ enum sl_spool_state { SL_SPOOL_OUT, SL_SPOOL_BACK, SL_SPOOL_GONE };
 // An entry between its first coming out and being gone.
 struct sl_spool_slot {
 	struct sl_spool_segment *segment; // NULL: dropped meanwhile
-	uint64_t at;
+	uint64_t at, wall_ns;
 	uint32_t items;
 	enum sl_signal signal;
 	enum sl_spool_state state;
@@ -69,4 +69,6 @@ struct sl_spool_read *sl_spool_load(struct sl_spool_store *store, struct sl_spoo
 struct sl_spool_read *sl_spool_load_next(struct sl_spool_store *store,
 					 struct sl_spool_segment *segment,
 					 struct sl_spool_slot *slot, bool *ended);
+// When the segment's next entry was spooled; 0: there is none, or nobody knows now.
+uint64_t sl_spool_peek(struct sl_spool_store *store, struct sl_spool_segment *segment);
 int sl_spool_salt(uint64_t *salt);

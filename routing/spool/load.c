@@ -285,6 +285,17 @@ struct sl_spool_read *sl_spool_load(struct sl_spool_store *store, struct sl_spoo
 	return read;
 }
 
+uint64_t sl_spool_peek(struct sl_spool_store *store, struct sl_spool_segment *segment)
+{
+	const int fd = sl_spool_segment_fd(store, segment);
+	uint8_t head[SL_SPOOL_ENTRY_HEAD];
+	struct sl_spool_entry entry;
+
+	return fd >= 0 && read_head(fd, segment, segment->read, segment->bytes, head, &entry) > 0
+		       ? entry.wall_ns
+		       : 0;
+}
+
 struct sl_spool_read *sl_spool_load_next(struct sl_spool_store *store,
 					 struct sl_spool_segment *segment,
 					 struct sl_spool_slot *slot, bool *ended)
@@ -303,6 +314,7 @@ struct sl_spool_read *sl_spool_load_next(struct sl_spool_store *store,
 		if (loaded == LOADED) {
 			*slot = (struct sl_spool_slot){.segment = segment,
 						       .at = at,
+						       .wall_ns = read->entry.wall_ns,
 						       .items = read->entry.items,
 						       .signal = read->entry.signal};
 			segment->read += sl_spool_entry_bytes(&read->entry);

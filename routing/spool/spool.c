@@ -55,6 +55,7 @@ struct sl_spool {
 	// News, under settings_lock; `teller` is the side that passes them on.
 	struct sl_spool_news news;
 	struct sl_spool_side *teller;
+	bool untold; // under settings_lock: nobody has asked since they changed
 	// The thread's.
 	struct sl_spool_config now;
 	uint32_t now_version;
@@ -352,6 +353,15 @@ static void update_sides(struct sl_spool *spool)
 	}
 }
 
+// Under settings_lock: the teller may be going.
+static void wake_teller(struct sl_spool *spool)
+{
+	struct sl_spool_side *teller = spool->teller ? spool->teller : spool->sides;
+
+	if (teller)
+		teller->told = 1;
+}
+
 static void publish(struct sl_spool *spool)
 {
 	const struct sl_spool_figures *figures = sl_spool_store_figures(spool->store);
@@ -362,6 +372,7 @@ static void publish(struct sl_spool *spool)
 		return;
 	pthread_mutex_lock(&spool->settings_lock);
 	spool->news.bytes = figures->bytes;
+	spool->news.age_ns = figures->age_ns;
 	for (unsigned i = 0; i < SL_SIGNALS; i++) {
 		spool->news.items[i] = figures->items[i];
 		spool->news.dropped_items[i] += figures->dropped_items[i] - told->dropped_items[i];
@@ -370,10 +381,10 @@ static void publish(struct sl_spool *spool)
 	}
 	spool->news.damaged += figures->damaged - told->damaged;
 	spool->news.read_errors += figures->read_errors - told->read_errors;
+	spool->untold = true;
+	wake_teller(spool);
 	pthread_mutex_unlock(&spool->settings_lock);
 	*told = *figures;
-	if (spool->sides)
-		spool->sides->told = 1;
 }
 
 static void take_settings(struct sl_spool *spool)
@@ -406,6 +417,11 @@ static void tick(struct sl_spool *spool, uint64_t now_ns)
 		return;
 	spool->ticked_ns = now_ns;
 	sl_spool_store_tick(spool->store, sl_clock_wall_ns());
+	// A shard that was told so a moment ago has not looked again.
+	pthread_mutex_lock(&spool->settings_lock);
+	if (spool->untold)
+		wake_teller(spool);
+	pthread_mutex_unlock(&spool->settings_lock);
 }
 
 static int wait_ms(const struct sl_spool *spool, uint64_t now_ns)
@@ -665,6 +681,7 @@ bool sl_spool_side_news(struct sl_spool_side *side, struct sl_spool_news *news)
 	teller = spool->teller == side;
 	if (teller) {
 		*news = spool->news;
+		spool->untold = false;
 		memset(spool->news.recovered_items, 0, sizeof(spool->news.recovered_items));
 		memset(spool->news.dropped_items, 0, sizeof(spool->news.dropped_items));
 		spool->news.damaged = spool->news.read_errors = 0;

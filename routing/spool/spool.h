@@ -64,7 +64,7 @@ bool sl_spool_side_is_behind(const struct sl_spool_side *side);
 
 // What the spool has to tell: gauges as they are, and counts since whoever asked last.
 struct sl_spool_news {
-	uint64_t bytes, oldest_ns, items[SL_SIGNALS];
+	uint64_t bytes, age_ns, items[SL_SIGNALS];
 	uint64_t recovered_items[SL_SIGNALS], dropped_items[SL_SIGNALS], damaged, read_errors;
 };
 // True for one side at a time; the others leave the spool's counters alone.

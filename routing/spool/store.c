@@ -529,9 +529,26 @@ bool sl_spool_store_is_empty(const struct sl_spool_store *store)
 	       (!reading || (reading->read == reading->bytes && !reading->next));
 }
 
+// Entries may be out of order by what was put last: the first in the file counts.
+static uint64_t oldest_ns(struct sl_spool_store *store)
+{
+	for (uint32_t i = store->first; i != store->end; i++) {
+		const struct sl_spool_slot *slot = &store->slots[i % SL_SPOOL_OUT_MAX];
+
+		if (slot->state != SL_SPOOL_GONE && slot->segment)
+			return slot->wall_ns;
+	}
+	for (struct sl_spool_segment *segment = store->reading; segment; segment = segment->next) {
+		if (segment->read < segment->bytes)
+			return sl_spool_peek(store, segment);
+	}
+	return 0;
+}
+
 void sl_spool_store_tick(struct sl_spool_store *store, uint64_t wall_ns)
 {
 	const uint64_t most_ns = store->limits.age_max_ns;
+	uint64_t oldest;
 
 	while (most_ns && store->segments && store->segments->newest_ns &&
 	       wall_ns > store->segments->newest_ns + most_ns) {
@@ -541,6 +558,8 @@ void sl_spool_store_tick(struct sl_spool_store *store, uint64_t wall_ns)
 	}
 	remove_read(store, true);
 	write_cursor(store);
+	oldest = oldest_ns(store);
+	store->figures.age_ns = oldest && oldest < wall_ns ? wall_ns - oldest : 0;
 }
 
 const struct sl_spool_figures *sl_spool_store_figures(const struct sl_spool_store *store)

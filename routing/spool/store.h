@@ -37,6 +37,7 @@ struct sl_spool_read {
 struct sl_spool_figures {
 	uint64_t bytes;             // on disk
 	uint64_t items[SL_SIGNALS]; // on disk and not out
+	uint64_t age_ns;            // of the oldest entry that is not gone, at the last tick
 	// Since the store was opened.
 	uint64_t recovered_items[SL_SIGNALS]; // found at open
 	uint64_t dropped_items[SL_SIGNALS];   // for room, by age, or damaged

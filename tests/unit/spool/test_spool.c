@@ -158,6 +158,46 @@ static void test_what_was_not_tried_is_no_failure(void **state)
 	sl_errors_destroy(errors);
 }
 
+// Whoever passes the news on is woken for them, whichever side made them.
+static void test_who_tells_is_woken(void **state)
+{
+	const struct sl_spool_config config = {.path = folder,
+					       .bytes_max = SL_MIB,
+					       .segment_bytes = SL_MIB,
+					       .fsync = SL_SPOOL_FSYNC_NEVER};
+	struct sl_errors *errors = sl_errors_create();
+	struct sl_spool *spool = sl_spool_get(&config, errors);
+	struct sl_spool_side *sides[2];
+	struct sl_waker wakers[2];
+	struct sl_spool_news news;
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(sl_waker_init(&wakers[i]), 0);
+		sides[i] = sl_spool_side_open(spool, &wakers[i]);
+		sl_spool_side_retire(sides[i], true);
+	}
+	while (!sl_spool_side_news(sides[0], &news))
+		; // its thread has the lock this moment
+	for (unsigned i = 0; i < 10; i++) {
+		struct pollfd wait = {.fd = wakers[0].fd, .events = POLLIN};
+		uint64_t had = news.items[SL_TRACES];
+
+		assert_true(is_kept(sides[1], &wakers[1]));
+		while (news.items[SL_TRACES] == had) {
+			assert_int_equal(poll(&wait, 1, 5000), 1);
+			sl_waker_clear(&wakers[0]);
+			sl_spool_side_news(sides[0], &news);
+		}
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		sl_spool_side_close(sides[i]);
+		sl_waker_fini(&wakers[i]);
+	}
+	sl_spool_put(spool);
+	sl_errors_destroy(errors);
+}
+
 // Times that threads of this process waited.
 static unsigned waits(void)
 {
@@ -208,6 +248,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_settings_hold_once_they_are_in_force),
 		cmocka_unit_test(test_what_was_not_tried_is_no_failure),
+		cmocka_unit_test(test_who_tells_is_woken),
 		cmocka_unit_test(test_idle),
 	};
 

@@ -579,6 +579,38 @@ static void test_dropped_while_out(void **state)
 	empty_folder();
 }
 
+// The age is of the first that is not gone, out or not, over restarts.
+static void test_age(void **state)
+{
+	struct sl_spool_store *store = must_open(&wide);
+	const struct sl_spool_figures *figures = sl_spool_store_figures(store);
+	struct sl_spool_read *read;
+
+	(void)state;
+	sl_spool_store_tick(store, 1500);
+	assert_int_equal(figures->age_ns, 0);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(put(store, i, 40), 0); // at 1000, 1001, 1002
+	sl_spool_store_tick(store, 1500);
+	assert_int_equal(figures->age_ns, 500);
+	assert_non_null(read = sl_spool_store_next(store, false));
+	sl_spool_store_tick(store, 1600);
+	assert_int_equal(figures->age_ns, 600);
+	sl_spool_store_end(store, read->slot, true);
+	free(read);
+	sl_spool_store_tick(store, 1600);
+	assert_int_equal(figures->age_ns, 599);
+	sl_spool_store_close(store);
+	store = must_open(&wide);
+	sl_spool_store_tick(store, 1600);
+	assert_int_equal(sl_spool_store_figures(store)->age_ns, 599);
+	drain(store);
+	sl_spool_store_tick(store, 1600);
+	assert_int_equal(sl_spool_store_figures(store)->age_ns, 0);
+	sl_spool_store_close(store);
+	empty_folder();
+}
+
 static void test_too_old(void **state)
 {
 	const struct sl_spool_limits limits = {
@@ -697,6 +729,7 @@ int main(void)
 		cmocka_unit_test(test_descriptors_are_few),
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_dropped_while_out),
+		cmocka_unit_test(test_age),
 		cmocka_unit_test(test_too_old),
 		cmocka_unit_test(test_no_space_in_the_middle),
 		cmocka_unit_test(test_random_use),
