@@ -29,11 +29,6 @@ EAL = ["--no-pci", "--no-huge", "-m", "512", "--no-telemetry"]
 ADMIN, HOST, PORT, UDP = 8080, "10.9.0.2", 4317, 4319
 
 
-def cpu_seconds(pid):
-    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def sh(*words):
     subprocess.run([str(word) for word in words], check=True, capture_output=True)
 
@@ -105,16 +100,17 @@ class Gateway:
             return self.pktgen("--tcp", "--target", f"{HOST}:{PORT}", "--rate", "0", "--signal",
                                "traces", "--items", items, "--connections", connections,
                                "--streams", "1" if connections > 100 else "4",
-                               "--seconds", options.seconds, "--warm-up", "0")
+                               "--seconds", options.seconds, "--warm-up", "0.5")
         return [BUILD / "bin/sluice-load", "--target", f"{HOST}:{PORT}", "--items", items,
                 "--connections", connections, "--streams", "1" if connections > 100 else "4",
-                "--seconds", options.seconds, "--warm-up", "0", "--json"]
+                "--seconds", options.seconds, "--warm-up", "0.5", "--pid",
+                self.process.pid, "--json"]
 
     def pktgen(self, *words):
         return [BUILD / "bin/sluice-pktgen", *(f"--eal={one}" for one in EAL),
                 f"--eal=--file-prefix=bench-p{os.getpid()}", "--eal=--vdev=net_virtio_user0,"
                 f"path={self.socket},queues=1,queue_size=1024", "--address", "10.9.0.1/24",
-                "--admin", ADMIN, "--json", *words]
+                "--admin", ADMIN, "--pid", self.process.pid, "--json", *words]
 
     def datagrams(self, items, rate, options):
         return self.pktgen("--target", f"{HOST}:{UDP}", "--rate", rate, "--items", items,
@@ -126,18 +122,16 @@ def measure(path, make):
     with tempfile.TemporaryDirectory() as name:
         gateway = Gateway(path, pathlib.Path(name))
         try:
-            before = cpu_seconds(gateway.process.pid)
             done = subprocess.run(["taskset", "-c", "1", *map(str, make(gateway))],
                                   capture_output=True, text=True, timeout=180)
-            used = cpu_seconds(gateway.process.pid) - before
         finally:
             gateway.stop()
     found = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not found:
         raise SystemExit(f"{path}: {done.stdout[-500:]}{done.stderr[-2000:]}")
     seen = json.loads(found[-1])
-    count = seen["received"] if "received" in seen else seen["requests_ok"]
-    return used * 1e6 / max(count, 1), count / seen["seconds"], seen
+    count = seen.get("answered") or seen["received"]  # calls, or datagrams
+    return seen["cpu_seconds"] * 1e6 / max(count, 1), count / seen["seconds"], seen
 
 
 def cases(options):

@@ -4,9 +4,12 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "dataplane/base/clock.h"
 
 #define READ_BYTES  (256 * 1024)
 #define WRITE_BYTES (512 * 1024)
@@ -76,6 +79,8 @@ static int on_close(nghttp2_session *session, int32_t stream_id, uint32_t error,
 	client->open--;
 	stream->next_free = client->free;
 	client->free = stream;
+	if (client->run->measuring && !client->run->measured)
+		client->run->answered += !error && stream->status == 0;
 	if (!stream->measured)
 		return 0;
 	if (error)
@@ -320,4 +325,41 @@ int sl_load_client_write(struct sl_load_client *client)
 			return errno == EAGAIN || errno == EINTR ? 1 : -1;
 		client->out_sent += (size_t)wrote;
 	}
+}
+
+double sl_load_cpu_of(int pid)
+{
+	unsigned long user = 0, system = 0;
+	char path[64], line[1024];
+	const char *rest;
+	FILE *file;
+
+	if (!pid)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	file = fopen(path, "r");
+	// The name in parentheses may hold anything (proc(5)).
+	rest = file && fgets(line, sizeof(line), file) ? strrchr(line, ')') : NULL;
+	if (rest)
+		sscanf(rest, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
+		       &system);
+	if (file)
+		fclose(file);
+	return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+}
+
+void sl_load_measure(struct sl_load_run *run)
+{
+	run->measuring = true;
+	run->measured_ns = sl_clock_now_ns();
+	run->cpu_seconds = sl_load_cpu_of(run->pid);
+}
+
+void sl_load_measured(struct sl_load_run *run)
+{
+	if (!run->measuring || run->measured)
+		return;
+	run->measured = true;
+	run->cpu_seconds = sl_load_cpu_of(run->pid) - run->cpu_seconds;
+	run->measured_ns = sl_clock_now_ns() - run->measured_ns;
 }

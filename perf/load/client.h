@@ -31,11 +31,22 @@ struct sl_load_run {
 	struct sl_load_body *bodies;
 	uint32_t body_count;
 	struct sl_load_totals totals;
-	uint64_t now_ns; // of this turn
-	bool measuring;  // the warm-up is over
+	uint64_t now_ns;      // of this turn
+	bool measuring;       // the warm-up is over
+	int pid;              // of the server; 0: not told
+	bool measured;        // its end has come
+	double cpu_seconds;   // the server's, while it was measured
+	uint64_t measured_ns; // how long that was
+	uint64_t answered;    // with success in that time, whenever they were sent
 };
 
 struct sl_load_client;
+
+// CPU seconds that a process has used until now; 0 for pid 0, or when there is none.
+double sl_load_cpu_of(int pid);
+// From here to there the server's CPU is counted, and the answers. Reads the clock.
+void sl_load_measure(struct sl_load_run *run);
+void sl_load_measured(struct sl_load_run *run);
 
 // Connects (blocking) and says hello. NULL with errno set.
 struct sl_load_client *sl_load_client_create(struct sl_load_run *run, const char *host,

@@ -37,6 +37,7 @@ struct options {
 	double seconds, warm_up, rate;
 	uint64_t requests; // 0: until the time is over
 	int cpu;
+	int pid;
 	bool json, sleep;
 	const char *headers[SL_LOAD_HEADERS_MAX];
 	size_t header_count;
@@ -66,6 +67,7 @@ static const char usage[] =
 	"  --requests N      stop after N (no limit)\n"
 	"  --header 'n: v'   on every call, up to 8 times\n"
 	"  --cpu C           pin to a core          --json       print one JSON object\n"
+	"  --pid PID         of the server: its CPU in the measured time is told\n"
 	"  --sleep           open loop: sleep until the next is due, for generators that share a "
 	"core\n"
 	"Exit code 1 when no call succeeded.\n";
@@ -138,6 +140,9 @@ static void take_option(struct options *options, int letter, const char *value)
 	case 'p':
 		options->cpu = atoi(value);
 		break;
+	case 'P':
+		options->pid = atoi(value);
+		break;
 	case 'j':
 		options->json = true;
 		break;
@@ -154,15 +159,23 @@ static void take_option(struct options *options, int letter, const char *value)
 
 static void parse(struct options *options, int argc, char **argv)
 {
-	static const struct option longs[] = {
-		{"target", 1, NULL, 't'},      {"connections", 1, NULL, 'c'},
-		{"streams", 1, NULL, 'm'},     {"items", 1, NULL, 'i'},
-		{"signal", 1, NULL, 's'},      {"coding", 1, NULL, 'z'},
-		{"rate", 1, NULL, 'r'},        {"seconds", 1, NULL, 'd'},
-		{"warm-up", 1, NULL, 'w'},     {"requests", 1, NULL, 'n'},
-		{"header", 1, NULL, 'H'},      {"cpu", 1, NULL, 'p'},
-		{"json", 0, NULL, 'j'},        {"help", 0, NULL, 'h'},
-		{"sleep", 0, NULL, 's' + 128}, {NULL, 0, NULL, 0}};
+	static const struct option longs[] = {{"target", 1, NULL, 't'},
+					      {"connections", 1, NULL, 'c'},
+					      {"streams", 1, NULL, 'm'},
+					      {"items", 1, NULL, 'i'},
+					      {"signal", 1, NULL, 's'},
+					      {"coding", 1, NULL, 'z'},
+					      {"rate", 1, NULL, 'r'},
+					      {"seconds", 1, NULL, 'd'},
+					      {"warm-up", 1, NULL, 'w'},
+					      {"requests", 1, NULL, 'n'},
+					      {"header", 1, NULL, 'H'},
+					      {"cpu", 1, NULL, 'p'},
+					      {"json", 0, NULL, 'j'},
+					      {"help", 0, NULL, 'h'},
+					      {"sleep", 0, NULL, 's' + 128},
+					      {"pid", 1, NULL, 'P'},
+					      {NULL, 0, NULL, 0}};
 	int letter;
 
 	*options = (struct options){.connections = 8,
@@ -390,14 +403,17 @@ static void run(struct loop *loop)
 		const bool more = may_start(loop);
 
 		if (!loop->run.measuring && loop->run.now_ns >= loop->measure_ns)
-			loop->run.measuring = true;
+			sl_load_measure(&loop->run);
 		start_due(loop);
 		write_all(loop);
 		// What is open gets ten seconds after the end.
 		if (!more && (!open_calls(loop) || loop->run.now_ns > loop->end_ns + 10 * SL_S))
 			break;
+		if (loop->run.now_ns >= loop->end_ns)
+			sl_load_measured(&loop->run);
 		take_events(loop, wait_for(loop, more));
 	}
+	sl_load_measured(&loop->run);
 }
 
 static double cpu_seconds(void)
@@ -426,10 +442,12 @@ static void print_results(const struct loop *loop, double cpu)
 		       "\"requests_failed\": %lu, \"items_ok\": %lu, \"bytes_sent\": %lu, "
 		       "\"connections_lost\": %u, \"p50_ms\": %.3f, \"p90_ms\": %.3f, "
 		       "\"p99_ms\": %.3f, \"p999_ms\": %.3f, \"max_ms\": %.3f, "
-		       "\"generator_busy\": %.3f, \"grpc_status\": {",
+		       "\"generator_busy\": %.3f, \"cpu_seconds\": %.3f, \"answered\": %lu, "
+		       "\"grpc_status\": {",
 		       seconds, totals->sent, totals->ok, totals->failed,
 		       totals->ok * options->items, totals->sent_bytes, loop->lost, ms[0], ms[1],
-		       ms[2], ms[3], (double)totals->latency.max_ns / 1e6, cpu / wall);
+		       ms[2], ms[3], (double)totals->latency.max_ns / 1e6, cpu / wall,
+		       loop->run.cpu_seconds, loop->run.answered);
 	} else {
 		printf("%.1f s: %lu sent, %lu ok, %lu failed, %u connections lost\n"
 		       "%.0f requests/s, %.0f items/s, %.1f MiB/s\n"
@@ -475,6 +493,7 @@ int main(int argc, char **argv)
 		if (sched_setaffinity(0, sizeof(cpus), &cpus) < 0)
 			fail("--cpu: no such core");
 	}
+	loop.run.pid = options.pid;
 	loop.run.authority = options.host;
 	loop.run.path = paths[options.signal];
 	prepare_bodies(&loop.run, &options);

@@ -215,9 +215,10 @@ static void run(struct calls *calls)
 		turn(calls);
 	}
 	calls->begin_ns = calls->run.now_ns;
-	calls->run.measuring = options->warm_up <= 0;
 	calls->measure_ns = calls->begin_ns + (uint64_t)(options->warm_up * 1e9);
 	calls->end_ns = calls->measure_ns + (uint64_t)(options->seconds * 1e9);
+	if (options->warm_up <= 0)
+		sl_load_measure(&calls->run);
 	for (uint32_t i = 0; i < calls->dialled; i++) {
 		struct connection *one = &calls->connections[i];
 
@@ -231,14 +232,17 @@ static void run(struct calls *calls)
 	look_ns = calls->end_ns;
 	while (calls->lost < options->connections) {
 		if (!calls->run.measuring && calls->run.now_ns >= calls->measure_ns)
-			calls->run.measuring = true;
+			sl_load_measure(&calls->run);
 		turn(calls);
+		if (calls->run.now_ns >= calls->end_ns)
+			sl_load_measured(&calls->run);
 		if (calls->run.now_ns < look_ns)
 			continue;
 		look_ns = calls->run.now_ns + SL_MS;
 		if (!open_calls(calls) || calls->run.now_ns > calls->end_ns + GRACE_NS)
 			break;
 	}
+	sl_load_measured(&calls->run);
 }
 
 int sl_pktgen_call(const struct sl_pktgen_options *options, struct sl_dpdk *dpdk,
@@ -251,6 +255,7 @@ int sl_pktgen_call(const struct sl_pktgen_options *options, struct sl_dpdk *dpdk
 
 	snprintf(path, sizeof(path), "/opentelemetry.proto.collector.%sService/Export",
 		 services[options->signal]);
+	calls.run.pid = options->pid;
 	calls.run.authority = options->target;
 	calls.run.path = path;
 	calls.connections = calloc(options->connections, sizeof(*calls.connections));
@@ -258,7 +263,9 @@ int sl_pktgen_call(const struct sl_pktgen_options *options, struct sl_dpdk *dpdk
 		return -ENOMEM;
 	prepare_bodies(&calls);
 	run(&calls);
-	results->seconds = options->seconds;
+	results->seconds = (double)calls.run.measured_ns / 1e9;
+	results->cpu_seconds = calls.run.cpu_seconds;
+	results->answered = calls.run.answered;
 	results->totals = calls.run.totals;
 	results->offered = options->rate > 0 ? (uint64_t)(options->rate * options->seconds)
 					     : calls.run.totals.sent;

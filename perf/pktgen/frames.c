@@ -219,7 +219,9 @@ int sl_pktgen_send(const struct sl_pktgen_options *given, struct sl_dpdk *dpdk,
 	send_for(&options, dpdk, frames, options.warm_up, &offered, &sent);
 	before = settled(&options, before, sent);
 	results->seconds = options.seconds;
+	results->cpu_seconds = sl_load_cpu_of(options.pid);
 	send_for(&options, dpdk, frames, options.seconds, &results->offered, &results->sent);
+	results->cpu_seconds = sl_load_cpu_of(options.pid) - results->cpu_seconds;
 	after = settled(&options, before, results->sent);
 	results->counted = before >= 0 && after >= 0;
 	results->received = results->counted ? (uint64_t)(after - before) : 0;

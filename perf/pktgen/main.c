@@ -24,6 +24,7 @@ static const char usage[] =
 	"  --mtu N           (1500)                --gateway IP\n"
 	"  --mac MAC         the target's; without it ARP asks\n"
 	"  --admin PORT      of the gateway on loopback: what it received is asked there\n"
+	"  --pid PID         of the gateway: its CPU in the measured time is told\n"
 	"  --packets N       in the pcap file (100000)\n"
 	"  --json            print one JSON object\n"
 	"Exit code 1 when nothing arrived.\n";
@@ -111,6 +112,7 @@ enum {
 	SECONDS,
 	WARM_UP,
 	ADMIN,
+	PID,
 	NUMBERS
 };
 
@@ -128,6 +130,7 @@ static const struct option longs[] = {
 	{"seconds", 1, NULL, SECONDS},
 	{"warm-up", 1, NULL, WARM_UP},
 	{"admin", 1, NULL, ADMIN},
+	{"pid", 1, NULL, PID},
 	{"items", 1, NULL, NUMBERS},
 	{"flows", 1, NULL, NUMBERS + 1},
 	{"sources", 1, NULL, NUMBERS + 2},
@@ -194,6 +197,9 @@ static void take_option(struct sl_pktgen_options *options, int letter, const cha
 	case WARM_UP:
 		options->warm_up = atof(value);
 		break;
+	case PID:
+		options->pid = atoi(value);
+		break;
 	case ADMIN:
 		options->admin = (uint16_t)atoi(value);
 		break;
@@ -218,14 +224,16 @@ static void print_results(const struct sl_pktgen_options *options,
 		ms[i] = (double)sl_latency_at(latency, quantiles[i]) / 1e6;
 	if (options->json) {
 		printf("{\"seconds\": %.3f, \"offered\": %lu, \"sent\": %lu, \"received\": %ld, "
-		       "\"lost\": %ld, \"frame_bytes\": %lu, \"items\": %u, \"failed\": %lu, "
+		       "\"lost\": %ld, \"cpu_seconds\": %.3f, \"answered\": %lu, \"frame_bytes\": "
+		       "%lu, \"items\": %u, "
+		       "\"failed\": %lu, "
 		       "\"connections_lost\": %u, \"p50_ms\": %.3f, \"p90_ms\": %.3f, "
 		       "\"p99_ms\": %.3f, \"p999_ms\": %.3f}\n",
 		       results->seconds, results->offered, results->sent,
 		       results->counted ? (long)results->received : -1L,
-		       results->counted ? (long)lost : -1L, results->frame_bytes, options->items,
-		       results->totals.failed, results->lost_connections, ms[0], ms[1], ms[2],
-		       ms[3]);
+		       results->counted ? (long)lost : -1L, results->cpu_seconds, results->answered,
+		       results->frame_bytes, options->items, results->totals.failed,
+		       results->lost_connections, ms[0], ms[1], ms[2], ms[3]);
 		return;
 	}
 	printf("%.1f s: offered %lu, sent %lu (%.0f/s)", results->seconds, results->offered,

@@ -22,15 +22,18 @@ struct sl_pktgen_options {
 	uint32_t items, flows, sources, connections, streams, mtu, packets;
 	double rate, seconds, warm_up;
 	uint16_t admin; // of the gateway, on loopback; 0: none
+	int pid;        // the gateway's; 0: none
 	bool tcp, json;
 };
 
 struct sl_pktgen_results {
 	double seconds;
-	uint64_t offered;  // due in the measured time
-	uint64_t sent;     // of them taken by the port, or started
-	uint64_t received; // of them, as the gateway counts; or answered
-	bool counted;      // `received` is known
+	uint64_t offered;   // due in the measured time
+	uint64_t sent;      // of them taken by the port, or started
+	uint64_t received;  // of them, as the gateway counts; or answered
+	bool counted;       // `received` is known
+	double cpu_seconds; // the gateway's in that time
+	uint64_t answered;  // calls in that time
 	uint64_t frame_bytes;
 	uint32_t lost_connections;
 	struct sl_load_totals totals; // of calls
