@@ -45,13 +45,14 @@ struct sl_stream {
 	struct sl_endpoint local, peer;
 	uint8_t events; // taken by the host
 	bool queued, closing, want_write;
+	bool starved;       // a write found no memory: in the stack's list
 	int error;          // errno
 	uint32_t bucket;    // of the connection lists
 	uint32_t window;    // bytes granted to the peer
 	uint32_t eaten;     // consumed, not yet told to the peer
 	void *pcb;          // NULL once gone
 	void *rx, *rx_last; // received, in order
-	struct sl_stream *next_ready, *next_free;
+	struct sl_stream *next_ready, *next_free, *next_starved, *prev_starved;
 };
 
 struct sl_stack_host {

@@ -337,6 +337,68 @@ static void test_many_with_cross_aborts(void **state)
 }
 
 // SYNs from addresses that never answer fill the backlog; they stay few.
+// More is written at once than lwIP has memory for, and some get none of it: they have nothing in
+// flight that would be acknowledged, and are told all the same.
+#define HUNGRY       6000
+#define HUNGRY_BYTES 4000
+static void test_writes_without_memory(void **state)
+{
+	static struct sl_stream *open[HUNGRY];
+	static uint8_t sample[HUNGRY_BYTES];
+	static size_t sent[HUNGRY];
+	const struct sl_stack_ops *client = ends[1].ops, *server = ends[0].ops;
+	uint32_t dialled = 0, connected = 0, empty = 0;
+	struct sl_stream *stream;
+	struct sl_bytes bytes;
+	size_t got = 0, whole = 0;
+
+	(void)state;
+	for (unsigned turn = 0; got < (size_t)HUNGRY * HUNGRY_BYTES; turn++) {
+		assert_true(turn < 5000);
+		for (unsigned i = 0; i < 40 && dialled < HUNGRY; i++, dialled++) {
+			struct sl_endpoint from = client_at;
+
+			from.port = (uint16_t)(20000 + dialled);
+			stream = client->connect(ends[1].stack, &from, &server_at);
+			assert_non_null(stream);
+			open[dialled] = stream;
+			stream->owner = &sent[dialled];
+		}
+		step(SL_MS);
+		while ((stream = server->next_ready(ends[0].stack))) {
+			stream->events = 0;
+			while (server->peek(stream, &bytes)) {
+				got += bytes.size;
+				server->eat(stream);
+			}
+			server->ate(stream);
+		}
+		while ((stream = client->next_ready(ends[1].stack))) {
+			const uint8_t events = stream->events;
+			size_t *done = stream->owner;
+			const struct iovec rest = {sample + *done, HUNGRY_BYTES - *done};
+
+			stream->events = 0;
+			assert_false(events & SL_STREAM_FAILED);
+			connected += (events & SL_STREAM_CONNECTED) != 0;
+			if ((events & SL_STREAM_WRITABLE) && rest.iov_len)
+				*done += (size_t)client->write(stream, &rest, 1);
+			whole += *done == HUNGRY_BYTES;
+		}
+		// All at once, with nothing delivered in between.
+		for (uint32_t i = 0; connected == HUNGRY && !whole && i < HUNGRY; i++) {
+			const struct iovec all = {sample, HUNGRY_BYTES};
+
+			sent[i] = (size_t)client->write(open[i], &all, 1);
+			empty += sent[i] == 0;
+		}
+		whole += connected == HUNGRY;
+	}
+	assert_true(empty > 100); // else it shows nothing
+	for (uint32_t i = 0; i < HUNGRY; i++)
+		assert_int_equal(sent[i], HUNGRY_BYTES);
+}
+
 static void test_half_open_is_bounded(void **state)
 {
 	struct sl_endpoint from = client_at;
@@ -385,6 +447,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_echo, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_echo_over_a_bad_wire, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_many_with_cross_aborts, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_writes_without_memory, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_half_open_is_bounded, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_noise, set_up, tear_down),
 	};

@@ -34,6 +34,8 @@ struct sl_stack {
 	uint32_t ticks;
 	uint64_t granted; // bytes of windows
 	struct sl_stream *ready, **ready_last, *free;
+	struct sl_stream *starved, *starved_last; // wait for memory to write
+	bool relieved;                            // some was freed since
 	struct stream_block *blocks;
 	struct sl_stack_stats stats;
 };
@@ -57,6 +59,13 @@ uint32_t sl_lwip_bucket(const struct sl_stack *stack, const struct flow *flow);
 void sl_lwip_select(struct sl_stack *stack, uint32_t bucket);
 // The stream of a connection goes on without it.
 void sl_lwip_part(struct tcp_pcb *pcb);
+
+void sl_lwip_note(struct sl_stream *stream, uint8_t event);
+
+// starved.c
+void sl_lwip_starve(struct sl_stream *stream);
+void sl_lwip_leave_starved(struct sl_stream *stream);
+void sl_lwip_feed_starved(struct sl_stack *stack);
 
 // frame.c
 void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,

@@ -140,13 +140,13 @@ static void give_stream(struct sl_stream *stream)
 {
 	struct sl_stack *stack = stream->stack;
 
-	assert(!stream->pcb && !stream->rx && !stream->queued);
+	assert(!stream->pcb && !stream->rx && !stream->queued && !stream->starved);
 	stream->next_free = stack->free;
 	stack->free = stream;
 	sl_gauge(&stack->stats.streams, stack->stats.streams - 1);
 }
 
-static void note(struct sl_stream *stream, uint8_t event)
+void sl_lwip_note(struct sl_stream *stream, uint8_t event)
 {
 	struct sl_stack *stack = stream->stack;
 
@@ -217,7 +217,7 @@ static err_t on_received(void *argument, struct tcp_pcb *pcb, struct pbuf *p, er
 	(void)pcb;
 	(void)failed;
 	if (!p) {
-		note(stream, SL_STREAM_ENDED);
+		sl_lwip_note(stream, SL_STREAM_ENDED);
 		return ERR_OK;
 	}
 	// A list of single buffers from here on: each is freed by itself.
@@ -228,7 +228,7 @@ static err_t on_received(void *argument, struct tcp_pcb *pcb, struct pbuf *p, er
 	else
 		stream->rx = p;
 	stream->rx_last = last;
-	note(stream, SL_STREAM_READABLE);
+	sl_lwip_note(stream, SL_STREAM_READABLE);
 	return ERR_OK;
 }
 
@@ -238,8 +238,9 @@ static err_t on_sent(void *argument, struct tcp_pcb *pcb, u16_t bytes)
 
 	(void)pcb;
 	(void)bytes;
+	stream->stack->relieved = true;
 	if (stream->want_write)
-		note(stream, SL_STREAM_WRITABLE);
+		sl_lwip_note(stream, SL_STREAM_WRITABLE);
 	return ERR_OK;
 }
 
@@ -271,14 +272,14 @@ static void on_failed(void *argument, err_t failed)
 	stream->pcb = NULL;
 	stream->error = errno_of(failed);
 	release_window(stream);
-	note(stream, SL_STREAM_FAILED);
+	sl_lwip_note(stream, SL_STREAM_FAILED);
 }
 
 static err_t on_connected(void *argument, struct tcp_pcb *pcb, err_t failed)
 {
 	(void)pcb;
 	(void)failed;
-	note(argument, SL_STREAM_CONNECTED);
+	sl_lwip_note(argument, SL_STREAM_CONNECTED);
 	return ERR_OK;
 }
 
@@ -328,13 +329,13 @@ static err_t on_accepted(void *argument, struct tcp_pcb *pcb, err_t failed)
 	stream->bucket = sl_lwip_stack->bucket;
 	attach(stream, pcb);
 	narrow(pcb);
-	note(stream, SL_STREAM_ACCEPTED);
+	sl_lwip_note(stream, SL_STREAM_ACCEPTED);
 	return ERR_OK;
 }
 
 static void again(struct sl_stream *stream)
 {
-	note(stream, stream->rx ? SL_STREAM_READABLE : 0);
+	sl_lwip_note(stream, stream->rx ? SL_STREAM_READABLE : 0);
 }
 
 static bool peek(struct sl_stream *stream, struct sl_bytes *bytes)
@@ -413,6 +414,8 @@ static ssize_t write_pieces(struct sl_stream *stream, const struct iovec *pieces
 		}
 	}
 	stream->want_write = full;
+	if (full && tcp_sndbuf(pcb))
+		sl_lwip_starve(stream);
 	tcp_output(pcb);
 	return (ssize_t)taken;
 }
@@ -440,6 +443,7 @@ static void drop(struct sl_stream *stream, bool reset)
 		release_window(stream);
 	}
 	free_rx(stream);
+	sl_lwip_leave_starved(stream);
 	stream->closing = true;
 	if (!stream->queued)
 		give_stream(stream);
@@ -597,7 +601,11 @@ static void tcp_timers(struct sl_stack *stack)
 
 static void tick(struct sl_stack *stack, uint64_t now_ns)
 {
-	if (now_ns - stack->tick_ns < TIMER_NS)
+	const bool due = now_ns - stack->tick_ns >= TIMER_NS;
+
+	if (SL_UNLIKELY(stack->starved) && (stack->relieved || due))
+		sl_lwip_feed_starved(stack);
+	if (!due)
 		return;
 	stack->tick_ns = now_ns;
 	tcp_timers(stack);
