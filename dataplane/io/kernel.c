@@ -27,6 +27,7 @@
 #define LOWAT_MIN        (16 * SL_KIB)
 #define LOWAT_PATIENCE   (10 * SL_MS)
 #define LINGER_BYTES_MAX (1 * SL_MIB)
+#define LOOK_NS          (100 * SL_US) // sockets beside a busy backend: a call costs some packets
 #define ACCEPT_AGAIN_NS  (100 * SL_MS)
 #define READ_BYTES       (256 * SL_KIB)
 
@@ -46,11 +47,11 @@ struct sl_io {
 	struct sl_timers *timers;
 	struct sl_waker *waker;
 	int epoll;
-	bool no_pwait2;     // the kernel is older than 5.11
-	bool slack_set;     // of the thread that polls
-	uint32_t low_count; // connections with a SO_RCVLOWAT
-	uint64_t now_ns, event_ns, turn_ns;
-	bool idle; // the last poll had no event
+	bool no_pwait2;                              // the kernel is older than 5.11
+	bool slack_set;                              // of the thread that polls
+	uint32_t low_count;                          // connections with a SO_RCVLOWAT
+	uint64_t now_ns, event_ns, turn_ns, look_ns; // look: when epoll is asked at the latest
+	bool idle;                                   // the last poll had no event
 	struct sl_conn *open, *closing;
 	struct io_listener *listeners;
 	uint32_t listener_count;
@@ -203,8 +204,7 @@ static void finish_closing(struct sl_io *io)
 
 	// What these upcalls close waits for the next turn.
 	io->closing = NULL;
-	if (conn)
-		assert(!conn->prev);
+	assert(!conn || !conn->prev);
 	while (conn) {
 		struct sl_conn *next = conn->next;
 
@@ -631,9 +631,7 @@ static int wait_events(struct sl_io *io, uint64_t wait_ns)
 		io->no_pwait2 = true;
 		return wait_events(io, wait_ns);
 	}
-	if (count < 0)
-		return errno == EINTR ? 0 : -errno;
-	return count;
+	return count < 0 && errno == EINTR ? 0 : count < 0 ? -errno : count;
 }
 
 // The first `count` events are of connections that are served later. What is left comes again with
@@ -680,11 +678,12 @@ static void serve(struct sl_io *io, int count)
 
 int sl_io_poll(struct sl_io *io, uint64_t wait_ns, uint64_t *now_ns)
 {
-	uint64_t before_ns;
+	uint64_t before_ns, begin_ns;
+	bool looks;
 	int count;
 
 	finish_closing(io);
-	before_ns = sl_clock_now_ns();
+	begin_ns = before_ns = sl_clock_now_ns();
 	if (io->backend) {
 		io->backend->ops->flush(io->backend);
 		wait_ns = io->backend_events ? 0 : SL_MIN(wait_ns, io->backend->idle_ns);
@@ -696,20 +695,24 @@ int sl_io_poll(struct sl_io *io, uint64_t wait_ns, uint64_t *now_ns)
 		wait_ns = sl_timers_wait_ns(io->timers, before_ns, wait_ns);
 		nap(io, before_ns);
 	}
-	count = wait_events(io, wait_ns);
+	looks = !io->backend || wait_ns || before_ns >= io->look_ns;
+	count = looks ? wait_events(io, wait_ns) : 0;
 	// While it spins, the turns between two empty polls are idle as well.
 	if (count <= 0 && io->idle)
-		before_ns = io->now_ns;
-	io->now_ns = *now_ns = sl_clock_now_ns();
+		begin_ns = io->now_ns;
+	io->now_ns = *now_ns = looks ? sl_clock_now_ns() : before_ns;
 	io->turn_ns = io->now_ns;
+	if (looks)
+		io->look_ns = io->now_ns + (count > 0 ? 0 : LOOK_NS);
 	if (wait_ns || count <= 0)
-		sl_count(&io->stats.idle_ns, io->now_ns - before_ns);
+		sl_count(&io->stats.idle_ns, io->now_ns - begin_ns);
 	io->idle = count <= 0;
 	if (count > 0)
 		io->event_ns = io->now_ns;
 	sl_count(&io->stats.polls, 1);
 	sl_timers_run(io->timers, io->now_ns);
-	serve(io, count);
+	if (looks)
+		serve(io, count);
 	if (io->backend) {
 		io->backend_events = io->backend->ops->poll(io->backend, io->now_ns);
 		if (io->backend_events) {
@@ -767,9 +770,7 @@ void sl_io_close(struct sl_conn *conn, uint64_t linger_ns)
 		conn->backend->ops->close(conn, linger_ns);
 		return;
 	}
-	if (is_over(conn))
-		return;
-	if (linger_ns && (conn->state & LINGERING))
+	if (is_over(conn) || (linger_ns && (conn->state & LINGERING)))
 		return;
 	if (!linger_ns || !(conn->state & OPEN)) {
 		end(conn, SL_CLOSE_LOCAL, 0);

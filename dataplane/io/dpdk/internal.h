@@ -9,6 +9,7 @@
 // What the files of this folder share. Threading: a lane belongs to its shard; rings are between
 // two shards; the rest of struct sl_dpdk does not change once opened.
 #define SL_BURST              64
+#define SL_OUT_MAX            2048 // frames that wait for room in the port's queue
 #define SL_EAL_ARGUMENTS_MAX  128
 #define SL_LANE_DATAGRAMS_MAX 16
 
@@ -39,10 +40,11 @@ struct sl_lane {
 	struct sl_dpdk *dpdk;
 	uint32_t index;
 	uint16_t queue;
-	bool has_queue;   // else its frames come and go by the lane of `queue`
-	bool registered;  // its thread with the EAL
-	bool low;         // the pool, in this turn
-	uint64_t look_ns; // at link and pool again
+	bool has_queue;            // else its frames come and go by the lane of `queue`
+	bool registered;           // its thread with the EAL
+	bool low;                  // the pool, when it was looked at
+	uint32_t taken, pool_look; // packets; as of the last look at the pool
+	uint64_t look_ns;          // at link and pool again
 	const struct sl_stack_ops *ops;
 	struct sl_stack *stack;
 	struct sl_conn *open, *closing;
@@ -54,8 +56,10 @@ struct sl_lane {
 	struct sl_datagram_source *datagrams[SL_LANE_DATAGRAMS_MAX];
 	uint32_t datagram_count;
 	uint64_t now_ns;
-	struct rte_mbuf *out[SL_BURST];
-	uint16_t out_count;
+	struct rte_mbuf *out[SL_OUT_MAX]; // a ring
+	uint32_t out_first, out_count;
+	bool out_full;           // the port's queue, in this turn
+	uint64_t sent_ns;        // the last time that the port took one, or none waited
 	struct sl_ring *in;      // [shards]: foreign frames, by whom they come from
 	struct sl_ring *through; // [shards]: to be sent for lanes without a queue
 	struct sl_dpdk_counters counters;

@@ -14,7 +14,9 @@
 #define RING_COUNT 4096
 #define AHEAD      4 // packets whose first bytes are fetched beforehand
 #define LOOK_NS    (100 * SL_MS)
-#define LOW_SHARE  4 // less than a quarter of the buffers free: copy out
+#define LOW_SHARE  4   // less than a quarter of the buffers free: copy out
+#define POOL_LOOK  256 // packets between looks at the pool, which walks the caches of all threads
+#define STUCK_NS   (100 * SL_MS) // a port that takes nothing for so long is down
 
 static struct sl_ring *rings(uint32_t count)
 {
@@ -40,6 +42,13 @@ static void free_rings(struct sl_ring *all, uint32_t count)
 		sl_ring_fini(&all[i]);
 	}
 	free(all);
+}
+
+static void drop_out(struct sl_lane *lane)
+{
+	sl_count(&lane->counters.tx_full[0], lane->out_count);
+	for (; lane->out_count; lane->out_count--)
+		rte_pktmbuf_free(lane->out[lane->out_first++ % SL_OUT_MAX]);
 }
 
 static bool rings_whole(const struct sl_ring *all, uint32_t count)
@@ -108,8 +117,7 @@ void sl_lane_destroy(struct sl_lane *lane)
 		lane->ops->destroy(lane->stack);
 	lane->stack = NULL;
 	sl_metrics_remove(lane->dpdk->metrics, &lane->counters);
-	for (uint32_t i = 0; i < lane->out_count; i++)
-		rte_pktmbuf_free(lane->out[i]);
+	drop_out(lane);
 	free_rings(lane->in, lane->dpdk->shards);
 	free_rings(lane->through, lane->dpdk->shards);
 	if (lane->dpdk->lanes[lane->index] == lane)
@@ -124,37 +132,54 @@ void sl_lane_release(void *packet)
 
 // --- out ----------------------------------------------------------------------------------------
 
-// To the port, or to the lane that has a queue.
+// To the port, or to the lane that has a queue. What has no room waits for the next turn: lwIP
+// takes a frame that was dropped for lost, and times out for all connections at once.
 static void put_out(struct sl_lane *lane)
 {
+	const uint32_t at = lane->out_first % SL_OUT_MAX;
+	const uint16_t count = (uint16_t)SL_MIN(lane->out_count, SL_OUT_MAX - at);
+	struct rte_mbuf **from = &lane->out[at];
 	uint16_t sent = 0;
 
 	if (lane->has_queue) {
-		sent = rte_eth_tx_burst(lane->dpdk->port, lane->queue, lane->out, lane->out_count);
+		sent = rte_eth_tx_burst(lane->dpdk->port, lane->queue, from, count);
 	} else {
 		struct sl_ring *ring = &lane->dpdk->lanes[lane->queue]->through[lane->index];
 
-		while (sent < lane->out_count && sl_ring_push(ring, lane->out[sent]))
+		while (sent < count && sl_ring_push(ring, from[sent]))
 			sent++;
 	}
 	sl_count(&lane->counters.tx[0], sent);
-	sl_count(&lane->counters.tx_full[0], lane->out_count - sent);
-	for (uint16_t i = sent; i < lane->out_count; i++)
-		rte_pktmbuf_free(lane->out[i]);
-	lane->out_count = 0;
+	lane->out_first += sent;
+	lane->out_count -= sent;
+	lane->out_full = sent < count;
+	if (sent)
+		lane->sent_ns = lane->now_ns;
 }
 
 static void queue_out(struct sl_lane *lane, struct rte_mbuf *packet)
 {
-	lane->out[lane->out_count++] = packet;
-	if (lane->out_count == SL_BURST)
+	if (SL_UNLIKELY(lane->out_count == SL_OUT_MAX)) {
+		sl_count(&lane->counters.tx_full[0], 1);
+		rte_pktmbuf_free(packet);
+		return;
+	}
+	lane->out[(lane->out_first + lane->out_count++) % SL_OUT_MAX] = packet;
+	if (lane->out_count >= SL_BURST && !lane->out_full)
 		put_out(lane);
 }
 
 void sl_lane_send(struct sl_lane *lane)
 {
-	if (lane->out_count)
-		put_out(lane);
+	if (!lane->out_count) {
+		lane->sent_ns = lane->now_ns;
+		return;
+	}
+	put_out(lane);
+	if (lane->out_count && !lane->out_full)
+		put_out(lane); // behind the array's end
+	if (SL_UNLIKELY(lane->out_count && lane->now_ns - lane->sent_ns > STUCK_NS))
+		drop_out(lane);
 }
 
 bool sl_lane_transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes)
@@ -321,7 +346,10 @@ unsigned sl_lane_receive(struct sl_lane *lane, uint64_t now_ns)
 	}
 	if (SL_UNLIKELY(now_ns >= lane->look_ns))
 		look(lane, now_ns);
-	lane->low = rte_mempool_avail_count(dpdk->pool) < dpdk->packets / LOW_SHARE;
+	if (SL_UNLIKELY(lane->taken - lane->pool_look >= POOL_LOOK)) {
+		lane->pool_look = lane->taken;
+		lane->low = rte_mempool_avail_count(dpdk->pool) < dpdk->packets / LOW_SHARE;
+	}
 	if (lane->has_queue) {
 		const uint16_t got = rte_eth_rx_burst(dpdk->port, lane->queue, packets, SL_BURST);
 
@@ -337,5 +365,7 @@ unsigned sl_lane_receive(struct sl_lane *lane, uint64_t now_ns)
 		}
 		count = got;
 	}
-	return count + receive_handed(lane);
+	count += receive_handed(lane);
+	lane->taken += count;
+	return count;
 }
