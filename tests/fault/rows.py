@@ -5,6 +5,7 @@ runs, and a long one (world.long), which `make fault` runs. Whatever a row claim
 it asserts itself.
 """
 
+import pathlib
 import random
 import shutil
 import socket
@@ -474,6 +475,46 @@ def spool_bit_flipped(world):
         return account
 
 
+def spool_not_synced(world):
+    """The disk fails every sync: with `acknowledge: spooled` nobody is told that his data is safe,
+    until syncs succeed again; what was acknowledged before and after is found, over a kill -9."""
+    port, folder = ports.free()[0], world.folder / "spool"
+    library, flag = world.folder / "sync_fails.so", world.folder / "sync-fails"
+    subprocess.run(["cc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", library,
+                    pathlib.Path(__file__).with_name("sync_fails.c")], check=True)
+    sluice = world.start(config={"acknowledge": "spooled", **spooled_to(port, folder)},
+                         environment={"LD_PRELOAD": str(library), "SYNC_FAILS": str(flag)})
+    load = clients(sluice, per_s=50)
+
+    def all_refused():
+        """Waits until each client was refused; answers come in the order of the calls."""
+        before = [sum(one.refused.values()) for one in load]
+        wait_for("refusals", lambda: all(sum(one.refused.values()) > then
+                                         for one, then in zip(load, before)))
+
+    for _ in range(10 if world.long else 2):
+        more_acknowledged(load)
+        flag.touch()
+        all_refused()
+        known = acknowledged(load)
+        all_refused()
+        assert acknowledged(load) == known, "acknowledged what is on no disk"
+        flag.unlink()
+    more_acknowledged(load)
+    flag.touch()
+    all_refused()
+    sluice.kill()
+    flag.unlink()
+    assert "spool_refuses" in sluice.log() and "spool_takes_again" in sluice.log()
+    sluice.start()
+    more_acknowledged(load)
+    with Upstream(port=port) as upstream:
+        finish(load)
+        all_delivered(sluice)
+        assert sluice.metric("sluice_spool_damaged_total") == 0
+        return Account(load, upstream.messages(taken=True))
+
+
 def link_down(world):
     """The cable between gateway and upstream is unplugged (a veth pair whose end goes down)."""
     with netns.Network() as network:
@@ -517,6 +558,7 @@ ROWS = [
     ("7a", "spool: disk full", spool_disk_full, {}),
     ("7b", "spool: kill -9", spool_killed, {}),
     ("7c", "spool: a bit flips", spool_bit_flipped, {}),
+    ("7d", "spool: syncs fail", spool_not_synced, {}),
     ("8", "reload removes a destination", destination_removed, {}),
     ("9", "SIGTERM, slow broker", drained_on_a_slow_broker, {}),
     ("10a", "one of two dead, required", one_of_two_dead, {"required": True}),
