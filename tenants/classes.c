@@ -136,7 +136,7 @@ static void settle(struct sl_classes *classes, uint32_t first, uint8_t *states, 
 			class->config = tenants->classes[class->extends].config;
 			sl_settings_override(&sl_class_settings, &class->config, own);
 		}
-		class->limits = sl_tenants_limits(&class->config.quota, NULL, tenants->observe);
+		class->limits = sl_tenants_limits(&class->config, NULL, tenants->observe);
 		states[chain[count]] = STATE_DONE;
 	}
 }

@@ -21,6 +21,35 @@ static void print_volume(FILE *out, const struct sl_tenant_entry *entry)
 	fputc('}', out);
 }
 
+static void print_trim(FILE *out, const struct sl_tenant_entry *entry)
+{
+	const struct sl_trim_limits *limits = &entry->limits->trim;
+	const struct sl_trim_counts *counts = entry->pool->trimmed;
+	const struct {
+		const char *name;
+		uint32_t most;
+	} rows[] = {
+		{"attributes", limits->attributes},
+		{"resource_attributes", limits->resource_attributes},
+		{"scope_attributes", limits->scope_attributes},
+		{"value", limits->value_bytes},
+		{"name", limits->name_bytes},
+		{"body", limits->body_bytes},
+	};
+
+	fprintf(out, ",\"limits\":{\"mode\":\"%s\"", limits->observe ? "observe" : "enforce");
+	for (unsigned i = 0; i < SL_COUNT_OF(rows); i++)
+		if (rows[i].most)
+			fprintf(out, ",\"%s\":%u", rows[i].name, rows[i].most);
+	fprintf(out,
+		",\"points\":%s,\"dropped_attributes\":%llu,\"cut_values\":%llu,"
+		"\"observed\":%llu}",
+		limits->points ? "true" : "false",
+		(unsigned long long)__atomic_load_n(&counts->attributes, __ATOMIC_RELAXED),
+		(unsigned long long)__atomic_load_n(&counts->values, __ATOMIC_RELAXED),
+		(unsigned long long)__atomic_load_n(&counts->observed, __ATOMIC_RELAXED));
+}
+
 // Names of tenants and classes are made of characters that JSON takes as they are.
 char *sl_tenants_describe(const struct sl_tenants *tenants, sl_tenant_id tenant)
 {
@@ -77,6 +106,8 @@ char *sl_tenants_describe(const struct sl_tenants *tenants, sl_tenant_id tenant)
 	fputc('}', out);
 	if (entry->limits->volume.is_set)
 		print_volume(out, entry);
+	if (entry->limits->trim.is_set)
+		print_trim(out, entry);
 	if (tenants->cardinality && tenants->cardinality[tenant]) {
 		fputs(",\"cardinality\":", out);
 		sl_cardinality_describe(tenants->cardinality[tenant], sl_clock_now_ns(), out);

@@ -4,7 +4,8 @@
 #include "tenants/cardinality/cut.h"
 #include "tenants/shard.h"
 
-// Limits on different values: a snapshot's, and the stage that holds parts to them.
+// Limits on different values: a snapshot's; and the stage that holds parts to them and to the
+// limits on attributes and sizes.
 
 static const struct sl_list *configs_of(const struct sl_tenants *tenants,
 					const struct sl_tenant_config *from, sl_tenant_id tenant)
@@ -76,19 +77,45 @@ void sl_tenants_destroy_cardinality(struct sl_tenants *tenants)
 	free(tenants->cardinality);
 }
 
+static void tell_trimmed(struct sl_tenants_shard *self, const struct sl_part *part,
+			 const struct sl_trim_counts *counts)
+{
+	struct sl_trim_counts *of_tenant = self->tenants->entries[part->tenant].pool->trimmed;
+	const enum sl_signal signal = part->request->signal;
+
+	if (SL_LIKELY(!counts->attributes && !counts->values && !counts->observed))
+		return;
+	sl_count(&self->counters.attributes_dropped[signal], counts->attributes);
+	sl_count(&self->counters.values_cut[signal], counts->values);
+	sl_count(&self->counters.limits_observed[signal], counts->observed);
+	__atomic_fetch_add(&of_tenant->attributes, counts->attributes, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&of_tenant->values, counts->values, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&of_tenant->observed, counts->observed, __ATOMIC_RELAXED);
+}
+
 static bool hold_to_limits(struct sl_tenants_shard *self, struct sl_part *part)
 {
-	const struct sl_cardinality *cardinality = self->tenants->cardinality[part->tenant];
+	const struct sl_tenants *tenants = self->tenants;
+	const struct sl_trim_limits *trim = &sl_tenants_limits_of(tenants, part->tenant)->trim;
+	const struct sl_cardinality *cardinality = tenants->cardinality
+							   ? tenants->cardinality[part->tenant]
+							   : NULL;
 	const enum sl_signal signal = part->request->signal;
 	struct sl_cardinality_counts counts;
 	bool done;
 
-	if (SL_LIKELY(!cardinality) || !(cardinality->signals >> signal & 1))
+	if (cardinality && !(cardinality->signals >> signal & 1))
+		cardinality = NULL;
+	if (!trim->is_set)
+		trim = NULL;
+	if (SL_LIKELY(!cardinality && !trim))
 		return true;
-	done = sl_cardinality_cut(cardinality, part, self->now_ns, &counts);
+	done = sl_cardinality_cut(cardinality, trim, part, self->now_ns, &counts);
 	sl_count(&self->counters.attributes_cut[signal], counts.attributes);
 	sl_count(&self->counters.items_cut[signal], counts.items);
 	sl_count(&self->counters.distinct_observed[signal], counts.observed);
+	if (trim)
+		tell_trimmed(self, part, &counts.trimmed);
 	return done;
 }
 
@@ -99,7 +126,7 @@ void sl_tenants_cardinality_stage(void *state, struct sl_batch *batch)
 	uint16_t kept = 0;
 
 	assert(offered <= SL_BATCH_MAX);
-	if (SL_LIKELY(!self->tenants->cardinality))
+	if (SL_LIKELY(!self->tenants->cardinality && !self->tenants->trims))
 		return;
 	for (uint16_t i = 0; i < offered; i++) {
 		struct sl_part *part = batch->parts[i];

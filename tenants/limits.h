@@ -1,6 +1,7 @@
 #pragma once
 
 #include "dataplane/base/metrics.h"
+#include "tenants/cardinality/trim.h"
 
 // What a tenant may do: a sustained rate and a burst for each dimension, and what it may have in
 // flight. Plain values of a snapshot; tenants of a class without overrides share one.
@@ -51,9 +52,10 @@ struct sl_limits {
 	uint64_t delay_max_ns; // leaky: how long a request may be held
 	uint64_t window_ns;    // sliding window
 	struct sl_volume_limits volume;
-	uint8_t algorithm; // enum sl_algorithm
-	bool observe;      // count what would be refused, refuse nothing
-	bool cut;          // admit the items that fit, lose the others
+	struct sl_trim_limits trim; // of attributes and sizes
+	uint8_t algorithm;          // enum sl_algorithm
+	bool observe;               // count what would be refused, refuse nothing
+	bool cut;                   // admit the items that fit, lose the others
 };
 
 extern const struct sl_limits sl_limits_none;

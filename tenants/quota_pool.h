@@ -4,6 +4,7 @@
 
 struct sl_quota_lease;
 struct sl_quota_window;
+struct sl_trim_counts;
 struct sl_volume;
 
 // The tokens of one tenant in this instance, for each dimension one number that all shards share.
@@ -29,6 +30,7 @@ struct sl_quota_pool {
 	struct sl_quota_lease *leases;  // by dimension; NULL: no fleet. Never changes
 	struct sl_quota_window *window; // algorithm.h; NULL: never had a sliding window
 	struct sl_volume *volume;       // volume.h; NULL: never had one
+	struct sl_trim_counts *trimmed; // writer: shards, atomically; NULL: never had such limits
 	// writer: the quota thread (authority.h)
 	uint32_t filled_once; // bits: dimensions that have had their first burst
 	uint64_t filled_ns;   // up to when time was turned into tokens

@@ -59,6 +59,7 @@ void sl_registry_put(struct sl_registry *registry)
 	for (uint32_t i = 0; i < registry->count; i++) {
 		free((void *)registry->numbers[i].name.data);
 		free(sl_registry_pool(registry, i)->window);
+		free(sl_registry_pool(registry, i)->trimmed);
 	}
 	for (uint32_t i = 0; i * SL_REGISTRY_BLOCK < registry->count; i++) {
 		free(registry->pools[i]->leases);
@@ -277,6 +278,8 @@ void sl_registry_reset_pool(struct sl_quota_pool *pool)
 		sl_volume_reset(pool->volume);
 	if (pool->window)
 		memset(pool->window, 0, sizeof(*pool->window));
+	if (pool->trimmed)
+		*pool->trimmed = (struct sl_trim_counts){0};
 	for (unsigned i = 0; pool->leases && i < SL_DIMENSION_RATES; i++)
 		pool->leases[i] = (struct sl_quota_lease){.thin = UINT32_MAX};
 }

@@ -116,6 +116,8 @@ static const struct sl_setting class_rows[] = {
 	    .present_offset = offsetof(struct sl_class_config, has.cardinality),
 	    .help = "Limits on different values of attributes and on metric series, each "
 		    "tenant's own. Not of tenants that are made from a template."),
+	ROW(sl_class_config, trim, "limits", OBJECT, .object = &sl_trim_settings,
+	    .help = "Limits on attributes and sizes of each tenant of the class."),
 	ROW(sl_class_config, quota, "quota", OBJECT, .object = &sl_quota_settings,
 	    .help = "The quota of each tenant of the class."),
 };
@@ -153,6 +155,8 @@ static const struct sl_setting tenant_rows[] = {
 	    .object = &sl_cardinality_settings,
 	    .present_offset = offsetof(struct sl_tenant_config, has_cardinality),
 	    .help = "Replaces the class' list; []: none."),
+	ROW(sl_tenant_config, trim, "limits", OPTIONAL, .object = &sl_trim_settings,
+	    .help = "Replaces the class' limits, only in the keys that are named here."),
 	ROW(sl_tenant_config, quota, "quota", OPTIONAL, .object = &sl_quota_settings,
 	    .help = "Replaces the class' quota, only in the keys that are named here."),
 };

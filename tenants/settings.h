@@ -2,6 +2,7 @@
 
 #include "config/module.h"
 #include "tenants/cardinality/rules.h"
+#include "tenants/cardinality/trim.h"
 
 // The configuration as loaded: what the tables in settings.c fill. The tenants file has the keys
 // `classes` and `tenants`; the main file `tenants` (with the same two inside, for small set-ups)
@@ -52,6 +53,7 @@ struct sl_class_config {
 		bool priority, body, cardinality;
 	} has;                      // which keys the file names
 	struct sl_list cardinality; // struct sl_cardinality_config
+	struct sl_trim_config trim;
 	struct sl_quota_config quota;
 };
 extern const struct sl_settings sl_class_settings, sl_quota_settings;
@@ -74,6 +76,7 @@ struct sl_tenant_config {
 	bool has_body_bytes;
 	struct sl_list cardinality; // struct sl_cardinality_config
 	bool has_cardinality;
+	struct sl_trim_config *trim;   // only the keys it names count
 	struct sl_quota_config *quota; // only the keys it names count
 };
 

@@ -32,6 +32,12 @@
 	  "Values and series over a limit that only observes.")                                    \
 	X(cardinality_bytes, GAUGE, "sluice_cardinality_memory_bytes", none,                       \
 	  "What limits on different values may take when all are reached.")                        \
+	X(attributes_dropped, COUNTER, "sluice_limits_dropped_attributes", signal,                 \
+	  "Attributes dropped: more than the tenant's items, resources or scopes may have.")       \
+	X(values_cut, COUNTER, "sluice_limits_cut_values", signal,                                 \
+	  "Attribute values, names and bodies that were cut to the tenant's limit.")               \
+	X(limits_observed, COUNTER, "sluice_limits_observed", signal,                              \
+	  "Attributes and texts over a limit that only observes.")                                 \
 	X(draws, COUNTER, "sluice_quota_draws", none, "Chunks of tokens taken from the pools.")    \
 	X(returns, COUNTER, "sluice_quota_returns", none, "Chunks of tokens given back.")          \
 	X(lookups, COUNTER, "sluice_credential_lookups", none, "Secrets looked up.")               \

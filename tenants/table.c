@@ -214,8 +214,8 @@ static struct sl_volume_limits volume_of(const struct sl_volume_config *volume)
 	return limits;
 }
 
-struct sl_limits sl_tenants_limits(const struct sl_quota_config *of_class,
-				   const struct sl_quota_config *own, bool observe)
+struct sl_limits sl_tenants_limits(const struct sl_class_config *of_class,
+				   const struct sl_tenant_config *own, bool observe)
 {
 	static const struct sl_quota_config nothing = {
 		.burst_ns = SL_S,
@@ -223,10 +223,13 @@ struct sl_limits sl_tenants_limits(const struct sl_quota_config *of_class,
 		.delay_max_ns = SL_S / 2,
 		.volume = {.per = SL_VOLUME_MONTH, .soft = 0.8},
 	};
-	struct sl_quota_config quota = of_class ? *of_class : nothing;
+	struct sl_quota_config quota = of_class ? of_class->quota : nothing;
+	struct sl_trim_config trim = of_class ? of_class->trim : (struct sl_trim_config){0};
 
-	if (own)
-		sl_settings_override(&sl_quota_settings, &quota, own);
+	if (own && own->quota)
+		sl_settings_override(&sl_quota_settings, &quota, own->quota);
+	if (own && own->trim)
+		sl_settings_override(&sl_trim_settings, &trim, own->trim);
 	return (struct sl_limits){
 		.dimensions =
 			{
@@ -241,6 +244,7 @@ struct sl_limits sl_tenants_limits(const struct sl_quota_config *of_class,
 		.delay_max_ns = quota.delay_max_ns,
 		.window_ns = quota.window_ns,
 		.volume = volume_of(&quota.volume),
+		.trim = sl_trim_limits(&trim, observe),
 		.algorithm = (uint8_t)quota.algorithm,
 		.cut = quota.excess == SL_EXCESS_CUT,
 		.observe = quota.has.mode ? quota.mode == SL_QUOTA_OBSERVE : observe,
@@ -330,15 +334,14 @@ static const struct sl_limits *limits_of(struct builder *builder,
 {
 	struct sl_tenants *tenants = builder->tenants;
 
-	if (!from->quota)
+	if (!from->quota && !from->trim)
 		return class ? &class->limits : &sl_limits_none;
 
 	struct sl_limits *own = malloc(sizeof(*own));
 
 	if (!own)
 		return NULL;
-	*own = sl_tenants_limits(class ? &class->config.quota : NULL, from->quota,
-				 tenants->observe);
+	*own = sl_tenants_limits(class ? &class->config : NULL, from, tenants->observe);
 	tenants->own_limits[tenants->own_limits_count++] = own;
 	return own;
 }
@@ -390,6 +393,13 @@ static int prepare_limits(struct builder *builder, const char *what, const struc
 	if (algorithm == SL_ALGORITHM_SLIDING_WINDOW && !pool->window) {
 		pool->window = calloc(1, sizeof(*pool->window));
 		if (!pool->window)
+			return -ENOMEM;
+	}
+	if (limits->trim.is_set) {
+		builder->tenants->trims = true;
+		if (!pool->trimmed)
+			pool->trimmed = calloc(1, sizeof(*pool->trimmed));
+		if (!pool->trimmed)
 			return -ENOMEM;
 	}
 	return limits->volume.is_set ? prepare_volume(builder, what, where, pool) : 0;
@@ -475,7 +485,7 @@ static int make_arrays(struct builder *builder)
 		for (size_t j = 0; j < builder->files[i]->tenants.count; j++) {
 			credentials += from[j].credentials.count;
 			certificates += from[j].certificates.count;
-			own += from[j].quota != NULL;
+			own += from[j].quota || from[j].trim;
 		}
 	}
 	tenants->credentials = calloc(credentials + 1, sizeof(*tenants->credentials));

@@ -77,6 +77,7 @@ struct sl_tenants {
 	struct sl_cardinality **cardinality; // by id; NULL: nobody has such limits
 	uint64_t cardinality_bytes;          // what they may take
 	bool observe, partial;
+	bool trims;      // somebody has limits on attributes or sizes
 	uint8_t claimed; // enum sl_claimed
 };
 
@@ -106,9 +107,10 @@ int sl_tenants_build_cardinality(struct sl_tenants *tenants,
 				 const struct sl_tenants *before, struct sl_errors *errors);
 void sl_tenants_destroy_cardinality(struct sl_tenants *tenants);
 
-// What a tenant's limits are: its class', with the keys that `own` names (NULL: none) replaced.
-struct sl_limits sl_tenants_limits(const struct sl_quota_config *of_class,
-				   const struct sl_quota_config *own, bool observe);
+// What a tenant's limits are: its class' (NULL: none), with the keys that `own` names (NULL: none)
+// replaced.
+struct sl_limits sl_tenants_limits(const struct sl_class_config *of_class,
+				   const struct sl_tenant_config *own, bool observe);
 
 // The limits of a number that a registry has given: none when this snapshot does not know it.
 SL_INLINE const struct sl_limits *sl_tenants_limits_of(const struct sl_tenants *tenants,

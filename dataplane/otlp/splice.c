@@ -67,6 +67,25 @@ int sl_edits_add(struct sl_edits *edits, struct sl_arena *arena, uint32_t at, ui
 	return 0;
 }
 
+struct sl_edit *sl_edits_find(const struct sl_edits *edits, uint32_t at, uint32_t cut)
+{
+	uint32_t low = 0, high = edits->count;
+
+	assert(cut > 0);
+	while (low < high) { // an insertion at the same place lies before it
+		const uint32_t middle = low + (high - low) / 2;
+		const struct sl_edit *edit = &edits->edits[middle];
+
+		if (edit->at < at || (edit->at == at && edit->cut == 0))
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == edits->count || edits->edits[low].at != at || edits->edits[low].cut != cut)
+		return NULL;
+	return &edits->edits[low];
+}
+
 static bool more_pieces(struct splice *self)
 {
 	const uint32_t count = self->capacity - self->first;

@@ -34,6 +34,9 @@ struct sl_edits {
 int sl_edits_add(struct sl_edits *edits, struct sl_arena *arena, uint32_t at, uint32_t cut,
 		 struct sl_bytes put);
 
+// The edit that replaces exactly these bytes (`cut` > 0), or NULL. Valid until the next is added.
+struct sl_edit *sl_edits_find(const struct sl_edits *edits, uint32_t at, uint32_t cut);
+
 // One bit an item, in words of 64; NULL keeps all.
 SL_INLINE bool sl_keep_has(const uint64_t *keep, uint32_t item)
 {

@@ -7,47 +7,27 @@
 
 // Fields of opentelemetry-proto (reference: otlp.md).
 enum {
-	SPAN_ATTRIBUTES = 9,
-	LOG_ATTRIBUTES = 6,
 	METRIC_NAME = 1,
 	SCOPE_SCOPE = 1,
 	LENGTH_DELIMITED = 2,
 };
 
 struct pass {
-	const struct sl_cardinality *cardinality;
+	const struct sl_cardinality *cardinality; // NULL: none
+	const struct sl_trim_limits *trim;        // NULL: none
+	bool trims_items;                         // else only what is around them
+	bool edited;                              // by somebody before us
 	struct sl_part *part;
 	const struct sl_view *view;
 	uint64_t now_ns;
 	struct sl_cardinality_counts *counts;
 	uint32_t windows[SL_CARDINALITY_RULES_MAX];
 	bool series, attributes;   // somebody asks for them
+	bool items;                // somebody asks for items
 	uint32_t resource, metric; // whose hashes these are; SL_TOP: none yet
 	uint64_t resource_hash, metric_hash;
 	struct sl_bytes metric_name;
 };
-
-// Where data points of a Metric's kind have their attributes.
-static uint32_t point_attributes(uint8_t field)
-{
-	switch (field) {
-	case 9: // histogram
-		return 9;
-	case 10: // exponential histogram
-		return 1;
-	default: // gauge, sum, summary
-		return 7;
-	}
-}
-
-static uint32_t attributes_field(const struct sl_view *view, uint32_t index)
-{
-	if (view->signal == SL_TRACES)
-		return SPAN_ATTRIBUTES;
-	if (view->signal == SL_LOGS)
-		return LOG_ATTRIBUTES;
-	return point_attributes(view->envelopes[view->items[index].envelope].field);
-}
 
 // --- telling -------------------------------------------------------------------------------------
 
@@ -223,28 +203,148 @@ static enum fate judge_series(struct pass *pass, uint32_t index, uint64_t attrib
 	return FATE_KEEP;
 }
 
+// An item's attribute against everything; what is left of it goes into the series' `sum`.
+static enum fate judge_attribute(struct pass *pass, struct sl_trim *trim, uint32_t at,
+				 const struct sl_wire_field *field, uint64_t *sum)
+{
+	struct sl_bytes pair = field->data, put = SL_BYTES_NONE;
+	enum fate fate = FATE_KEEP;
+
+	if (trim->limits) {
+		const enum sl_trimmed trimmed = sl_trim_pair(trim, at, field, &pair, &put);
+
+		if (trimmed != SL_TRIM_KEPT)
+			return trimmed == SL_TRIM_DROPPED ? FATE_CUT : FATE_NO_MEMORY;
+	}
+	if (pass->attributes)
+		fate = judge_pair(pass, pair, at, field->bytes);
+	if (fate != FATE_KEEP)
+		return fate;
+	if (pass->series)
+		*sum += sl_hash(pair);
+	return !trim->limits || sl_trim_keep(trim, at, field->bytes, put) ? FATE_KEEP
+									  : FATE_NO_MEMORY;
+}
+
 static enum fate judge_item(struct pass *pass, uint32_t index)
 {
 	const struct sl_bytes payload = sl_view_item_payload(pass->view, index);
 	const uint32_t base = (uint32_t)(payload.data - pass->view->body.data);
-	const uint32_t number = attributes_field(pass->view, index);
+	const struct sl_item *item = &pass->view->items[index];
+	const struct sl_trim_shape *shape = sl_trim_item(
+		pass->view->signal, pass->view->envelopes[item->envelope].field);
+	struct sl_trim trim = {.limits = pass->trims_items ? pass->trim : NULL,
+			       .shape = shape,
+			       .part = pass->part,
+			       .counts = &pass->counts->trimmed};
 	struct sl_wire_field field;
 	uint32_t offset = 0;
 	uint64_t sum = 0;
 
+	trim.most = pass->trims_items ? pass->trim->attributes : 0;
 	while (sl_wire_next(payload, &offset, &field)) {
-		enum fate fate = FATE_KEEP;
+		enum fate fate;
 
-		if (field.number != number || field.wire_type != LENGTH_DELIMITED)
+		if (field.number != shape->attributes || field.wire_type != LENGTH_DELIMITED) {
+			if (trim.limits && !sl_trim_field(&trim, base, &field))
+				return FATE_NO_MEMORY;
 			continue;
-		if (pass->attributes)
-			fate = judge_pair(pass, field.data, base + field.at, field.bytes);
+		}
+		fate = judge_attribute(pass, &trim, base + field.at, &field, &sum);
 		if (fate == FATE_DROP || fate == FATE_NO_MEMORY)
 			return fate;
-		if (pass->series && fate == FATE_KEEP)
-			sum += sl_hash(field.data);
 	}
+	if (trim.limits && !sl_trim_end(&trim))
+		return FATE_NO_MEMORY;
 	return pass->series ? judge_series(pass, index, sum) : FATE_KEEP;
+}
+
+// False: no memory.
+static bool hold_item(struct pass *pass, uint32_t index)
+{
+	const struct sl_trim_counts before = pass->counts->trimmed;
+	struct sl_part *part = pass->part;
+	enum fate fate;
+
+	if (!sl_keep_has(part->keep, index))
+		return true;
+	fate = judge_item(pass, index);
+	if (SL_LIKELY(fate == FATE_KEEP))
+		return true;
+	if (fate == FATE_NO_MEMORY || !sl_part_own_keep(part))
+		return false;
+	pass->counts->trimmed = before; // of what is lost, nothing was trimmed
+	part->keep[index / 64] &= ~(UINT64_C(1) << (index % 64));
+	pass->counts->items++;
+	return true;
+}
+
+// --- envelopes -----------------------------------------------------------------------------------
+
+// A Resource or scope in the envelope's own fields: those before its children, or those behind. So
+// edits come in the body's order, each to the end of the list.
+static bool trim_about(struct pass *pass, struct sl_trim *trim, uint32_t index, bool behind)
+{
+	const struct sl_envelope *envelope = &pass->view->envelopes[index];
+	const struct sl_bytes payload = sl_view_envelope_payload(pass->view, index);
+	const uint32_t base = (uint32_t)(payload.data - pass->view->body.data);
+	const bool dense = envelope->flags & SL_ENVELOPE_DENSE;
+	uint32_t offset = 0;
+	struct sl_wire_field field;
+
+	if (behind)
+		offset = (dense ? envelope->children_end : envelope->children_at) - base;
+	while (sl_wire_next(payload, &offset, &field)) {
+		if (!behind && base + field.at >= envelope->children_at)
+			break;
+		if (field.number == SCOPE_SCOPE && field.wire_type == LENGTH_DELIMITED &&
+		    !sl_trim_message(trim, base + field.at, &field))
+			return false;
+	}
+	return true;
+}
+
+// Whether some of its items are the part's.
+static bool is_ours(const struct pass *pass, const struct sl_envelope *envelope)
+{
+	uint32_t i = envelope->first_item;
+	const uint32_t end = i + envelope->item_count;
+
+	while (i < end && !sl_keep_has(pass->part->keep, i))
+		i++;
+	return i < end;
+}
+
+// An envelope with all that is in it, at most four deep. `*next` goes to the one behind it. False:
+// no memory.
+static bool hold_envelope(struct pass *pass, uint32_t *next)
+{
+	const struct sl_view *view = pass->view;
+	const uint32_t index = (*next)++;
+	const struct sl_envelope *envelope = &view->envelopes[index];
+	const bool resource = envelope->kind == SL_ENVELOPE_RESOURCE;
+	const bool about = pass->trim && (resource || envelope->kind == SL_ENVELOPE_SCOPE) &&
+			   is_ours(pass, envelope);
+	struct sl_trim trim = {.limits = pass->trim,
+			       .shape = resource ? &sl_trim_resource : &sl_trim_scope,
+			       .part = pass->part,
+			       .counts = &pass->counts->trimmed,
+			       .edited = pass->edited};
+	const uint32_t end = envelope->first_item + envelope->item_count;
+
+	if (about)
+		trim.most = resource ? pass->trim->resource_attributes
+				     : pass->trim->scope_attributes;
+	if (about && !trim_about(pass, &trim, index, false))
+		return false;
+	if (*next == view->envelope_count || view->envelopes[*next].parent != index)
+		for (uint32_t i = envelope->first_item; pass->items && i < end; i++)
+			if (!hold_item(pass, i))
+				return false;
+	while (*next < view->envelope_count && view->envelopes[*next].parent == index)
+		if (!hold_envelope(pass, next))
+			return false;
+	return !about || trim_about(pass, &trim, index, true);
 }
 
 static void prepare(struct pass *pass)
@@ -252,10 +352,11 @@ static void prepare(struct pass *pass)
 	const struct sl_cardinality *cardinality = pass->cardinality;
 	const uint8_t signal = (uint8_t)(1u << pass->view->signal);
 
-	for (unsigned i = 0; i < cardinality->count; i++) {
+	pass->trims_items = pass->trim && (pass->view->signal != SL_METRICS || pass->trim->points);
+	for (unsigned i = 0; cardinality && i < cardinality->count; i++) {
 		const struct sl_cardinality_rule *rule = &cardinality->rules[i];
 
-		pass->windows[i] = (uint32_t)(pass->now_ns / rule->distinct->window_ns);
+		pass->windows[i] = sl_distinct_window(rule->distinct, pass->now_ns);
 		if (!(rule->signals & signal))
 			continue;
 		if (rule->key_bytes)
@@ -263,15 +364,18 @@ static void prepare(struct pass *pass)
 		else
 			pass->series = true;
 	}
+	pass->items = pass->trims_items || pass->attributes || pass->series;
 }
 
-bool sl_cardinality_cut(const struct sl_cardinality *cardinality, struct sl_part *part,
-			uint64_t now_ns, struct sl_cardinality_counts *counts)
+bool sl_cardinality_cut(const struct sl_cardinality *cardinality, const struct sl_trim_limits *trim,
+			struct sl_part *part, uint64_t now_ns, struct sl_cardinality_counts *counts)
 {
 	struct pass pass = {
 		.cardinality = cardinality,
+		.trim = trim,
 		.part = part,
 		.view = &part->request->view,
+		.edited = part->edits.count > 0,
 		.now_ns = now_ns,
 		.counts = counts,
 		.resource = SL_TOP,
@@ -280,19 +384,9 @@ bool sl_cardinality_cut(const struct sl_cardinality *cardinality, struct sl_part
 
 	*counts = (struct sl_cardinality_counts){0};
 	prepare(&pass);
-	for (uint32_t i = 0; i < pass.view->item_count; i++) {
-		enum fate fate;
-
-		if (!sl_keep_has(part->keep, i))
-			continue;
-		fate = judge_item(&pass, i);
-		if (SL_LIKELY(fate == FATE_KEEP))
-			continue;
-		if (fate == FATE_NO_MEMORY || !sl_part_own_keep(part))
+	for (uint32_t next = 0; next < pass.view->envelope_count;)
+		if (!hold_envelope(&pass, &next))
 			return false;
-		part->keep[i / 64] &= ~(UINT64_C(1) << (i % 64));
-		counts->items++;
-	}
 	part->cut_items[SL_CUT_CARDINALITY] = (uint32_t)counts->items;
 	part->kept_items -= (uint32_t)counts->items;
 	return true;

@@ -44,6 +44,7 @@ struct sl_distinct *sl_distinct_create(uint64_t limit, uint64_t window_ns)
 	}
 	distinct->limit = limit;
 	distinct->window_ns = window_ns;
+	distinct->per_ns_q64 = UINT64_MAX / window_ns;
 	distinct->mask = slots_for(limit) - 1;
 	distinct->slots = (uint64_t *)(void *)memory;
 	distinct->registers = memory + (distinct->mask + 1) * sizeof(uint64_t);

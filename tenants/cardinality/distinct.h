@@ -54,7 +54,8 @@ struct sl_distinct {
 	struct sl_distinct_notes *notes;
 	uint32_t busy;       // atomic: somebody has the notes
 	uint32_t told;       // atomic: the window that the log has heard of, and 1
-	uint64_t window_ns;  // as the caller counts windows
+	uint64_t window_ns;  // how long a window is
+	uint64_t per_ns_q64; // 1 / window_ns, rounded down: a window's number takes no division
 	uint64_t cut;        // writer: shards, atomically; since it was made
 	uint32_t references; // control thread
 	size_t memory_bytes;
@@ -67,6 +68,16 @@ size_t sl_distinct_bytes(uint64_t limit);
 // NULL: no memory. One reference.
 struct sl_distinct *sl_distinct_create(uint64_t limit, uint64_t window_ns);
 void sl_distinct_put(struct sl_distinct *distinct); // NULL is fine
+
+// The number of the window that a time is in.
+SL_INLINE uint32_t sl_distinct_window(const struct sl_distinct *distinct, uint64_t now_ns)
+{
+	// Too small by less than now_ns / 2^64 and what the shift cuts off: by one at most.
+	uint64_t window = (uint64_t)((unsigned __int128)now_ns * distinct->per_ns_q64 >> 64);
+
+	window += now_ns - window * distinct->window_ns >= distinct->window_ns;
+	return (uint32_t)window;
+}
 
 // A value came in a window (its number's low 32 bits). Older windows count as the newest.
 enum sl_seen sl_distinct_see(struct sl_distinct *distinct, uint64_t hash, uint32_t window);

@@ -198,7 +198,7 @@ void sl_cardinality_describe(const struct sl_cardinality *cardinality, uint64_t 
 			"\"admitted\":%llu,\"estimate\":%.0f,\"cut\":%llu,\"memory_bytes\":%zu",
 			(unsigned long long)distinct->limit, (double)distinct->window_ns / 1e9,
 			over_choices[rule->over],
-			count.window == (uint32_t)(now_ns / distinct->window_ns) ? "true" : "false",
+			count.window == sl_distinct_window(distinct, now_ns) ? "true" : "false",
 			(unsigned long long)count.admitted, count.all,
 			(unsigned long long)__atomic_load_n(&distinct->cut, __ATOMIC_RELAXED),
 			distinct->memory_bytes);

@@ -195,7 +195,7 @@ static size_t cut_ours(const struct sl_cardinality *cardinality, struct body *bo
 				      &request.arena, NULL),
 			 SL_VIEW_OK);
 	part.offered_items = part.kept_items = request.view.item_count;
-	assert_true(sl_cardinality_cut(cardinality, &part, SL_S, counts));
+	assert_true(sl_cardinality_cut(cardinality, NULL, &part, SL_S, counts));
 	assert_int_equal(part.cut_items[SL_CUT_CARDINALITY], counts->items);
 	assert_int_equal(part.kept_items, part.offered_items - counts->items);
 	assert_int_equal(part.cut_message.size > 0, counts->items > 0);
@@ -350,7 +350,7 @@ static void test_series_of_every_kind(void **state)
 					      &limits, &request.arena, NULL),
 				 SL_VIEW_OK);
 		assert_int_equal(request.view.item_count, 1);
-		assert_true(sl_cardinality_cut(cardinality, &part, SL_S, &counts));
+		assert_true(sl_cardinality_cut(cardinality, NULL, &part, SL_S, &counts));
 		assert_int_equal(counts.items, i < 20 ? 0 : 1);
 		sl_arena_fini(&request.arena);
 	}

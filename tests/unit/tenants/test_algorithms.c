@@ -462,19 +462,23 @@ static void test_window_hints(void **state)
 // A tenant's own keys replace its class' one by one, of every key there is.
 static void test_overrides(void **state)
 {
-	struct sl_quota_config of_class = {.bytes = 1,
-					   .spans = 2,
-					   .points = 3,
-					   .log_records = 4,
-					   .requests = 5,
-					   .burst_ns = 6 * SL_S,
-					   .window_ns = 20 * SL_S,
-					   .delay_max_ns = 100 * SL_MS,
-					   .in_flight_bytes = 7,
-					   .in_flight_requests = 8};
-	struct sl_limits limits = sl_tenants_limits(&of_class, NULL, false);
+	struct sl_class_config class = {.trim = {.attributes = 9, .value_bytes = 10}};
+	struct sl_quota_config *const of_class = &class.quota;
+	struct sl_limits limits;
 
 	(void)state;
+	*of_class = (struct sl_quota_config){.bytes = 1,
+					     .spans = 2,
+					     .points = 3,
+					     .log_records = 4,
+					     .requests = 5,
+					     .burst_ns = 6 * SL_S,
+					     .window_ns = 20 * SL_S,
+					     .delay_max_ns = 100 * SL_MS,
+					     .in_flight_bytes = 7,
+					     .in_flight_requests = 8};
+	limits = sl_tenants_limits(&class, NULL, false);
+	assert_int_equal(limits.trim.attributes, 9);
 	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++) {
 		assert_true(limits.dimensions[i].per_s == i + 1);
 		assert_int_equal(limits.dimensions[i].burst, (i + 1) * 6);
@@ -482,7 +486,7 @@ static void test_overrides(void **state)
 	assert_int_equal(limits.dimensions[SL_DIMENSION_IN_FLIGHT_BYTES].burst, 7);
 	assert_int_equal(limits.dimensions[SL_DIMENSION_IN_FLIGHT_REQUESTS].burst, 8);
 
-	const struct sl_quota_config own = {
+	struct sl_quota_config own_quota = {
 		.points = 30,
 		.spans = 99, // not named: does not count
 		.in_flight_bytes = 70,
@@ -490,7 +494,16 @@ static void test_overrides(void **state)
 		.window_ns = 1,
 		.has = {.points = true, .in_flight_bytes = true, .algorithm = true}};
 
-	limits = sl_tenants_limits(&of_class, &own, false);
+	struct sl_trim_config own_trim = {.value_bytes = 20,
+					  .attributes = 1,
+					  .mode = 1,
+					  .has = {.value = true, .mode = true}};
+	const struct sl_tenant_config own = {.quota = &own_quota, .trim = &own_trim};
+
+	limits = sl_tenants_limits(&class, &own, false);
+	assert_int_equal(limits.trim.attributes, 9);
+	assert_int_equal(limits.trim.value_bytes, 20);
+	assert_true(limits.trim.is_set && limits.trim.observe && !limits.observe);
 	assert_true(limits.dimensions[SL_DIMENSION_POINTS].per_s == 30);
 	assert_true(limits.dimensions[SL_DIMENSION_SPANS].per_s == 2);
 	assert_int_equal(limits.dimensions[SL_DIMENSION_POINTS].burst, 600);

@@ -358,9 +358,12 @@ static void test_numbers_stay(void **state)
 // An override replaces only the keys it names.
 static void test_override(void **state)
 {
-	const struct sl_quota_config class = {
-		.bytes = 1000, .spans = 100, .burst_ns = 2 * SL_S, .in_flight_bytes = 5000};
-	const struct sl_quota_config own = {.spans = 7, .burst_ns = SL_S, .has = {.spans = true}};
+	const struct sl_class_config class = {.quota = {.bytes = 1000,
+							.spans = 100,
+							.burst_ns = 2 * SL_S,
+							.in_flight_bytes = 5000}};
+	struct sl_quota_config quota = {.spans = 7, .burst_ns = SL_S, .has = {.spans = true}};
+	const struct sl_tenant_config own = {.quota = &quota};
 	const struct sl_limits limits = sl_tenants_limits(&class, &own, true);
 
 	(void)state;
