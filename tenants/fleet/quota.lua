@@ -69,6 +69,8 @@ for i = 1, count do
       good = tat >= 0 and tat < now + 4e13 and D >= 0 and D < 1e15 and seen >= 0 and seen < 9e15
     end
     if not good then tat, D, seen, mended = now, 0, now, mended + 1 end
+    -- A clock that was set back: what is missing is as much as it was.
+    tat = tat - max(seen - now, 0)
   end
   local us = 1000000 / R
   local full = B * us

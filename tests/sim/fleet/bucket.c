@@ -67,7 +67,7 @@ static uint8_t *update(struct bucket *bucket, const struct sl_fleet_ask *ask, do
 		       uint8_t *out)
 {
 	const double us = 1000000 / ask->per_s, full = ask->burst * us;
-	double tat = fmax(bucket->tat, now), room, granted;
+	double tat = fmax(bucket->tat - fmax(bucket->seen - now, 0), now), room, granted;
 
 	if (ask->floor_s < 0)
 		tat += ceil(ask->owed * us);

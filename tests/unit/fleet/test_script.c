@@ -237,6 +237,23 @@ static void set_doubles(const char *field, double a, double b, double c)
 		redisCommand(server.context, "HSET %s %s %b", HASH, field, bits, sizeof(bits)));
 }
 
+// A Redis whose clock was set back, or another with an earlier one: what is missing from a bucket
+// is what was, not the time between the clocks beside it.
+static void test_clock_set_back(void **state)
+{
+	const double ahead_us = 3600e6;
+	struct sl_fleet_ask ask = {.per_s = 1000, .burst = 1000, .floor_s = -1};
+	struct one one = call("a", 1, "1acme", &ask, false);
+	const double then_us = (double)one.reply.now_us + ahead_us;
+
+	(void)state;
+	set_doubles("1acme", then_us + 800e3, 0, then_us);
+	one = call("a", 2, "1acme", &ask, false);
+	assert_true(fabs(one.answer.room - 200) < 1);
+	one = call("a", 3, "1acme", &ask, false);
+	assert_true(one.answer.room >= 199);
+}
+
 // Whatever lies there: at most one more burst, never an error for ever, never without a limit.
 static void test_damage(void **state)
 {
@@ -416,6 +433,7 @@ int main(void)
 		cmocka_unit_test_setup(test_time, clear),
 		cmocka_unit_test_setup(test_demand_and_instances, clear),
 		cmocka_unit_test_setup(test_forgets, clear),
+		cmocka_unit_test_setup(test_clock_set_back, clear),
 		cmocka_unit_test_setup(test_damage, clear),
 		cmocka_unit_test_setup(test_refuses_bad_asks, clear),
 		cmocka_unit_test_setup(test_twin, clear),
