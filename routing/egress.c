@@ -298,6 +298,10 @@ static void settle(struct sl_record *record, enum sl_outcome outcome, uint64_t r
 	}
 	if (outcome == SL_OUTCOME_REJECTED && sl_dead_letter_take(record))
 		return;
+	// What came out of a spool goes back into it until the dead letters' place can take it.
+	if (outcome == SL_OUTCOME_REJECTED && flow->replay && egress->dead_letter &&
+	    !record->letter)
+		outcome = SL_OUTCOME_DROPPED;
 	if (SL_UNLIKELY(record->letter))
 		outcome = sl_dead_letter_end(record, outcome);
 	if (outcome == SL_OUTCOME_DELIVERED) {
