@@ -43,6 +43,7 @@ struct entry {
 struct sl_spool {
 	struct sl_spool *next; // under `lock`
 	uint32_t references;   // under `lock`
+	bool changing;         // under `lock`: it is opened or ended by the thread that said so
 	char *path;
 	struct sl_waker waker; // the thread's
 	struct sl_spool_side *opened;
@@ -74,7 +75,9 @@ struct sl_spool {
 	uint64_t try_ns, backoff_ns;
 };
 
+// Held for a look at the list only: a disk that hangs holds up its own spool.
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct sl_spool *spools;
 
 // --- the thread: in ------------------------------------------------------------------------------
@@ -474,21 +477,33 @@ static void free_spool(struct sl_spool *spool)
 	free(spool);
 }
 
-static int make_spool(struct sl_spool *spool, const struct sl_spool_config *config)
+static struct sl_spool *alloc_spool(const struct sl_spool_config *config)
 {
-	const struct sl_spool_limits limits = limits_of(config);
-	int failed;
+	struct sl_spool *spool = calloc(1, sizeof(*spool));
 
+	if (!spool)
+		return NULL;
 	pthread_mutex_init(&spool->settings_lock, NULL);
 	spool->waker.fd = -1;
 	spool->references = 1;
+	spool->changing = true;
 	spool->now = spool->config = *config;
 	spool->failing = true; // one goes first
 	spool->backoff_ns = BACKOFF_MIN_NS;
 	spool->path = strdup(config->path);
-	if (!spool->path)
-		return -ENOMEM;
-	failed = sl_disk_make_folders(spool->path);
+	if (spool->path)
+		return spool;
+	free_spool(spool);
+	return NULL;
+}
+
+static int start_spool(struct sl_spool *spool)
+{
+	const struct sl_spool_limits limits = limits_of(&spool->now);
+	char *path = strdup(spool->path); // others compare that one meanwhile
+	int failed = path ? sl_disk_make_folders(path) : -ENOMEM;
+
+	free(path);
 	if (failed)
 		return failed;
 	spool->store = sl_spool_store_open(spool->path, &limits, &failed);
@@ -503,34 +518,68 @@ static int make_spool(struct sl_spool *spool, const struct sl_spool_config *conf
 	return failed;
 }
 
+// Under `lock`; another thread may open or end that one now: it is waited for, others are not.
+static struct sl_spool *find_spool(const char *path)
+{
+	struct sl_spool *spool = spools;
+
+	while (spool) {
+		if (strcmp(spool->path, path) != 0) {
+			spool = spool->next;
+		} else if (spool->changing) {
+			pthread_cond_wait(&changed, &lock);
+			spool = spools;
+		} else {
+			return spool;
+		}
+	}
+	return NULL;
+}
+
+static void unlist(struct sl_spool *spool)
+{
+	struct sl_spool **link = &spools;
+
+	while (*link != spool)
+		link = &(*link)->next;
+	*link = spool->next;
+}
+
 struct sl_spool *sl_spool_get(const struct sl_spool_config *config, struct sl_errors *errors)
 {
 	struct sl_spool *spool;
-	int failed = -ENOMEM;
+	int failed;
 
 	pthread_mutex_lock(&lock);
-	for (spool = spools; spool && strcmp(spool->path, config->path) != 0; spool = spool->next)
-		;
+	spool = find_spool(config->path);
 	if (spool) {
 		spool->references++;
 		pthread_mutex_unlock(&lock);
 		return spool;
 	}
-	spool = calloc(1, sizeof(*spool));
-	if (spool)
-		failed = make_spool(spool, config);
-	if (failed) {
-		sl_errors_add(errors, &config->where, "spool: %s: %s", config->path,
-			      failed == -EBUSY ? "another process has it" : strerror(-failed));
-		if (spool)
-			free_spool(spool);
-		spool = NULL;
-	} else {
+	spool = alloc_spool(config);
+	if (spool) {
 		spool->next = spools;
 		spools = spool;
 	}
 	pthread_mutex_unlock(&lock);
-	return spool;
+
+	failed = spool ? start_spool(spool) : -ENOMEM; // reads all of the folder
+	if (failed)
+		sl_errors_add(errors, &config->where, "spool: %s: %s", config->path,
+			      failed == -EBUSY ? "another process has it" : strerror(-failed));
+	if (!spool)
+		return NULL;
+	pthread_mutex_lock(&lock);
+	spool->changing = false;
+	if (failed)
+		unlist(spool);
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+	if (!failed)
+		return spool;
+	free_spool(spool);
+	return NULL;
 }
 
 void sl_spool_configure(struct sl_spool *spool, const struct sl_spool_config *config)
@@ -544,24 +593,30 @@ void sl_spool_configure(struct sl_spool *spool, const struct sl_spool_config *co
 
 void sl_spool_put(struct sl_spool *spool)
 {
-	struct sl_spool **link = &spools;
-
 	if (!spool)
 		return;
 	pthread_mutex_lock(&lock);
-	if (--spool->references == 0) {
-		while (*link != spool)
-			link = &(*link)->next;
-		*link = spool->next;
-		__atomic_store_n(&spool->stop, 1, __ATOMIC_RELEASE);
-		sl_waker_wake(&spool->waker);
-		pthread_join(spool->thread, NULL);
-		if (!sl_spool_store_is_empty(spool->store))
-			sl_log(SL_LOG_WARN, "spool_left", "folder=\"%s\" bytes=%llu", spool->path,
-			       (unsigned long long)sl_spool_store_figures(spool->store)->bytes);
-		free_spool(spool);
+	spool->changing = --spool->references == 0;
+	if (!spool->changing) {
+		pthread_mutex_unlock(&lock);
+		return;
 	}
 	pthread_mutex_unlock(&lock);
+
+	__atomic_store_n(&spool->stop, 1, __ATOMIC_RELEASE);
+	sl_waker_wake(&spool->waker);
+	pthread_join(spool->thread, NULL); // as long as its disk takes
+	if (!sl_spool_store_is_empty(spool->store))
+		sl_log(SL_LOG_WARN, "spool_left", "folder=\"%s\" bytes=%llu", spool->path,
+		       (unsigned long long)sl_spool_store_figures(spool->store)->bytes);
+	sl_spool_store_close(spool->store);
+	spool->store = NULL;
+
+	pthread_mutex_lock(&lock);
+	unlist(spool);
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+	free_spool(spool);
 }
 
 // --- a shard's side ------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -198,6 +199,73 @@ static void test_who_tells_is_woken(void **state)
 	sl_errors_destroy(errors);
 }
 
+// A disk that takes its time to sync, for the spool that syncs now and then.
+static uint32_t syncing, hangs;
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+
+int __wrap_fdatasync(int fd)
+{
+	__atomic_store_n(&syncing, 1, __ATOMIC_RELEASE);
+	while (__atomic_load_n(&hangs, __ATOMIC_ACQUIRE))
+		usleep(1000);
+	return __real_fdatasync(fd);
+}
+
+static void *put_later(void *spool)
+{
+	sl_spool_put(spool);
+	return NULL;
+}
+
+static void test_a_disk_that_hangs_holds_up_its_own_spool(void **state)
+{
+	char path[80], again[80];
+	const struct sl_spool_config slow = {.path = folder,
+					     .bytes_max = SL_MIB,
+					     .segment_bytes = SL_MIB,
+					     .fsync = SL_SPOOL_FSYNC_INTERVAL,
+					     .fsync_interval_ns = SL_MS},
+				     other = {.path = path,
+					      .bytes_max = SL_MIB,
+					      .segment_bytes = SL_MIB};
+	struct sl_errors *errors = sl_errors_create();
+	struct sl_spool *spool = sl_spool_get(&slow, errors), *quick;
+	struct sl_spool_side *side;
+	struct sl_waker waker;
+	pthread_t thread;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/other", folder);
+	snprintf(again, sizeof(again), "%s/other/cursor", folder);
+	assert_int_equal(sl_waker_init(&waker), 0);
+	side = sl_spool_side_open(spool, &waker);
+	sl_spool_side_retire(side, true);
+	hangs = 1;
+	syncing = 0;
+	assert_true(is_kept(side, &waker));
+	while (!__atomic_load_n(&syncing, __ATOMIC_ACQUIRE))
+		usleep(1000);
+	sl_spool_side_close(side);
+	assert_int_equal(pthread_create(&thread, NULL, put_later, spool), 0);
+	usleep(50000); // it waits for the disk by then
+	alarm(30);     // where this would wait for it, too
+	quick = sl_spool_get(&other, errors);
+	assert_non_null(quick);
+	sl_spool_put(quick);
+	alarm(0);
+	__atomic_store_n(&hangs, 0, __ATOMIC_RELEASE);
+	// The same folder is waited for.
+	spool = sl_spool_get(&slow, errors);
+	assert_non_null(spool);
+	pthread_join(thread, NULL);
+	sl_spool_put(spool);
+	sl_waker_fini(&waker);
+	sl_errors_destroy(errors);
+	unlink(again);
+	rmdir(path);
+}
+
 // Times that threads of this process waited.
 static unsigned waits(void)
 {
@@ -248,6 +316,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_settings_hold_once_they_are_in_force),
 		cmocka_unit_test(test_what_was_not_tried_is_no_failure),
+		cmocka_unit_test(test_a_disk_that_hangs_holds_up_its_own_spool),
 		cmocka_unit_test(test_who_tells_is_woken),
 		cmocka_unit_test(test_idle),
 	};
