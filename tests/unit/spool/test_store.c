@@ -369,7 +369,7 @@ static void test_the_disk_fails_at_open(void **state)
 	for (unsigned i = 0; i < 3; i++)
 		assert_int_equal(put(store, i, BODY), 0);
 	sl_spool_store_close(store);
-	size = read_segment(whole, sizeof(whole));
+	size = read_file(SEGMENT, whole, sizeof(whole));
 	// A damaged head in the middle: the next one is searched behind it.
 	whole[SL_SPOOL_SEGMENT_HEAD + SL_SPOOL_ENTRY_HEAD + strlen("tenant") + BODY + 12] ^= 1;
 	write_segment(whole, size);
@@ -384,7 +384,7 @@ static void test_the_disk_fails_at_open(void **state)
 			break;
 		assert_true(!store || reads_left == 0);
 		assert_true(store || error == -EIO);
-		assert_int_equal(read_segment(after, sizeof(after)), size);
+		assert_int_equal(read_file(SEGMENT, after, sizeof(after)), size);
 		assert_memory_equal(after, whole, size);
 	}
 	assert_true(failed >= 3);
