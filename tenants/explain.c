@@ -28,12 +28,11 @@ static const char *const things[SL_DIMENSION_RATES] = {
 };
 
 static struct sl_bytes explain_volume(struct sl_tenants_shard *self,
-				      const struct sl_tenant_entry *entry, unsigned dimension,
-				      struct sl_arena *arena)
+				      const struct sl_tenant_entry *entry, struct sl_bytes name,
+				      unsigned dimension, struct sl_arena *arena)
 {
 	const struct sl_volume_limits *volume = &entry->limits->volume;
 	const char *per = volume->per == SL_VOLUME_DAY ? "day" : "month";
-	const struct sl_bytes name = sl_tenants_entry_name(entry);
 	char text[SL_TENANT_NAME_MAX + 96];
 	const int size = snprintf(text, sizeof(text),
 				  "Tenant %.*s has used up its volume of %lld %s a %s.",
@@ -49,10 +48,9 @@ static struct sl_bytes explain_volume(struct sl_tenants_shard *self,
 }
 
 struct sl_bytes sl_tenants_explain(struct sl_tenants_shard *self, sl_tenant_id tenant,
-				   uint8_t dimension, struct sl_arena *arena)
+				   struct sl_bytes name, uint8_t dimension, struct sl_arena *arena)
 {
 	const struct sl_tenant_entry *entry = &self->tenants->entries[tenant];
-	const struct sl_bytes name = sl_tenants_entry_name(entry);
 	const struct sl_limit *limit;
 	char text[SL_TENANT_NAME_MAX + 96];
 	double quota;
@@ -61,7 +59,8 @@ struct sl_bytes sl_tenants_explain(struct sl_tenants_shard *self, sl_tenant_id t
 	if (!entry->limits)
 		return SL_BYTES_NONE; // gone with a reload
 	if (dimension >= SL_TENANTS_LIMIT_VOLUME)
-		return explain_volume(self, entry, dimension - SL_TENANTS_LIMIT_VOLUME, arena);
+		return explain_volume(self, entry, name, dimension - SL_TENANTS_LIMIT_VOLUME,
+				      arena);
 	limit = &entry->limits->dimensions[dimension];
 	quota = limit->per_s > 0 ? limit->per_s : (double)limit->burst;
 	size = snprintf(text, sizeof(text), "Tenant %.*s is over its quota of %.15g %s.",

@@ -53,10 +53,10 @@ static void host_give(void *self, struct sl_request *request)
 }
 
 static void explain(struct sl_shard *shard, struct sl_request *request, sl_tenant_id tenant,
-		    uint8_t limit)
+		    struct sl_bytes name, uint8_t limit)
 {
 	if (!request->message.size)
-		request->message = sl_tenants_explain(shard->tenants, tenant, limit,
+		request->message = sl_tenants_explain(shard->tenants, tenant, name, limit,
 						      &request->arena);
 }
 
@@ -64,7 +64,7 @@ static void explain_cut(struct sl_shard *shard, struct sl_request *request,
 			const struct sl_part *part)
 {
 	if (part->cut_items[SL_CUT_QUOTA])
-		explain(shard, request, part->tenant, part->limit);
+		explain(shard, request, part->tenant, part->tenant_name, part->limit);
 	else if (!request->message.size)
 		request->message = part->cut_message;
 }
@@ -240,7 +240,8 @@ enum sl_reason sl_shard_admit(struct sl_shard *shard, struct sl_request *request
 	reason = sl_tenants_admit_head(shard->tenants, identity->tenant, request->signal, bytes,
 				       retry_after_ns);
 	if (reason == SL_REASON_QUOTA_EXCEEDED || reason == SL_REASON_VOLUME_EXCEEDED)
-		explain(shard, request, identity->tenant, sl_tenants_last_limit(shard->tenants));
+		explain(shard, request, identity->tenant, request->tenant_name,
+			sl_tenants_last_limit(shard->tenants));
 	return reason;
 }
 
@@ -284,7 +285,8 @@ static enum sl_reason host_reserve(void *self, struct sl_request *request, uint6
 	}
 	reason = sl_tenants_take_in_flight(shard->tenants, request->tenant, bytes, retry_after_ns);
 	if (reason != SL_REASON_NONE) {
-		explain(shard, request, request->tenant, sl_tenants_last_limit(shard->tenants));
+		explain(shard, request, request->tenant, request->tenant_name,
+			sl_tenants_last_limit(shard->tenants));
 		return reason;
 	}
 	request->in_flight = true;
@@ -500,7 +502,8 @@ static void settle_request(struct sl_shard *shard, struct sl_batch *batch,
 		refused[i]->reason = for_good(shard, request, refused[i]->reason);
 		if (refused[i]->reason == SL_REASON_QUOTA_EXCEEDED ||
 		    refused[i]->reason == SL_REASON_VOLUME_EXCEEDED)
-			explain(shard, request, refused[i]->tenant, refused[i]->limit);
+			explain(shard, request, refused[i]->tenant, refused[i]->tenant_name,
+				refused[i]->limit);
 	}
 	if (!all)
 		return;

@@ -230,7 +230,8 @@ static void begin_turn(struct sl_shard *shard)
 						   part->limits.tenant_reserved_share,
 					   part->limits.body_bytes_max);
 	sl_server_turn(shard->server, &part->limits, shard->now_ns);
-	if (shard->books.ledger)
+	// They have requests under way also when the next snapshot makes no tenants any more.
+	if (shard->books.ledger && shard->books.ledger->newcomers == SL_TENANT_NONE)
 		shard->books.ledger->newcomers = sl_tenants_newcomers(
 			snapshot->parts[SL_MODULE_TENANTS]);
 	sl_tenants_shard_turn(shard->tenants, snapshot->parts[SL_MODULE_TENANTS], shard->now_ns);

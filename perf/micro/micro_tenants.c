@@ -132,8 +132,8 @@ static void refuse_head(struct sl_tenants_shard *shard, unsigned used)
 		identity = sl_tenants_identify(shard, &claim, 1);
 		if (sl_tenants_admit_head(shard, identity.tenant, SL_TRACES, 30000, &wait_ns)) {
 			refused++;
-			sl_tenants_explain(shard, identity.tenant, sl_tenants_last_limit(shard),
-					   &arena);
+			sl_tenants_explain(shard, identity.tenant, identity.name,
+					   sl_tenants_last_limit(shard), &arena);
 		}
 		sl_arena_fini(&arena);
 	}

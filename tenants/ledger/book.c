@@ -91,10 +91,12 @@ struct sl_ledger_book *sl_ledger_book_create(uint32_t rows_max, uint32_t tenants
 	book->row_of_bytes = tenants_max * sizeof(*book->row_of);
 	book->rows_bytes = book->rows_max * sizeof(*book->rows);
 	book->extras_bytes = book->extras_max * sizeof(*book->extras);
+	book->names_bytes = book->rows_max * sizeof(*book->names);
 	book->row_of = take_pages(book->row_of_bytes);
+	book->names = take_pages(book->names_bytes);
 	book->rows = take_pages(book->rows_bytes);
 	book->extras = take_pages(book->extras_bytes);
-	if (!book->row_of || !book->rows || !book->extras ||
+	if (!book->row_of || !book->rows || !book->extras || !book->names ||
 	    sl_ring_init(&book->asked, ASKED_COUNT) < 0 ||
 	    sl_ring_init(&book->given, ASKED_COUNT) < 0) {
 		sl_ledger_book_destroy(book);
@@ -120,6 +122,7 @@ void sl_ledger_book_destroy(struct sl_ledger_book *book)
 		return;
 	sl_ring_fini(&book->asked);
 	sl_ring_fini(&book->given);
+	give_pages(book->names, book->names_bytes);
 	give_pages(book->row_of, book->row_of_bytes);
 	give_pages(book->rows, book->rows_bytes);
 	give_pages(book->extras, book->extras_bytes);
@@ -131,8 +134,13 @@ void sl_ledger_book_destroy(struct sl_ledger_book *book)
 static __attribute__((noinline)) uint32_t open_row(struct sl_ledger_book *book, sl_tenant_id tenant,
 						   struct sl_bytes name, enum sl_signal signal)
 {
+	const bool newcomer = tenant == book->newcomers;
 	uint32_t index = book->free_row;
 
+	if (newcomer && (!name.size || book->newcomer_count == SL_LEDGER_NEWCOMERS_MAX)) {
+		sl_count(&book->overflows, 1);
+		return SL_LEDGER_OTHER + signal;
+	}
 	if (index) {
 		book->free_row = book->rows[index].sibling;
 	} else if (book->row_count < book->rows_max) {
@@ -142,12 +150,25 @@ static __attribute__((noinline)) uint32_t open_row(struct sl_ledger_book *book, 
 		sl_count(&book->overflows, 1);
 		return SL_LEDGER_OTHER + signal;
 	}
-	if (tenant == book->newcomers)
-		name = SL_LEDGER_NEWCOMERS;
+	if (newcomer) {
+		assert(name.size <= SL_TENANT_NAME_MAX);
+		memcpy(book->names[index], name.data, name.size);
+		name.data = book->names[index];
+		book->newcomer_count++;
+	}
 	book->rows[index].sibling = book->row_of[tenant];
 	put32(&book->row_of[tenant], index);
 	own_row(&book->rows[index], tenant, name, signal);
 	return index;
+}
+
+// The account is a name's: who has no number of its own yet goes on in it with that.
+static bool is_of(const struct sl_ledger_book *book, const struct sl_ledger_row *row,
+		  struct sl_bytes name, enum sl_signal signal)
+{
+	return row->signal == signal &&
+	       (SL_LIKELY(row->tenant != book->newcomers) ||
+		sl_bytes_equal(sl_bytes(row->name, row->name_bytes), name));
 }
 
 static uint32_t row_index(struct sl_ledger_book *book, sl_tenant_id tenant, struct sl_bytes name,
@@ -159,7 +180,7 @@ static uint32_t row_index(struct sl_ledger_book *book, sl_tenant_id tenant, stru
 		return SL_LEDGER_UNKNOWN + signal;
 	assert(tenant * sizeof(uint32_t) < book->row_of_bytes);
 	index = book->row_of[tenant];
-	while (index && book->rows[index].signal != signal)
+	while (index && !is_of(book, &book->rows[index], name, signal))
 		index = book->rows[index].sibling;
 	return SL_LIKELY(index) ? index : open_row(book, tenant, name, signal);
 }
@@ -363,6 +384,7 @@ static void clear_row(struct sl_ledger_book *book, uint32_t index)
 	uint32_t extra = row->extra;
 
 	unlink_row(book, index);
+	book->newcomer_count -= row->tenant == book->newcomers;
 	while (extra) {
 		const uint32_t next = book->extras[extra].next;
 

@@ -25,7 +25,9 @@
 #define SL_LEDGER_UNKNOWN    1
 #define SL_LEDGER_OTHER      4
 
-#define SL_LEDGER_NEWCOMERS SL_LITERAL(":new")
+// Names that may have rows under the number of those whose tenants are being made, at a time; more
+// are counted under `_other`.
+#define SL_LEDGER_NEWCOMERS_MAX 256
 
 struct sl_ledger_extra {
 	uint32_t key;  // sl_ledger_key()
@@ -50,7 +52,10 @@ static_assert(sizeof(struct sl_ledger_row) == 128, "two lines of the cache");
 
 struct sl_ledger_book {
 	uint32_t *row_of;       // by tenant; 0: none. Others look whether there is one
-	sl_tenant_id newcomers; // whose requests have names of their own: SL_LEDGER_NEWCOMERS
+	sl_tenant_id newcomers; // whose requests have names of their own: a row for each name
+	uint32_t newcomer_count;
+	uint8_t (*names)[SL_TENANT_NAME_MAX]; // by row: of newcomers, whose requests take theirs
+					      // away
 	struct sl_ledger_row *rows;
 	struct sl_ledger_extra *extras; // 0 is none
 	uint32_t row_count, extra_count, free_row, free_extra;
@@ -58,7 +63,7 @@ struct sl_ledger_book {
 	uint32_t rows_high;                           // writer: the shard; rows used so far
 	uint64_t overflows;          // writer: the shard; parts and ends counted under `_other`
 	struct sl_ring asked, given; // rows with their stamps; with their answers
-	size_t row_of_bytes, rows_bytes, extras_bytes;
+	size_t row_of_bytes, rows_bytes, extras_bytes, names_bytes;
 };
 
 // `rows_max`: beside the fixed ones. `tenants_max`: numbers that tenants may have. NULL when out of

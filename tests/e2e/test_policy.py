@@ -152,6 +152,37 @@ def test_template(start):
     assert sluice.metric("sluice_tenants_expired_total") >= 1
 
 
+def test_a_newcomers_name(start):
+    """A tenant that is made on its first request has its name from there on: in refusals, the log,
+    and the ledger, which is exact."""
+    sluice = start(
+        tenants={"classes": {"trial": {"quota": {"spans": "30/s", "burst": "1s"}}},
+                 "tenants": {"demo": {}}},
+        config={"tenants": {"file": "tenants.yaml", "identify": [{"header": "X-Scope-OrgID"}],
+                            "unknown": "create", "template": "trial", "created_max": 10},
+                "log": {"level": "debug"}})
+    # In debt for a minute, in the quota that newcomers share.
+    large = otlp.request("traces", 2000).SerializeToString()
+    assert status(sluice, "first", large) == 200
+    code, _, text = wire.post(sluice.http_port, "/v1/traces", BODY,
+                              headers={"X-Scope-OrgID": "second"})[:3]
+    assert code == 429 and b"Tenant second is over its quota" in text
+    wait_for("both", lambda: shown(sluice, "first") and shown(sluice, "second"))
+    assert status(sluice, "second") == 200  # it has a quota of its own by now
+
+    def booked():
+        accounts = [shown(sluice, name)["ledger"] for name in ("first", "second")]
+        if not all(accounts):
+            return False
+        first, second = (account["signals"]["traces"] for account in accounts)
+        return (first.get("accepted", {}).get("items") == 2000 and
+                second.get("accepted", {}).get("items") == 10 and
+                second.get("received", {}).get("requests") == 2)
+    wait_for("their accounts", booked, 20)
+    assert ":new" not in sluice.log() and "tenant=second limit=spans" in sluice.log()
+    assert ":new" not in sluice.admin("/metrics")[1]
+
+
 def test_template_over_resources(start):
     """One body that names two new tenants: two parts, each by its name."""
     sluice = start(

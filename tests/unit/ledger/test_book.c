@@ -65,6 +65,57 @@ static void test_kinds(void **state)
 	}
 }
 
+// Tenants that are being made have no number yet, but names: their accounts are theirs from the
+// first request on, and the names need not outlive their requests.
+static void test_newcomers(void **state)
+{
+	struct sl_ledger *ledger = make(1, 4096, 10, false);
+	struct sl_ledger_book *book = sl_ledger_book_of(ledger, 0);
+	struct sl_request request;
+	uint64_t items = 0;
+
+	(void)state;
+	book->newcomers = 7;
+	for (unsigned i = 0; i < SL_LEDGER_NEWCOMERS_MAX + 10; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "name%u", i % (SL_LEDGER_NEWCOMERS_MAX + 2));
+		fill(&request, 7, 5, 5);
+		request.first_part.tenant_name = sl_bytes_of(name);
+		sl_ledger_received(book, &request);
+		sl_ledger_answered(book, &request);
+		sl_ledger_ended(book, &(struct sl_ending){.tenant = 7,
+							  .tenant_name = sl_bytes_of(name),
+							  .signal = SL_TRACES,
+							  .end = SL_END_DELIVERED,
+							  .items = 5});
+		memset(name, 'x', sizeof(name));
+	}
+	sl_ledger_fold(ledger, false);
+	assert_null(sl_ledger_find(ledger, SL_LITERAL(":new")));
+	for (unsigned i = 0; i < SL_LEDGER_NEWCOMERS_MAX; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "name%u", i);
+		assert_int_equal(count_of(ledger, name, SL_LEDGER_ACCEPTED, 0).items,
+				 i < 8 ? 10 : 5);
+		assert_int_equal(count_of(ledger, name, SL_LEDGER_DELIVERED, 0).items,
+				 i < 8 ? 10 : 5);
+		items += count_of(ledger, name, SL_LEDGER_ACCEPTED, 0).items;
+	}
+	// Two too many for their rows.
+	assert_int_equal(count_of(ledger, "_other", SL_LEDGER_ACCEPTED, 0).items, 10);
+	assert_int_equal(items + 10, 5 * (SL_LEDGER_NEWCOMERS_MAX + 10));
+	// With a number of its own it goes on where it was.
+	fill(&request, 8, 5, 5);
+	request.first_part.tenant_name = SL_LITERAL("name9");
+	sl_ledger_received(book, &request);
+	sl_ledger_answered(book, &request);
+	sl_ledger_fold(ledger, false);
+	assert_int_equal(count_of(ledger, "name9", SL_LEDGER_ACCEPTED, 0).items, 10);
+	sl_ledger_destroy(ledger);
+}
+
 // Refused before it has a tenant, parts, or a body.
 static void test_unattributed(void **state)
 {
@@ -301,9 +352,9 @@ static void test_overflow(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_kinds),    cmocka_unit_test(test_unattributed),
-		cmocka_unit_test(test_cold),     cmocka_unit_test(test_threads),
-		cmocka_unit_test(test_overflow),
+		cmocka_unit_test(test_kinds),        cmocka_unit_test(test_newcomers),
+		cmocka_unit_test(test_unattributed), cmocka_unit_test(test_cold),
+		cmocka_unit_test(test_threads),      cmocka_unit_test(test_overflow),
 	};
 
 	return cmocka_run_group_tests(tests, rig_set_up, NULL);
