@@ -24,7 +24,11 @@ def start(tmp_path):
 
     yield begin
     for sluice in running:
-        sluice.stop()
+        try:
+            sluice.stop()
+        finally:
+            if sluice.port:
+                sluice.port.close()
 
 
 @pytest.fixture(scope="module")

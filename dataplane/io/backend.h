@@ -10,6 +10,11 @@
 struct sl_io_backend;
 struct sl_datagram_source;
 
+// Of connections that are served later (sl_conn.later): so many a turn, and so much of each.
+// Whoever is not one of them waits for no more than that.
+#define SL_IO_LATER_MAX        2
+#define SL_IO_LATER_READ_BYTES (64 * SL_KIB)
+
 struct sl_io_backend_ops {
 	// What was written leaves the machine now, before anything blocks.
 	void (*flush)(struct sl_io_backend *backend);

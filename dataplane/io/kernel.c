@@ -16,11 +16,7 @@
 // A connection goes CONNECTING -> OPEN -> (LINGERING ->) CLOSING. Whatever ends it puts it on
 // `closing`; closed() is called from the next poll only, before new events are taken. So no event
 // can meet a connection whose memory has gone.
-#define EVENTS_MAX 256
-// Of connections that are served later: so many a turn, and so much of each. Whoever is not one of
-// them waits for no more than that.
-#define LATER_MAX        2
-#define LATER_READ_BYTES (64 * SL_KIB)
+#define EVENTS_MAX       256
 #define ACCEPTS_MAX      16   // a listener and turn: the others wait for their bytes
 #define PIECES_MAX       1024 // IOV_MAX
 #define RECENT_NS        (240 * SL_US)
@@ -424,7 +420,7 @@ static void readable(struct sl_conn *conn, uint64_t now_ns)
 
 	do {
 		got = recv(conn->fd, io->buffer,
-			   conn->later ? SL_MIN(io->options.read_bytes, LATER_READ_BYTES)
+			   conn->later ? SL_MIN(io->options.read_bytes, SL_IO_LATER_READ_BYTES)
 				       : io->options.read_bytes,
 			   MSG_DONTWAIT);
 	} while (got < 0 && errno == EINTR);
@@ -638,7 +634,7 @@ static int wait_events(struct sl_io *io, uint64_t wait_ns)
 // the next wait, in the same order: so the place to begin moves on.
 static void serve_later(struct sl_io *io, uint32_t count)
 {
-	const uint32_t some = SL_MIN(count, LATER_MAX);
+	const uint32_t some = SL_MIN(count, SL_IO_LATER_MAX);
 
 	for (uint32_t i = 0; i < some; i++) {
 		const struct epoll_event *event = &io->events[(io->later_at + i) % count];

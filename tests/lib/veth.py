@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 
+from lib.relay import Relay
+
 ON = os.environ.get("SLUICE_IO") == "dpdk"
 DRIVER = os.environ.get("SLUICE_DRIVER", "net_af_xdp")
 # A frame of its ring for each packet; many, as a full ring would spill to other queues.
@@ -29,6 +31,9 @@ class Port:
         self.inside, self.outside = f"sla{self.number}", f"slb{self.number}"
         self.host = f"10.77.{self.number}.2"
         self.up = False
+        self.mtu = 1500
+        self.bad_link = None  # Relay's arguments: the client's side lies behind one
+        self.relay = None
 
     def config(self):
         return {"eal": ["--no-pci", "--no-huge", "-m", "256", "--no-telemetry",
@@ -41,13 +46,27 @@ class Port:
             return  # the namespace takes it down
         ip("link", "add", self.inside, "type", "veth", "peer", "name", self.outside)
         self.up = True
-        # The stack sees packets as a NIC would bring them: with checksums, none larger than the MTU.
-        for what in ("tx", "tso", "gso", "gro", "sg"):
-            subprocess.run(["ethtool", "-K", self.outside, what, "off"], capture_output=True)
-        ip("link", "set", self.inside, "up")
-        ip("link", "set", self.outside, "up")
-        ip("addr", "add", f"10.77.{self.number}.1/24", "dev", self.outside)
-        ip("-6", "addr", "add", f"fd77:{self.number}::1/64", "dev", self.outside, "nodad")
+        ends, client = [self.inside, self.outside], self.outside
+        if self.bad_link is not None:
+            client = f"slc{self.number}"
+            ip("link", "add", client, "type", "veth", "peer", "name", f"sld{self.number}")
+            ends += [client, f"sld{self.number}"]
+        for end in ends:
+            # The stack sees packets as a NIC would bring them: with checksums, none larger than
+            # the MTU.
+            for what in ("tx", "tso", "gso", "gro", "sg"):
+                subprocess.run(["ethtool", "-K", end, what, "off"], capture_output=True)
+            ip("link", "set", end, "mtu", self.mtu)
+            ip("link", "set", end, "up")
+        ip("addr", "add", f"10.77.{self.number}.1/24", "dev", client)
+        ip("-6", "addr", "add", f"fd77:{self.number}::1/64", "dev", client, "nodad")
+        if self.bad_link is not None:
+            self.relay = Relay([self.outside, f"sld{self.number}"], **self.bad_link)
+
+    def close(self):
+        if self.relay:
+            self.relay.stop()
+            self.relay = None
 
     def mac(self):
         shown = subprocess.run(["ip", "-j", "link", "show", "dev", self.inside], check=True,

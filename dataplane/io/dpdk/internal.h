@@ -27,6 +27,8 @@
 	  "Frames copied out since the pool was low.")                                             \
 	X(dropped, GAUGE, "sluice_dpdk_dropped_packets", none,                                     \
 	  "Frames dropped: malformed, fragments, or no memory.")                                   \
+	X(half_open_full, GAUGE, "sluice_dpdk_half_open_full_packets", none,                       \
+	  "SYNs dropped as their listener has all the half-open connections it may have.")         \
 	X(broken, COUNTER, "sluice_dpdk_broken_datagrams", none,                                   \
 	  "Datagrams for a port of ours dropped: wrong length or checksum, or a fragment.")        \
 	X(missed, GAUGE, "sluice_dpdk_missed_packets", none,                                       \
@@ -45,6 +47,7 @@ struct sl_lane {
 	bool low;                  // the pool, when it was looked at
 	uint32_t taken, pool_look; // packets; as of the last look at the pool
 	uint64_t look_ns;          // at link and pool again
+	uint32_t turn;             // of poll
 	const struct sl_stack_ops *ops;
 	struct sl_stack *stack;
 	struct sl_conn *open, *closing;

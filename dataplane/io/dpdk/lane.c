@@ -302,6 +302,7 @@ static void look(struct sl_lane *lane, uint64_t now_ns)
 	lane->look_ns = now_ns + LOOK_NS;
 	sl_gauge(&counters->copied[0], stats->copied_packets);
 	sl_gauge(&counters->dropped[0], stats->dropped_packets);
+	sl_gauge(&counters->half_open_full[0], stats->half_open_full);
 	if (lane->index != 0) // the port's own are counted once
 		return;
 	sl_gauge(&counters->pool_free[0], rte_mempool_avail_count(lane->dpdk->pool));

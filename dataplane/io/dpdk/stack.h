@@ -46,6 +46,7 @@ struct sl_stream {
 	uint8_t events; // taken by the host
 	bool queued, closing, want_write;
 	bool starved;       // a write found no memory: in the stack's list
+	uint32_t turn;      // the host's: of its poll that put it off
 	int error;          // errno
 	uint32_t bucket;    // of the connection lists
 	uint32_t window;    // bytes granted to the peer
@@ -85,7 +86,7 @@ struct sl_stack_config {
 struct sl_stack_stats {           // writer: the shard
 	uint64_t copied_packets;  // copied out of the port's memory because that was low
 	uint64_t dropped_packets; // malformed, fragments, or no memory
-	uint64_t half_open_full;  // SYNs met a full backlog
+	uint64_t half_open_full;  // SYNs that met a full backlog, and were dropped
 	uint64_t streams;         // now
 };
 
@@ -122,6 +123,8 @@ struct sl_stack_ops {
 	int (*shut)(struct sl_stream *stream);
 	// Lets go: an orderly end, or a reset. The stream is the stack's again.
 	void (*drop)(struct sl_stream *stream, bool reset);
+	// Whether a connection has bytes or a FIN that its peer has yet to acknowledge.
+	bool (*owes)(struct sl_stack *stack);
 	const struct sl_stack_stats *(*stats)(const struct sl_stack *stack);
 	uint32_t (*buckets)(const struct sl_stack *stack, uint32_t *longest); // for tests
 };

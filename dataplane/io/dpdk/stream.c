@@ -1,11 +1,14 @@
 #include <errno.h>
+#include <unistd.h>
 
+#include "dataplane/base/clock.h"
 #include "dataplane/io/dpdk/internal.h"
 
 // Streams of the stack as connections of io.h: the same states and the same upcalls as kernel.c has
 // over sockets, in the same order. Whatever ends a connection lets go of its stream at once and
 // puts it on `closing`; closed() comes from the next poll.
 #define LINGER_BYTES_MAX (1 * SL_MIB)
+#define FINISH_NS        (2 * SL_S)
 
 enum { OPEN = 1, LINGERING = 4, CLOSING = 8, ENDED = 16, SHUT = 32 };
 
@@ -191,6 +194,7 @@ static void readable(struct sl_conn *conn, uint64_t now_ns)
 {
 	struct sl_lane *lane = lane_of(conn);
 	struct sl_stream *stream = conn->stream;
+	size_t room = conn->later ? SL_IO_LATER_READ_BYTES : SIZE_MAX;
 	struct sl_bytes bytes;
 
 	// What the upcall closes has no stream any more.
@@ -207,6 +211,11 @@ static void readable(struct sl_conn *conn, uint64_t now_ns)
 		if (conn->state & CLOSING)
 			return;
 		lane->ops->eat(stream);
+		if (SL_UNLIKELY(size >= room)) {
+			lane->ops->again(stream); // the rest in its next turn
+			break;
+		}
+		room -= size;
 		if (!lingering)
 			continue;
 		conn->discarded_bytes += (uint32_t)size;
@@ -281,19 +290,42 @@ static void accepted(struct sl_lane *lane, struct sl_stream *stream, uint64_t no
 	lane->accepting = NULL;
 }
 
+// Of a connection that is served later: not before all others have been. It goes to the queue's
+// end, and when it comes from there SL_IO_LATER_MAX may pass; the rest stay for the next turn.
+static bool comes_later(struct sl_lane *lane, struct sl_stream *stream, unsigned *passed)
+{
+	const struct sl_conn *conn = stream->owner;
+
+	if (SL_LIKELY(!conn || !conn->later))
+		return false;
+	if (stream->turn == lane->turn && *passed < SL_IO_LATER_MAX) {
+		++*passed;
+		return false;
+	}
+	lane->ops->again(stream);
+	return true;
+}
+
 static unsigned poll(struct sl_io_backend *backend, uint64_t now_ns)
 {
 	struct sl_lane *lane = SL_CONTAINER_OF(backend, struct sl_lane, backend);
-	unsigned events = sl_lane_receive(lane, now_ns);
+	unsigned events = sl_lane_receive(lane, now_ns), later = 0;
 	struct sl_stream *stream;
 
 	finish_closing(lane);
 	lane->ops->tick(lane->stack, now_ns);
+	lane->turn++;
 	while ((stream = lane->ops->next_ready(lane->stack))) {
 		uint8_t happened = stream->events;
 
-		stream->events = 0;
 		events++;
+		if (comes_later(lane, stream, &later)) {
+			if (stream->turn == lane->turn)
+				break;
+			stream->turn = lane->turn;
+			continue;
+		}
+		stream->events = 0;
 		if (happened & SL_STREAM_ACCEPTED) {
 			if (happened & SL_STREAM_FAILED) {
 				lane->ops->drop(stream, true);
@@ -392,11 +424,30 @@ static void flush(struct sl_io_backend *backend)
 	sl_lane_send(SL_CONTAINER_OF(backend, struct sl_lane, backend));
 }
 
+// A socket that is closed still delivers what was written to it. Here nobody else would: the last
+// answers and FINs of a drain are seen through, as long as their peers acknowledge.
+static void finish(struct sl_lane *lane)
+{
+	const uint64_t until_ns = sl_clock_now_ns() + FINISH_NS;
+	struct sl_stream *stream;
+	uint64_t now_ns;
+
+	while (lane->ops->owes(lane->stack) && (now_ns = sl_clock_now_ns()) < until_ns) {
+		sl_lane_receive(lane, now_ns);
+		lane->ops->tick(lane->stack, now_ns);
+		while ((stream = lane->ops->next_ready(lane->stack)))
+			lane->ops->drop(stream, true); // came too late
+		sl_lane_send(lane);
+		usleep(100);
+	}
+}
+
 static void destroy(struct sl_io_backend *backend)
 {
 	struct sl_lane *lane = SL_CONTAINER_OF(backend, struct sl_lane, backend);
 
 	assert(!lane->open && !lane->closing);
+	finish(lane);
 	sl_lane_destroy(lane);
 }
 

@@ -41,7 +41,7 @@ static bool options_are_whole(const uint8_t *tcp, size_t left)
 // Finds the connection that a frame belongs to. False: lwIP must not see it: it is cut short, or
 // lwIP would look for it in the wrong bucket and answer with a reset. True without TCP leaves
 // `*tcp` false.
-static bool flow_of(const uint8_t *frame, size_t bytes, struct flow *flow, bool *tcp)
+static bool flow_of(const uint8_t *frame, size_t bytes, struct flow *flow, bool *tcp, bool *syn)
 {
 	const uint8_t *ip = frame + SIZEOF_ETH_HDR, *ports;
 	const size_t left = bytes - SIZEOF_ETH_HDR;
@@ -88,7 +88,22 @@ static bool flow_of(const uint8_t *frame, size_t bytes, struct flow *flow, bool 
 	flow->remote_port = (uint16_t)(ports[0] << 8 | ports[1]);
 	flow->local_port = (uint16_t)(ports[2] << 8 | ports[3]);
 	*tcp = true;
+	*syn = (ports[13] & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 	return true;
+}
+
+// A SYN for a listener whose half-open connections are as many as may be: lwIP drops it.
+static bool meets_full_backlog(const struct flow *flow)
+{
+	const struct tcp_pcb_listen *listener = tcp_listen_pcbs.listen_pcbs;
+
+	for (const struct tcp_pcb *pcb = tcp_active_pcbs; pcb; pcb = pcb->next) {
+		if (pcb->local_port == flow->local_port && pcb->remote_port == flow->remote_port)
+			return false; // its own, once more
+	}
+	while (listener && listener->local_port != flow->local_port)
+		listener = listener->next;
+	return listener && listener->accepts_pending >= listener->backlog;
 }
 
 void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
@@ -97,9 +112,9 @@ void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data,
 	struct room *own = room;
 	struct pbuf *p = NULL;
 	struct flow flow;
-	bool tcp;
+	bool tcp, syn;
 
-	if (bytes < SIZEOF_ETH_HDR || !flow_of(data, bytes, &flow, &tcp))
+	if (bytes < SIZEOF_ETH_HDR || !flow_of(data, bytes, &flow, &tcp, &syn))
 		goto drop;
 	if (copy) {
 		p = pbuf_alloc(PBUF_RAW, bytes, PBUF_POOL);
@@ -114,6 +129,8 @@ void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data,
 	}
 	if (tcp)
 		sl_lwip_select(stack, sl_lwip_bucket(stack, &flow));
+	if (SL_UNLIKELY(tcp && syn && meets_full_backlog(&flow)))
+		sl_count(&stack->stats.half_open_full, 1);
 	if (stack->netifs[0].input(p, &stack->netifs[0]) != ERR_OK)
 		pbuf_free(p);
 	// Who has just gone to TIME_WAIT is the first of it; lwIP will free it without a word.

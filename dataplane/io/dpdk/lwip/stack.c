@@ -735,6 +735,18 @@ static void destroy(struct sl_stack *stack)
 	free(stack);
 }
 
+static bool owes(struct sl_stack *stack)
+{
+	for (uint32_t i = 0; i < BUCKETS; i++) {
+		sl_lwip_select(stack, i);
+		for (const struct tcp_pcb *pcb = tcp_active_pcbs; pcb; pcb = pcb->next) {
+			if (pcb->state != SYN_RCVD && (pcb->unsent || pcb->unacked))
+				return true;
+		}
+	}
+	return false;
+}
+
 static const struct sl_stack_stats *stats(const struct sl_stack *stack)
 {
 	return &stack->stats;
@@ -773,6 +785,7 @@ __attribute__((visibility("default"))) const struct sl_stack_ops sl_stack_ops = 
 	.write = write_pieces,
 	.shut = shut,
 	.drop = drop,
+	.owes = owes,
 	.stats = stats,
 	.buckets = buckets,
 };
