@@ -108,8 +108,9 @@ enum sl_reason sl_tenants_take_in_flight(struct sl_tenants_shard *self, sl_tenan
 void sl_tenants_give_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenant, uint64_t bytes);
 
 // Which limit it was, for the client and (a few lines a second) the log: the one that the stage
-// noted in a part, or that admit_head() or take_in_flight() has just met. `name` is what the request
-// calls the tenant, which may have no number of its own yet. Empty when the budget is spent.
+// noted in a part, or that admit_head() or take_in_flight() has just met. `name` is what the
+// request calls the tenant, which may have no number of its own yet. Empty when the budget is
+// spent.
 struct sl_bytes sl_tenants_explain(struct sl_tenants_shard *self, sl_tenant_id tenant,
 				   struct sl_bytes name, uint8_t limit, struct sl_arena *arena);
 uint8_t sl_tenants_last_limit(const struct sl_tenants_shard *self);
