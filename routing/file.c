@@ -12,6 +12,7 @@
 #include "dataplane/base/disk.h"
 #include "dataplane/base/log.h"
 #include "dataplane/base/ring.h"
+#include "dataplane/base/thread.h"
 #include "dataplane/base/varint.h"
 #include "dataplane/base/waker.h"
 #include "dataplane/otlp/json.h"
@@ -438,11 +439,10 @@ static void *create(const struct sl_destination_config *destination, bool check_
 	if (!failed)
 		failed = sl_waker_init(&file->waker);
 	if (!failed)
-		failed = -pthread_create(&file->thread, NULL, writer_main, file);
+		failed = sl_thread_start(&file->thread, "file-writer", writer_main, file);
 	if (failed)
 		goto fail;
 	file->running = true;
-	pthread_setname_np(file->thread, "file-writer");
 	return file;
 fail:
 	sl_errors_add(errors, &config->where, "file: %s: %s", config->path, strerror(-failed));

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "dataplane/base/log.h"
+#include "dataplane/base/thread.h"
 #include "routing/kafka.h"
 
 // Producers: their configuration, their threads, their replacement.
@@ -219,10 +220,9 @@ static int start_producers(struct kafka *kafka, const struct sl_where *where,
 			sl_errors_add(errors, where, "kafka: %s", error);
 			return -EINVAL;
 		}
-		if (pthread_create(&producer->thread, NULL, thread_main, producer) != 0)
+		if (sl_thread_start(&producer->thread, "kafka-reports", thread_main, producer) < 0)
 			return -EAGAIN;
 		producer->running = true;
-		pthread_setname_np(producer->thread, "kafka-reports");
 	}
 	return 0;
 }

@@ -1,7 +1,6 @@
 #include "routing/routing.h"
 
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -9,6 +8,7 @@
 
 #include "dataplane/base/disk.h"
 #include "dataplane/base/log.h"
+#include "dataplane/base/thread.h"
 #include "routing/internal.h"
 
 // The snapshot's part: destinations, shared with the snapshot before where their settings are the
@@ -47,19 +47,14 @@ static void *close_later(void *argument)
 
 static void put_destination(struct sl_destination *destination)
 {
-	pthread_t thread;
-
 	if (!destination || --destination->references > 0)
 		return;
 	if (!__atomic_load_n(&destination->sides, __ATOMIC_ACQUIRE)) {
 		free_destination(destination);
 		return;
 	}
-	if (pthread_create(&thread, NULL, close_later, destination) != 0) {
+	if (sl_thread_start(NULL, "closer", close_later, destination) < 0)
 		sl_log(SL_LOG_ERROR, "destination_not_closed", "destination=%s", destination->name);
-		return;
-	}
-	pthread_detach(thread);
 }
 
 static void stamp_file(void *self, const char *path)

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -15,6 +14,7 @@
 #include "dataplane/base/clock.h"
 #include "dataplane/base/disk.h"
 #include "dataplane/base/log.h"
+#include "dataplane/base/thread.h"
 #include "routing/kafka_conf.h"
 #include "tenants/registry.h"
 
@@ -407,18 +407,10 @@ static void *run(void *argument)
 
 static int start(struct sl_ledger_thread *self)
 {
-	sigset_t all, before;
-	int error;
+	const int failed = sl_thread_start(&self->thread, "ledger", run, self);
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&self->thread, NULL, run, self);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (error)
-		return -error;
-	self->running = true;
-	pthread_setname_np(self->thread, "ledger");
-	return 0;
+	self->running = !failed;
+	return failed;
 }
 
 struct sl_ledger_thread *sl_ledger_thread_create(struct sl_ledger *ledger,

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -15,6 +14,7 @@
 #include "dataplane/base/clock.h"
 #include "dataplane/base/log.h"
 #include "dataplane/base/memory.h"
+#include "dataplane/base/thread.h"
 #include "dataplane/tls/tls.h"
 #include "tenants/fleet/volumes.h"
 #include "tenants/tenants.h"
@@ -302,18 +302,10 @@ void sl_quota_thread_save(struct sl_quota_thread *quota, uint64_t now_ns)
 
 static int start(struct sl_quota_thread *quota)
 {
-	sigset_t all, before;
-	int error;
+	const int failed = sl_thread_start(&quota->thread, "quota", run, quota);
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&quota->thread, NULL, run, quota);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (error)
-		return -error;
-	quota->running = true;
-	pthread_setname_np(quota->thread, "quota");
-	return 0;
+	quota->running = !failed;
+	return failed;
 }
 
 struct sl_quota_thread *sl_quota_thread_create(struct sl_snapshots *snapshots, uint32_t reader,

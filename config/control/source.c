@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -11,6 +10,7 @@
 
 #include "dataplane/base/clock.h"
 #include "dataplane/base/log.h"
+#include "dataplane/base/thread.h"
 #include "tenants/source.h"
 
 #define VERDICT_NS  (20 * SL_MS) // how often the control thread is asked for it
@@ -228,18 +228,10 @@ static char *copy(const char *text, bool *failing)
 
 static int start(struct sl_source_thread *self)
 {
-	sigset_t all, before;
-	int error;
+	const int failed = sl_thread_start(&self->thread, "tenants", run, self);
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&self->thread, NULL, run, self);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (error)
-		return -error;
-	self->running = true;
-	pthread_setname_np(self->thread, "tenants");
-	return 0;
+	self->running = !failed;
+	return failed;
 }
 
 struct sl_source_thread *sl_source_thread_create(const struct sl_tenants_redis_config *config,

@@ -5,11 +5,11 @@
 #include <ifaddrs.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#include "dataplane/base/thread.h"
 
 #define LOOKUPS_MAX 64   // at a time; others wait
 #define TRY_MS      2000 // of one server
@@ -231,30 +231,13 @@ static void *thread_main(void *argument)
 	return NULL;
 }
 
-// A thread inherits its maker's core and signals; this one must have neither a shard's core nor
-// anybody's signals.
 static void start_thread(void)
 {
-	pthread_attr_t attributes;
-	sigset_t all, before;
-	cpu_set_t cpus;
-	pthread_t thread;
-
 	resolver.last = &resolver.first;
 	resolver.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (resolver.wake_fd < 0 || ares_library_init(ARES_LIB_INIT_ALL) != ARES_SUCCESS)
 		return;
-	memset(&cpus, 0xff, sizeof(cpus));
-	sigfillset(&all);
-	pthread_attr_init(&attributes);
-	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setaffinity_np(&attributes, sizeof(cpus), &cpus);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	resolver.running = pthread_create(&thread, &attributes, thread_main, NULL) == 0;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attributes);
-	if (resolver.running)
-		pthread_setname_np(thread, "resolver");
+	resolver.running = sl_thread_start(NULL, "resolver", thread_main, NULL) == 0;
 }
 
 struct sl_lookup *sl_lookup_start(const char *host, uint16_t port)

@@ -11,6 +11,7 @@
 #include "dataplane/base/disk.h"
 #include "dataplane/base/log.h"
 #include "dataplane/base/ring.h"
+#include "dataplane/base/thread.h"
 
 #define RING_COUNT     4096 // records of one shard with the thread
 #define GROUP_MAX      256  // records appended at once
@@ -512,9 +513,7 @@ static int start_spool(struct sl_spool *spool)
 	publish(spool);
 	failed = sl_waker_init(&spool->waker);
 	if (!failed)
-		failed = -pthread_create(&spool->thread, NULL, thread_main, spool);
-	if (!failed)
-		pthread_setname_np(spool->thread, "spool");
+		failed = sl_thread_start(&spool->thread, "spool", thread_main, spool);
 	return failed;
 }
 
