@@ -54,7 +54,7 @@ bool sl_quota_lease_borrow(struct sl_quota_pool *pool, enum sl_dimension dimensi
 	bool lent = false;
 
 	while (!lent && credit >= amount) {
-		if (chance > __atomic_load_n(&lease->thin, __ATOMIC_RELAXED))
+		if (chance > ~__atomic_load_n(&lease->deaf, __ATOMIC_RELAXED))
 			return false;
 		lent = __atomic_compare_exchange_n(&lease->credit, &credit, credit - amount, true,
 						   __ATOMIC_RELAXED, __ATOMIC_RELAXED);

@@ -13,6 +13,9 @@
 //
 // Threading: shards borrow; the quota thread sets. `credit`, `refused`, `largest` and `woken` are
 // atomic; the others are single words that one thread writes.
+//
+// Memory: a tenant that is quiet since the start has leases that are all zero, in pages that nobody
+// has touched: 320 bytes of address space.
 #define SL_QUOTA_LEASE_FRESH_NS SL_S
 
 struct sl_quota_lease {
@@ -21,7 +24,7 @@ struct sl_quota_lease {
 	int64_t largest; // request since the quota thread last looked; writer: shards
 	uint32_t woken;  // 1: the one request of a quiet tenant has been admitted
 	// writer: the quota thread
-	uint32_t thin;       // chance of 2^32 that a borrower is heard: it stops herds
+	uint32_t deaf;       // chance of 2^32 that a borrower is not heard: it stops herds
 	int64_t room;        // what the authority's bucket held at seen_ns
 	uint64_t seen_ns;    // the last answer; 0: never
 	int64_t wake_credit; // what waking up allows in all

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "dataplane/base/clock.h"
 #include "dataplane/base/hash.h"
@@ -9,6 +10,8 @@
 #include "tenants/created.h"
 #include "tenants/quota_lease.h"
 #include "tenants/source.h"
+
+#define LEASES_BYTES (SL_REGISTRY_BLOCK * SL_DIMENSION_RATES * sizeof(struct sl_quota_lease))
 
 bool sl_tenant_name_valid(struct sl_bytes name)
 {
@@ -62,7 +65,8 @@ void sl_registry_put(struct sl_registry *registry)
 		free(sl_registry_pool(registry, i)->trimmed);
 	}
 	for (uint32_t i = 0; i * SL_REGISTRY_BLOCK < registry->count; i++) {
-		free(registry->pools[i]->leases);
+		if (registry->pools[i]->leases)
+			munmap(registry->pools[i]->leases, LEASES_BYTES);
 		free(registry->pools[i]);
 	}
 	sl_source_text_put(registry->offered);
@@ -138,17 +142,16 @@ static int grow(struct sl_registry *registry)
 	return 0;
 }
 
-// The leases of a block of pools, one block too.
+// The leases of a block of pools, one block too, whose pages come when tenants are active: small
+// ones, since a huge one would come whole.
 static int make_leases(struct sl_quota_pool *pools)
 {
-	const size_t count = SL_REGISTRY_BLOCK * SL_DIMENSION_RATES;
-	struct sl_quota_lease *leases = aligned_alloc(SL_CACHE_LINE, count * sizeof(*leases));
+	struct sl_quota_lease *leases = mmap(NULL, LEASES_BYTES, PROT_READ | PROT_WRITE,
+					     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	if (!leases)
+	if (leases == MAP_FAILED)
 		return -ENOMEM;
-	memset(leases, 0, count * sizeof(*leases));
-	for (uint32_t i = 0; i < count; i++)
-		leases[i].thin = UINT32_MAX;
+	madvise(leases, LEASES_BYTES, MADV_NOHUGEPAGE);
 	for (uint32_t i = 0; i < SL_REGISTRY_BLOCK; i++)
 		pools[i].leases = &leases[i * SL_DIMENSION_RATES];
 	return 0;
@@ -280,8 +283,12 @@ void sl_registry_reset_pool(struct sl_quota_pool *pool)
 		memset(pool->window, 0, sizeof(*pool->window));
 	if (pool->trimmed)
 		*pool->trimmed = (struct sl_trim_counts){0};
-	for (unsigned i = 0; pool->leases && i < SL_DIMENSION_RATES; i++)
-		pool->leases[i] = (struct sl_quota_lease){.thin = UINT32_MAX};
+	for (unsigned i = 0; pool->leases && i < SL_DIMENSION_RATES; i++) {
+		static const struct sl_quota_lease fresh;
+
+		if (memcmp(&pool->leases[i], &fresh, sizeof(fresh)) != 0) // no page for nothing
+			pool->leases[i] = fresh;
+	}
 }
 
 // What waited long enough: free, back in use, or not at rest yet.

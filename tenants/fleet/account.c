@@ -379,7 +379,7 @@ void sl_fleet_account_answer(struct sl_fleet_account *account, const struct sl_f
 	if (account->postpaid && demand > account->limit.per_s)
 		thin = clamp(answer->room / (demand * (POSTPAID_S + TICK_S / 2 + terms->rtt_s)), 0,
 			     1);
-	__atomic_store_n(&lease->thin, (uint32_t)(thin * UINT32_MAX), __ATOMIC_RELAXED);
+	__atomic_store_n(&lease->deaf, ~(uint32_t)(thin * UINT32_MAX), __ATOMIC_RELAXED);
 	__atomic_store_n(&lease->room, (int64_t)answer->room, __ATOMIC_RELAXED);
 	__atomic_store_n(&lease->seen_ns, terms->now_ns, __ATOMIC_RELAXED);
 	__atomic_store_n(&lease->woken, 0, __ATOMIC_RELEASE);
@@ -414,6 +414,6 @@ void sl_fleet_account_cut(struct sl_fleet_account *account, const struct sl_flee
 									  account->slow_demand)
 					    : 1 / terms->instances);
 	__atomic_store_n(&lease_of(account)->woken, 1, __ATOMIC_RELAXED);
-	__atomic_store_n(&lease_of(account)->thin, UINT32_MAX, __ATOMIC_RELAXED);
+	__atomic_store_n(&lease_of(account)->deaf, 0, __ATOMIC_RELAXED);
 	set_credit(account, 0);
 }

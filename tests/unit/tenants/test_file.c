@@ -1,8 +1,10 @@
 #include "tests/unit/tenants/fixture.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "dataplane/base/clock.h"
+#include "tenants/quota_lease.h"
 
 // The module as the process uses it: settings tables, the tenants file, build().
 
@@ -118,12 +120,32 @@ static void test_override(void **state)
 	sl_errors_destroy(errors);
 }
 
+// What of the fleet's leases has pages.
+static size_t resident_leases(const struct sl_registry *registry)
+{
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	const size_t bytes = SL_REGISTRY_BLOCK * SL_DIMENSION_RATES * sizeof(struct sl_quota_lease);
+	unsigned char pages[64];
+	size_t resident = 0;
+
+	assert_true(bytes / page <= sizeof(pages));
+	for (uint32_t i = 0; i * SL_REGISTRY_BLOCK < registry->count; i++) {
+		if (!registry->pools[i]->leases)
+			continue;
+		assert_int_equal(mincore(registry->pools[i]->leases, bytes, pages), 0);
+		for (size_t j = 0; j < bytes / page; j++)
+			resident += pages[j] & 1 ? page : 0;
+	}
+	return resident;
+}
+
 // All arrays that grow with tenants, and the names.
 static size_t bytes_of(const struct sl_tenants *tenants)
 {
 	const struct sl_registry *registry = tenants->registry;
 
-	return (size_t)tenants->entry_count *
+	return resident_leases(registry) +
+	       (size_t)tenants->entry_count *
 		       (sizeof(struct sl_tenant_entry) + sizeof(struct sl_quota_pool) +
 			sizeof(struct sl_registry_number) + 32 /* a name */) +
 	       (registry->index_mask + 1) * sizeof(uint32_t) +
@@ -131,17 +153,20 @@ static size_t bytes_of(const struct sl_tenants *tenants)
 	       tenants->credential_count * sizeof(struct sl_credential);
 }
 
-// 100,000 tenants load in under 2 s, and idle ones cost at most 512 bytes each.
-static void test_many(void **state)
+// 100,000 tenants load in under 2 s, and idle ones cost at most 512 bytes each; in a fleet too,
+// where one that was active costs a page of leases more, which its neighbours share.
+static void load_many(bool fleet)
 {
 	enum { COUNT = 100000 };
+	struct sl_quota_redis_config redis = {.address = "127.0.0.1:1"};
 	const struct sl_tenants_module_config none = {.tenants = {.unknown = "refuse"}};
 	char path[] = "/tmp/sluice-tenants-XXXXXX";
 	FILE *file = fdopen(mkstemp(path), "w");
 	struct sl_errors *errors = sl_errors_create();
 	struct sl_tenants_module_config config = none;
 
-	(void)state;
+	if (fleet)
+		config.quotas.redis = (struct sl_list){&redis, 1};
 	fprintf(file, "classes: {c: {quota: {spans: 1000/s}}}\ntenants:\n");
 	for (unsigned i = 0; i < COUNT; i++)
 		fprintf(file, "  tenant-%u: {class: c, credentials: [\"sha256:%064x\"]}\n", i, i);
@@ -164,18 +189,39 @@ static void test_many(void **state)
 	print_message("%llu ms, %zu bytes a tenant\n", (unsigned long long)(took_ns / SL_MS),
 		      bytes / COUNT);
 	assert_true(bytes <= 512 * COUNT);
+	if (fleet) {
+		struct sl_quota_pool *pool = tenants->entries[COUNT / 2].pool;
+
+		pool->leases[SL_DIMENSION_SPANS].largest = 1;
+		assert_true(bytes_of(tenants) > bytes && bytes_of(tenants) <= bytes + 4096);
+		sl_registry_reset_pool(pool);
+		assert_int_equal(pool->leases[SL_DIMENSION_SPANS].largest, 0);
+		sl_registry_reset_pool(tenants->entries[0].pool); // takes no page
+		assert_true(bytes_of(tenants) <= bytes + 2 * 4096);
+	}
 	assert_true(took_ns < 60 * SL_S); // a second, where nothing else runs; never a square
 	sl_tenants_module.destroy(tenants);
 	sl_errors_destroy(errors);
 }
 
+static void test_many(void **state)
+{
+	(void)state;
+	load_many(false);
+}
+
+static void test_many_in_a_fleet(void **state)
+{
+	(void)state;
+	load_many(true);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_embedded),
-		cmocka_unit_test(test_inline),
-		cmocka_unit_test(test_override),
-		cmocka_unit_test(test_many),
+		cmocka_unit_test(test_embedded),        cmocka_unit_test(test_inline),
+		cmocka_unit_test(test_override),        cmocka_unit_test(test_many),
+		cmocka_unit_test(test_many_in_a_fleet),
 	};
 
 	sl_hash_seed();
