@@ -67,7 +67,7 @@ struct replay {
 	uint32_t first, count;
 	uint64_t window_bytes, now_ns, told_ns, stopped_ns;
 	struct file *file;
-	bool stopping;
+	bool stopping, denied;
 	char **tenants; // by id, so that nothing of two of them is merged
 	uint32_t tenant_count;
 };
@@ -112,6 +112,10 @@ static void end_job(struct job *job, enum sl_reason reason)
 				"some of its items were refused for good");
 	} else if (reason == SL_REASON_MALFORMED) {
 		name_it(file, &file->broken, job, "not a request of its signal");
+	} else if (job->request.denied) {
+		job->state = WAITS; // not the file's fault: all of it would be refused
+		job->due_ns = UINT64_MAX;
+		replay->stopping = replay->denied = true;
 	} else if (!sl_reasons[reason].retry) {
 		name_it(file, &file->refused, job, sl_reasons[reason].help);
 	} else if (replay->now_ns < job->give_up_ns && !replay->stopping) {
@@ -328,9 +332,17 @@ static int send_file(struct replay *replay)
 		;
 	if (replay->stopping) {
 		tell(replay, "stopped");
+		if (replay->denied)
+			fprintf(stderr,
+				"%s: the destination refuses whoever sends this (not "
+				"authenticated, or "
+				"not permitted), and would refuse all of it: mend the credentials "
+				"(%s)\n",
+				file->name,
+				replay->options->to ? "--header" : "the destination's settings");
 		fprintf(stderr, "%s: go on with --from %llu\n", file->name,
 			(unsigned long long)offset_of(replay));
-		return SL_EXIT_AGAIN;
+		return replay->denied ? SL_EXIT_DENIED : SL_EXIT_AGAIN;
 	}
 	tell(replay, "done");
 	if (file->refused + file->partly + file->broken)
@@ -427,7 +439,7 @@ static int go_through(struct replay *replay)
 	const struct sl_replay_options *options = replay->options;
 	int code = 0;
 
-	for (int i = 0; i < options->file_count && code != SL_EXIT_AGAIN; i++) {
+	for (int i = 0; i < options->file_count && !replay->stopping; i++) {
 		struct file file = {.name = options->files[i]};
 
 		if (map(&file) < 0)
@@ -447,7 +459,7 @@ static int go_through(struct replay *replay)
 		code = worse(code, options->check ? check_file(&file) : send_file(replay));
 		if (file.bytes.size)
 			munmap((void *)(uintptr_t)file.bytes.data, file.bytes.size);
-		if (code == SL_EXIT_AGAIN && i + 1 < options->file_count)
+		if (replay->stopping && i + 1 < options->file_count)
 			fprintf(stderr, "%s and what follows it is not begun\n",
 				options->files[i + 1]);
 	}
@@ -594,7 +606,7 @@ int sl_replay(const struct sl_replay_options *options, const struct sl_module *m
 	const struct sigaction action = {.sa_handler = on_signal};
 	struct replay replay = {.options = options};
 	struct sl_errors *errors;
-	int code = SL_EXIT_CONFIG;
+	int code = options->to ? SL_EXIT_USAGE : SL_EXIT_CONFIG;
 
 	if (options->check)
 		return go_through(&replay);

@@ -31,6 +31,7 @@ struct sl_replay_options {
 #define SL_EXIT_BROKEN   65 // a file ends inside an entry
 #define SL_EXIT_NO_INPUT 66
 #define SL_EXIT_AGAIN    75 // the destination could not take it, or a signal came: go on later
+#define SL_EXIT_DENIED   77 // the destination does not accept who sends
 
 // argv[1] is "replay". False: `*code` is the exit code (help has been printed, or a mistake told).
 bool sl_replay_parse(struct sl_replay_options *options, int argc, char **argv, int *code);

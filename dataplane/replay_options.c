@@ -35,7 +35,9 @@ static const char help[] =
 	"good or are none; 64 usage; 65 a file ends inside an entry; 66 a file cannot be read;\n"
 	"75 the destination could not take it, or a signal came: go on from the offset that was "
 	"told;\n"
-	"78 configuration refused.\n";
+	"77 the destination does not accept who sends, so nothing more was tried; 78 "
+	"configuration\n"
+	"refused.\n";
 
 enum {
 	TO = 256,

@@ -296,6 +296,8 @@ static void settle(struct sl_record *record, enum sl_outcome outcome, uint64_t r
 		if (record->paid)
 			sl_retry_budget_add(&egress->budget, SL_RETRY_TOKEN);
 	}
+	if (outcome == SL_OUTCOME_REJECTED)
+		flow->delivery.part->request->denied |= record->denied;
 	if (outcome == SL_OUTCOME_REJECTED && sl_dead_letter_take(record))
 		return;
 	// What came out of a spool goes back into it until the dead letters' place can take it.

@@ -32,6 +32,8 @@ static void report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *
 		       message->rkt ? rd_kafka_topic_name(message->rkt) : "?",
 		       rd_kafka_err2str(message->err));
 	record->refusal = rd_kafka_err2name(message->err);
+	record->denied = message->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED ||
+			 message->err == RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
 	record->driver_data = (void *)(uintptr_t)sl_kafka_outcome(message->err);
 	__atomic_store_n(&side->busy, 1, __ATOMIC_RELEASE);
 	// A shard has no more with its producer than the ring holds.

@@ -146,6 +146,7 @@ static void on_ended(struct sl_client_call *call, int result, uint64_t now_ns)
 		snprintf(post->refusal, sizeof(post->refusal), answered ? "grpc %d" : "http %d",
 			 answered ? post->answer.grpc_status : (int)post->answer.status);
 		record->refusal = post->refusal;
+		record->denied = sl_otlp_answer_denied(&post->answer);
 	}
 	sl_egress_end(record, outcome, retry_after_ns);
 }

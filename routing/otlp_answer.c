@@ -247,3 +247,11 @@ enum sl_outcome sl_otlp_answer_outcome(const struct sl_otlp_answer *answer)
 		return SL_OUTCOME_REJECTED;
 	}
 }
+
+bool sl_otlp_answer_denied(const struct sl_otlp_answer *answer)
+{
+	if (answer->http || answer->grpc_status < 0)
+		return answer->status == 401 || answer->status == 403;
+	return answer->grpc_status == SL_GRPC_UNAUTHENTICATED ||
+	       answer->grpc_status == SL_GRPC_PERMISSION_DENIED;
+}

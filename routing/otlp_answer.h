@@ -28,5 +28,7 @@ void sl_otlp_answer_headers(struct sl_otlp_answer *answer, const struct sl_http_
 			    uint32_t count);
 void sl_otlp_answer_data(struct sl_otlp_answer *answer, struct sl_bytes bytes);
 enum sl_outcome sl_otlp_answer_outcome(const struct sl_otlp_answer *answer);
+// Of a rejected one: whether it was for who sends it, as any other would be.
+bool sl_otlp_answer_denied(const struct sl_otlp_answer *answer);
 // Items of a delivered record that a partial success refused.
 uint64_t sl_otlp_answer_rejected(const struct sl_otlp_answer *answer);

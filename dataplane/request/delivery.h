@@ -34,6 +34,7 @@ struct sl_record {
 	bool paid;                           // its retry, from the budget
 	bool alone;                          // not to be merged: refused once together with others
 	const struct sl_dead_letter *letter; // goes as a dead letter; NULL: as itself
+	bool denied;          // its driver: refused for who sends it, as any other would be
 	const char *refusal;  // its driver: why it was refused for good; NULL: nobody said
 	struct sl_bytes key;  // data NULL: none; size 0 with data: an empty key
 	uint32_t owner;       // of its key among the destination's endpoints; 0: any of them

@@ -139,6 +139,7 @@ struct sl_request {
 	struct sl_timer leave;    // the shard's: fires when a held one goes on
 	struct sl_request **held; // who points to it among those held; NULL: it is not
 	bool late;                // answered as timed out while deliveries are open
+	bool denied;              // some was refused for who sends it, not for what it is
 	bool staged;              // the shard's own hold stands
 	bool in_flight;           // counted against its tenant's limits, with in_flight_bytes
 	uint64_t in_flight_bytes;

@@ -122,6 +122,32 @@ def test_through_a_destination_of_a_configuration(start, tmp_path):
             assert done.returncode == 78 and what in done.stderr
 
 
+@pytest.mark.kafka
+def test_into_kafka(start, broker, tmp_path):
+    """By the name of a destination that is a Kafka cluster: whole, by tenant and key; a topic that
+    is not there is told for each, with nothing sent."""
+    broker.create("replayed-spans")
+    messages = [otlp.request("traces", 2) for _ in range(200)]
+    path = write(tmp_path / "traces-1.binpb", messages)
+    to = {"brokers": [broker.address], "partition_by": "trace", "tenant_header": "x-tenant"}
+    sluice = start(config={"destinations": {
+        "main": {"kafka": {**to, "topic": "replayed-{signal}"}},
+        "lost": {"kafka": {**to, "topic": "nowhere", "message_timeout": "3s"}}},
+        "routes": [{"to": ["main"]}]})
+    config = ["--config", sluice.folder / "config.yaml"]
+    done = replay(*config, "--destination", "main", "--tenant", "acme", path)
+    assert done.returncode == 0, done.stderr
+    records = broker.read("replayed-spans")
+    found = [(headers, otlp.REQUESTS["traces"].FromString(value))
+             for _, _, value, headers in records]
+    assert ids([message for _, message in found]) == ids(messages)
+    assert all(headers["x-tenant"] == b"acme" for headers, _ in found)
+    done = replay(*config, "--destination", "lost", "--parallel", 1, "--retry", 20,
+                  write(tmp_path / "traces-2.binpb", messages[:2]))
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("A destination refused it") == 2
+
+
 def test_goes_on_where_it_stopped(tmp_path):
     """What answers 14 in the end is not the file's fault: the offset says where to go on."""
     messages = [otlp.request("traces", 1) for _ in range(30)]
@@ -157,6 +183,25 @@ def test_what_is_refused_is_named_and_the_rest_is_sent(tmp_path):
         assert done.returncode == 1
         assert f"offset {len(delimited(messages[:3]))}: A destination refused it" in done.stderr
         assert ids(upstream.messages(taken=True)) == ids(messages[:3] + messages[4:])
+
+
+@pytest.mark.parametrize("http, answer", [
+    (False, {"status": 16}), (False, {"status": 7}),
+    (True, {"status": 401}), (True, {"status": 403})], ids=["16", "7", "401", "403"])
+def test_who_is_refused_stops(tmp_path, http, answer):
+    """Every call would be refused for the same reason: what was not sent stays to be sent."""
+    messages = [otlp.request("traces", 1) for _ in range(30)]
+    path = write(tmp_path / "traces-1.binpb", messages)
+    other = write(tmp_path / "traces-2.binpb", messages)
+    with Upstream(http, script=[{}] * 3, judge=lambda call: answer) as upstream:
+        done = replay("--to", url(upstream), "--parallel", 1, *(["--http"] if http else []),
+                      path, other)
+        assert done.returncode == 77, done.stderr
+        assert len(upstream.calls) == 4
+    assert "mend the credentials (--header)" in done.stderr
+    assert "traces-2.binpb and what follows it is not begun" in done.stderr
+    assert f"--from {len(delimited(messages[:3]))}" in done.stderr
+    assert "refused for good" not in done.stderr
 
 
 @pytest.mark.parametrize("kind, spoil, code, what", [
@@ -236,7 +281,10 @@ def test_mistakes_on_the_command_line(tmp_path):
             (["--to", to, other], 64, "use --signal"),
             (["--to", to, tmp_path / "traces-none"], 66, "No such file"),
             (["--to", to, tmp_path], 66, "not a file"),
-            (["--to", "127.0.0.1:1", path], 78, "http://host:port"),
+            (["--to", "127.0.0.1:1", path], 64, "http://host:port"),
+            (["--to", "ftp://127.0.0.1:1", path], 64, "http://host:port"),
+            (["--to", "http://", path], 64, "http://host:port"),
+            (["--to", "http://127.0.0.1:99999", path], 64, "http://host:port"),
             (["--config", tmp_path / "none.yaml", "--destination", "x", path], 78, "none.yaml"),
             (["--nonsense"], 64, "nonsense")):
         done = replay(*arguments)
