@@ -171,6 +171,8 @@ static void queue_out(struct sl_lane *lane, struct rte_mbuf *packet)
 
 void sl_lane_send(struct sl_lane *lane)
 {
+	if (lane->stack)
+		lane->ops->acknowledge(lane->stack);
 	if (!lane->out_count) {
 		lane->sent_ns = lane->now_ns;
 		return;

@@ -50,6 +50,7 @@ struct sl_stream {
 	int error;          // errno
 	uint32_t bucket;    // of the connection lists
 	uint32_t window;    // bytes granted to the peer
+	uint32_t ack_slot;  // 0: none due at the turn's end
 	uint32_t eaten;     // consumed, not yet told to the peer
 	void *pcb;          // NULL once gone
 	void *rx, *rx_last; // received, in order
@@ -100,6 +101,8 @@ struct sl_stack_ops {
 	void (*input)(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
 		      bool copy);
 	void (*tick)(struct sl_stack *stack, uint64_t now_ns);
+	// The turn's end: sends the acknowledgements that no answer has carried.
+	void (*acknowledge)(struct sl_stack *stack);
 	// An all-zero address is any, of both families. Returns NULL when out of memory or in use.
 	void *(*listen)(struct sl_stack *stack, const struct sl_endpoint *at, void *listener);
 	void (*unlisten)(struct sl_stack *stack, void *listening);

@@ -154,6 +154,7 @@ static void deliver(struct end *end)
 		end->ops->input(end->stack, frame, frame->room, frame->data, frame->bytes,
 				happens(10));
 	}
+	end->ops->acknowledge(end->stack);
 }
 
 // Delivers what was on the wire, and lets `ns` pass.
@@ -406,6 +407,60 @@ static void test_writes_without_memory(void **state)
 		assert_int_equal(sent[i], HUNGRY_BYTES);
 }
 
+// Takes in all frames that wait for the server, without the turn's end.
+static void take_in(void)
+{
+	struct end *end = &ends[0];
+
+	while (end->head != end->tail) {
+		struct frame *frame = end->in[end->head++ % FRAMES_MAX];
+
+		end->ops->input(end->stack, frame, frame->room, frame->data, frame->bytes, false);
+	}
+}
+
+// What came in one turn is acknowledged by one frame: the answer, or one at the turn's end.
+static void test_one_acknowledgement_a_turn(void **state)
+{
+	static char request[4000], head[] = "an", body[] = "answer";
+	const struct iovec pieces[] = {{head, 2}, {body, 6}}, all = {request, sizeof(request)};
+	struct sl_endpoint from = client_at;
+	struct sl_stream *stream, *accepted = NULL;
+	struct sl_bytes bytes;
+
+	(void)state;
+	from.port = 30000;
+	stream = ends[1].ops->connect(ends[1].stack, &from, &server_at);
+	for (unsigned i = 0; i < 10; i++)
+		step(SL_MS);
+	for (unsigned answers = 0; answers < 2; answers++) {
+		uint32_t before;
+
+		assert_int_equal(ends[1].ops->write(stream, &all, 1), sizeof(request));
+		assert_true(ends[0].tail - ends[0].head >= 3); // segments
+		before = ends[1].tail;
+		take_in();
+		assert_int_equal(ends[1].tail, before);
+		accepted = ends[0].ops->next_ready(ends[0].stack);
+		assert_non_null(accepted);
+		while (ends[0].ops->peek(accepted, &bytes))
+			ends[0].ops->eat(accepted);
+		if (answers)
+			assert_int_equal(ends[0].ops->write(accepted, pieces, 2), 8);
+		ends[0].ops->acknowledge(ends[0].stack);
+		ends[0].ops->acknowledge(ends[0].stack);
+		assert_int_equal(ends[1].tail, before + 1);
+		step(SL_MS);
+		step(SL_MS);
+	}
+	while ((accepted = ends[1].ops->next_ready(ends[1].stack)) != stream)
+		assert_non_null(accepted);
+	assert_true(ends[1].ops->peek(stream, &bytes));
+	assert_int_equal(bytes.size, 8);
+	assert_memory_equal(bytes.data, "ananswer", 8);
+	ends[1].ops->eat(stream);
+}
+
 static void test_half_open_is_bounded(void **state)
 {
 	struct sl_endpoint from = client_at;
@@ -456,6 +511,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_echo, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_echo_over_a_bad_wire, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_many_with_cross_aborts, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_one_acknowledgement_a_turn, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_writes_without_memory, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_half_open_is_bounded, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_noise, set_up, tear_down),

@@ -157,3 +157,19 @@ err_t sl_lwip_output(struct netif *netif, struct pbuf *p)
 	}
 	return stack->host.transmit(stack->host.self, pieces, count, p->tot_len) ? ERR_OK : ERR_MEM;
 }
+
+// Small pieces as one: what lwIP does for each is dear.
+bool sl_lwip_gather(uint8_t to[SL_LWIP_GATHER_BYTES], struct iovec *whole,
+		    const struct iovec *pieces, size_t count)
+{
+	size_t size = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (pieces[i].iov_len > SL_LWIP_GATHER_BYTES - size)
+			return false;
+		memcpy(to + size, pieces[i].iov_base, pieces[i].iov_len);
+		size += pieces[i].iov_len;
+	}
+	*whole = (struct iovec){to, size};
+	return true;
+}

@@ -15,6 +15,7 @@
 #endif
 #define NETIFS_MAX      SL_STACK_ADDRESSES_MAX
 #define STREAMS_A_BLOCK 256
+#define ACKS_MAX        1024
 
 static_assert((BUCKETS & (BUCKETS - 1)) == 0, "a mask");
 
@@ -36,6 +37,8 @@ struct sl_stack {
 	struct sl_stream *ready, **ready_last, *free;
 	struct sl_stream *starved, *starved_last; // wait for memory to write
 	bool relieved;                            // some was freed since
+	struct sl_stream *acks[ACKS_MAX]; // to be acknowledged at the turn's end; NULL: gone
+	uint32_t ack_count;
 	struct stream_block *blocks;
 	struct sl_stack_stats stats;
 };
@@ -62,6 +65,13 @@ void sl_lwip_part(struct tcp_pcb *pcb);
 
 void sl_lwip_note(struct sl_stream *stream, uint8_t event);
 
+struct tcp_pcb *sl_lwip_with(struct sl_stream *stream);
+
+// acks.c
+void sl_lwip_delay_ack(struct sl_stream *stream, struct tcp_pcb *pcb);
+void sl_lwip_forget_ack(struct sl_stream *stream);
+void sl_lwip_acknowledge(struct sl_stack *stack);
+
 // starved.c
 void sl_lwip_starve(struct sl_stream *stream);
 void sl_lwip_leave_starved(struct sl_stream *stream);
@@ -71,3 +81,6 @@ void sl_lwip_feed_starved(struct sl_stack *stack);
 void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
 		   bool copy);
 err_t sl_lwip_output(struct netif *netif, struct pbuf *p);
+#define SL_LWIP_GATHER_BYTES 1024
+bool sl_lwip_gather(uint8_t to[SL_LWIP_GATHER_BYTES], struct iovec *whole,
+		    const struct iovec *pieces, size_t count);

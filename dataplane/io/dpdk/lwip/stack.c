@@ -104,7 +104,7 @@ void sl_lwip_select(struct sl_stack *stack, uint32_t bucket)
 }
 
 // The door: the stream's connection, with its own lists in place. NULL: it is gone.
-static struct tcp_pcb *with(struct sl_stream *stream)
+struct tcp_pcb *sl_lwip_with(struct sl_stream *stream)
 {
 	if (stream->pcb && stream->stack->bucket != stream->bucket)
 		sl_lwip_select(stream->stack, stream->bucket);
@@ -214,7 +214,6 @@ static err_t on_received(void *argument, struct tcp_pcb *pcb, struct pbuf *p, er
 	struct sl_stream *stream = argument;
 	struct pbuf *last = p;
 
-	(void)pcb;
 	(void)failed;
 	if (!p) {
 		sl_lwip_note(stream, SL_STREAM_ENDED);
@@ -228,6 +227,7 @@ static err_t on_received(void *argument, struct tcp_pcb *pcb, struct pbuf *p, er
 	else
 		stream->rx = p;
 	stream->rx_last = last;
+	sl_lwip_delay_ack(stream, pcb);
 	sl_lwip_note(stream, SL_STREAM_READABLE);
 	return ERR_OK;
 }
@@ -362,7 +362,7 @@ static void ate(struct sl_stream *stream)
 {
 	struct sl_stack *stack = stream->stack;
 	uint32_t more = stream->eaten;
-	struct tcp_pcb *pcb = with(stream);
+	struct tcp_pcb *pcb = sl_lwip_with(stream);
 
 	if (!pcb || !more)
 		return;
@@ -387,12 +387,18 @@ static void ate(struct sl_stream *stream)
 
 static ssize_t write_pieces(struct sl_stream *stream, const struct iovec *pieces, size_t count)
 {
-	struct tcp_pcb *pcb = with(stream);
+	struct tcp_pcb *pcb = sl_lwip_with(stream);
+	uint8_t gathered[SL_LWIP_GATHER_BYTES];
+	struct iovec whole;
 	size_t taken = 0;
 	bool full = false;
 
 	if (!pcb)
 		return -EPIPE;
+	if (count > 1 && sl_lwip_gather(gathered, &whole, pieces, count)) {
+		pieces = &whole;
+		count = 1;
+	}
 	for (size_t i = 0; i < count && !full; i++) {
 		const uint8_t *from = pieces[i].iov_base;
 		size_t left = pieces[i].iov_len;
@@ -422,14 +428,14 @@ static ssize_t write_pieces(struct sl_stream *stream, const struct iovec *pieces
 
 static int shut(struct sl_stream *stream)
 {
-	struct tcp_pcb *pcb = with(stream);
+	struct tcp_pcb *pcb = sl_lwip_with(stream);
 
 	return !pcb || tcp_shutdown(pcb, 0, 1) == ERR_OK ? 0 : -ENOMEM;
 }
 
 static void drop(struct sl_stream *stream, bool reset)
 {
-	struct tcp_pcb *pcb = with(stream);
+	struct tcp_pcb *pcb = sl_lwip_with(stream);
 
 	if (pcb) {
 		// Unread bytes mean a reset (RFC 2525, 2.17).
@@ -444,6 +450,7 @@ static void drop(struct sl_stream *stream, bool reset)
 	}
 	free_rx(stream);
 	sl_lwip_leave_starved(stream);
+	sl_lwip_forget_ack(stream);
 	stream->closing = true;
 	if (!stream->queued)
 		give_stream(stream);
@@ -774,6 +781,7 @@ __attribute__((visibility("default"))) const struct sl_stack_ops sl_stack_ops = 
 	.destroy = destroy,
 	.input = sl_lwip_input,
 	.tick = tick,
+	.acknowledge = sl_lwip_acknowledge,
 	.listen = listen_at,
 	.unlisten = unlisten,
 	.connect = connect_to,
