@@ -475,6 +475,7 @@ static int run(const char *file)
 	sl_ledger_destroy(process.ledger);
 	sl_dpdk_close(process.dpdk);
 	sl_snapshots_destroy(process.snapshots, modules, SL_MODULES);
+	sl_routing_wait_closed();
 	sl_metrics_destroy(process.metrics);
 	free(process.listen_fds);
 	free(process.listen_inherited);

@@ -16,6 +16,8 @@
 
 #define CLOSE_LOOK_US 20000
 
+static uint32_t closing; // atomic: destinations that a thread is about to free
+
 static const struct sl_driver *driver_of(const struct sl_destination_config *config)
 {
 	return config->failover ? NULL
@@ -42,7 +44,14 @@ static void *close_later(void *argument)
 		usleep(CLOSE_LOOK_US);
 	sl_log(SL_LOG_INFO, "destination_closed", "destination=%s", destination->name);
 	free_destination(destination);
+	__atomic_sub_fetch(&closing, 1, __ATOMIC_ACQ_REL);
 	return NULL;
+}
+
+void sl_routing_wait_closed(void)
+{
+	while (__atomic_load_n(&closing, __ATOMIC_ACQUIRE))
+		usleep(CLOSE_LOOK_US);
 }
 
 static void put_destination(struct sl_destination *destination)
@@ -53,8 +62,11 @@ static void put_destination(struct sl_destination *destination)
 		free_destination(destination);
 		return;
 	}
-	if (sl_thread_start(NULL, "closer", close_later, destination) < 0)
+	__atomic_add_fetch(&closing, 1, __ATOMIC_ACQ_REL);
+	if (sl_thread_start(NULL, "closer", close_later, destination) < 0) {
+		__atomic_sub_fetch(&closing, 1, __ATOMIC_ACQ_REL);
 		sl_log(SL_LOG_ERROR, "destination_not_closed", "destination=%s", destination->name);
+	}
 }
 
 static void stamp_file(void *self, const char *path)

@@ -60,6 +60,11 @@ uint64_t sl_routing_in_flight(const struct sl_routing_shard *self);
 // The shard is about to end: nothing comes out of spools any more.
 void sl_routing_drain(struct sl_routing_shard *self);
 
+// Destinations that reloads took away are closed by threads of their own, once no shard has them
+// open: waits for these. When no shard runs any more, before the process ends: what they write last
+// must not be cut off.
+void sl_routing_wait_closed(void);
+
 // `acknowledge: queued` counts a delivery as ended for the answer once its driver has taken it,
 // `spooled` once it is on the disk of its destination's spool, by which all of it goes.
 enum sl_acknowledge {

@@ -297,6 +297,35 @@ static void test_reload_keeps_what_is_the_same(void **state)
 	tear_down(&rig);
 }
 
+static unsigned destroyed;
+
+static void slow_destroy(void *self)
+{
+	(void)self; // a blackhole's, of which there is one
+	usleep(50000);
+	destroyed++;
+}
+
+// A process that ends waits for what a reload took away.
+static void test_closed_before_the_end(void **state)
+{
+	struct sl_driver driver = sl_driver_blackhole;
+	struct rig rig = {.driver = &driver};
+
+	(void)state;
+	driver.destroy = slow_destroy;
+	set_up(&rig, "destinations: {a: {blackhole: {}}}\nroutes: [{to: [a]}]\n");
+	assert_non_null(build(&rig, 1, "destinations: {}\nroutes: [{drop: true}]\n"));
+	sl_routing_module.destroy(rig.routing[0]); // a shard has it open still
+	rig.routing[0] = NULL;
+	assert_int_equal(destroyed, 0);
+	sl_routing_shard_turn(rig.shard, rig.routing[1], sl_clock_now_ns());
+	sl_routing_poll(rig.shard, sl_clock_now_ns());
+	sl_routing_wait_closed();
+	assert_int_equal(destroyed, 1);
+	tear_down(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -308,6 +337,7 @@ int main(void)
 		cmocka_unit_test(test_kafka),
 		cmocka_unit_test(test_kafka_splits_what_is_too_long),
 		cmocka_unit_test(test_reload_keeps_what_is_the_same),
+		cmocka_unit_test(test_closed_before_the_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
