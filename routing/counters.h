@@ -32,7 +32,7 @@
 	X(put_back, COUNTER, "sluice_put_back_items", signal,                                      \
 	  "Items that came out of the spool, were not delivered, and are in it again.")            \
 	X(spool_recovered, COUNTER, "sluice_spool_recovered_items", signal,                        \
-	  "Items found in the spool when it was opened.")                                          \
+	  "Items found in the spool that another process, or a run before, has left there.")       \
 	X(spool_dropped, COUNTER, "sluice_spool_dropped_items", signal,                            \
 	  "Items that the spool dropped: full, too old, or damaged.")                              \
 	X(spool_items, GAUGE, "sluice_spool_items", signal, "Items in the spool.")                 \

@@ -81,6 +81,15 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct sl_spool *spools;
 
+// What this process has left in a folder: when it opens it again, these are found a second time,
+// and counted already. Under `lock`; one for each path that was ever open.
+struct left {
+	struct left *next;
+	char *path;
+	uint64_t items[SL_SIGNALS];
+};
+static struct left *lefts;
+
 // --- the thread: in ------------------------------------------------------------------------------
 
 static struct sl_spool_limits limits_of(const struct sl_spool_config *config)
@@ -478,6 +487,46 @@ static void free_spool(struct sl_spool *spool)
 	free(spool);
 }
 
+// Under `lock`. NULL: nothing is known of it, or there is no memory to know it.
+static struct left *left_in(const char *path, bool make)
+{
+	struct left *left = lefts;
+
+	while (left && strcmp(left->path, path) != 0)
+		left = left->next;
+	if (left || !make)
+		return left;
+	left = calloc(1, sizeof(*left));
+	if (left)
+		left->path = strdup(path);
+	if (!left || !left->path) {
+		free(left);
+		return NULL;
+	}
+	left->next = lefts;
+	lefts = left;
+	return left;
+}
+
+static void leave_items(const char *path, const uint64_t items[SL_SIGNALS])
+{
+	struct left *left = left_in(path, true);
+
+	if (left)
+		memcpy(left->items, items, sizeof(left->items));
+}
+
+// What was left is told already.
+static void find_items(struct sl_spool *spool)
+{
+	const struct sl_spool_figures *figures = sl_spool_store_figures(spool->store);
+	const struct left *left = left_in(spool->path, false);
+
+	for (unsigned i = 0; left && i < SL_SIGNALS; i++)
+		spool->told.recovered_items[i] = SL_MIN(left->items[i],
+							figures->recovered_items[i]);
+}
+
 static struct sl_spool *alloc_spool(const struct sl_spool_config *config)
 {
 	struct sl_spool *spool = calloc(1, sizeof(*spool));
@@ -510,6 +559,9 @@ static int start_spool(struct sl_spool *spool)
 	spool->store = sl_spool_store_open(spool->path, &limits, &failed);
 	if (!spool->store)
 		return failed;
+	pthread_mutex_lock(&lock);
+	find_items(spool);
+	pthread_mutex_unlock(&lock);
 	publish(spool);
 	failed = sl_waker_init(&spool->waker);
 	if (!failed)
@@ -592,26 +644,28 @@ void sl_spool_configure(struct sl_spool *spool, const struct sl_spool_config *co
 
 void sl_spool_put(struct sl_spool *spool)
 {
+	struct sl_spool_figures figures;
+	bool last;
+
 	if (!spool)
 		return;
 	pthread_mutex_lock(&lock);
-	spool->changing = --spool->references == 0;
-	if (!spool->changing) {
-		pthread_mutex_unlock(&lock);
-		return;
-	}
+	last = spool->changing = --spool->references == 0;
 	pthread_mutex_unlock(&lock);
-
+	if (!last)
+		return;
 	__atomic_store_n(&spool->stop, 1, __ATOMIC_RELEASE);
 	sl_waker_wake(&spool->waker);
 	pthread_join(spool->thread, NULL); // as long as its disk takes
 	if (!sl_spool_store_is_empty(spool->store))
 		sl_log(SL_LOG_WARN, "spool_left", "folder=\"%s\" bytes=%llu", spool->path,
 		       (unsigned long long)sl_spool_store_figures(spool->store)->bytes);
+	figures = *sl_spool_store_figures(spool->store);
 	sl_spool_store_close(spool->store);
 	spool->store = NULL;
 
 	pthread_mutex_lock(&lock);
+	leave_items(spool->path, figures.items);
 	unlist(spool);
 	pthread_cond_broadcast(&changed);
 	pthread_mutex_unlock(&lock);

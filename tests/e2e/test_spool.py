@@ -268,6 +268,25 @@ def test_a_reload_that_changes_the_destination_keeps_the_spool(start, tmp_path):
         wait_empty(sluice)
 
 
+def test_a_destination_taken_out_and_put_back_finds_its_own(start, tmp_path):
+    """What the process itself has left in the folder is in its books: it is no recovered item."""
+    port, each = ports.free()[0], messages(20)
+    sluice = start(config=config(port, tmp_path / "spool"))
+    with_spool = dict(sluice.config["destinations"])
+    assert send(sluice, each) == [0] * 20
+    sluice.config["destinations"] = {"up": {"blackhole": {}}}
+    sluice.reload()
+    wait_for("its end", lambda: "spool_left" in sluice.log())
+    sluice.config["destinations"] = with_spool
+    sluice.reload()
+    check_books(sluice)
+    assert sluice.metric("sluice_spool_recovered_items_total") == 0
+    with Upstream(port=port) as upstream:
+        wait_for("all of them", lambda: set(services(upstream)) == set(names(each)))
+        wait_empty(sluice)
+        check_books(sluice)
+
+
 def test_a_reload_that_is_refused_leaves_the_spool_its_settings(start, tmp_path):
     """What is wrong is found after destinations have been built: in what needs a restart."""
     port, each = ports.free()[0], messages(80, items=600)

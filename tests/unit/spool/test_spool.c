@@ -266,6 +266,43 @@ static void test_a_disk_that_hangs_holds_up_its_own_spool(void **state)
 	rmdir(path);
 }
 
+// Left by another process, items are found; left by this one, they are what it has spooled.
+static void test_what_it_left_itself_is_not_found(void **state)
+{
+	const struct sl_spool_config config = {.path = folder,
+					       .bytes_max = SL_MIB,
+					       .segment_bytes = SL_MIB,
+					       .fsync = SL_SPOOL_FSYNC_NEVER};
+	struct sl_errors *errors = sl_errors_create();
+	uint64_t there = 0, found = 0;
+	struct sl_waker waker;
+
+	(void)state;
+	assert_int_equal(sl_waker_init(&waker), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		struct sl_spool *spool = sl_spool_get(&config, errors);
+		struct sl_spool_side *side;
+		struct sl_spool_news news;
+
+		assert_non_null(spool);
+		side = sl_spool_side_open(spool, &waker);
+		sl_spool_side_retire(side, true);
+		while (!sl_spool_side_news(side, &news))
+			;
+		if (i == 0)
+			there = news.items[SL_TRACES]; // of the test before
+		assert_int_equal(news.items[SL_TRACES], there + 2 * i);
+		found += news.recovered_items[SL_TRACES];
+		for (unsigned j = 0; j < 2; j++)
+			assert_true(is_kept(side, &waker));
+		sl_spool_side_close(side);
+		sl_spool_put(spool);
+	}
+	assert_int_equal(found, 0); // all of it was spooled here
+	sl_waker_fini(&waker);
+	sl_errors_destroy(errors);
+}
+
 // Times that threads of this process waited.
 static unsigned waits(void)
 {
@@ -318,6 +355,7 @@ int main(void)
 		cmocka_unit_test(test_what_was_not_tried_is_no_failure),
 		cmocka_unit_test(test_a_disk_that_hangs_holds_up_its_own_spool),
 		cmocka_unit_test(test_who_tells_is_woken),
+		cmocka_unit_test(test_what_it_left_itself_is_not_found),
 		cmocka_unit_test(test_idle),
 	};
 
