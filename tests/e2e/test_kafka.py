@@ -107,6 +107,18 @@ def test_unknown_topic_is_an_error_not_a_loss(start, broker):
     assert len(broker.read("no-such-topic")) == 1
 
 
+def test_headers_of_refused_records_are_freed_once(start, broker):
+    """librdkafka 2.0.2 frees the single headers of a record without a topic twice."""
+    sluice = start(config=config(broker, "no-such-topic-{signal}", headers={"zone": "eu"},
+                                 tenant_header="X-Scope-OrgID"))
+    broker.create("no-such-topic-logs")
+    for _ in range(100):
+        assert send(sluice, "traces", otlp.request("traces", 1)) == 3
+        assert send(sluice, "logs", otlp.request("logs", 1)) == 0
+    found = [headers for _, _, _, headers in broker.read("no-such-topic-logs")]
+    assert found == 100 * [{"X-Scope-OrgID": b"demo", "zone": b"eu"}]
+
+
 @pytest.mark.shards
 def test_kill_9_under_load_loses_nothing_acknowledged(start, broker):
     broker.create("kill")
