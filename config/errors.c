@@ -11,6 +11,7 @@ struct sl_errors {
 	char **lines;
 	uint32_t count, dropped;
 	char more[64];
+	const struct sl_where *otherwise; // where, when nobody says
 };
 
 struct sl_errors *sl_errors_create(void)
@@ -37,6 +38,11 @@ void sl_errors_destroy(struct sl_errors *errors)
 	free(errors);
 }
 
+void sl_errors_otherwise(struct sl_errors *errors, const struct sl_where *where)
+{
+	errors->otherwise = where;
+}
+
 void sl_errors_add(struct sl_errors *errors, const struct sl_where *where, const char *format, ...)
 {
 	char line[LINE_MAX_];
@@ -47,6 +53,8 @@ void sl_errors_add(struct sl_errors *errors, const struct sl_where *where, const
 		errors->dropped++;
 		return;
 	}
+	if (!where)
+		where = errors->otherwise;
 	if (where && where->file && where->line)
 		used = (size_t)snprintf(line, sizeof(line), "%s:%u:%u: ", where->file, where->line,
 					where->column);

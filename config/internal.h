@@ -69,3 +69,6 @@ struct sl_text {
 void sl_text_add(struct sl_text *text, const char *bytes, size_t size);
 void sl_text_print(struct sl_text *text, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+
+// Where problems are that nobody gives a place; NULL: nowhere.
+void sl_errors_otherwise(struct sl_errors *errors, const struct sl_where *where);

@@ -611,8 +611,12 @@ static void fill_object(struct loader *loader, const struct sl_settings *setting
 		fill_pairs(loader, settings, node, object, lines);
 	}
 	fill_missing(loader, settings, where, object, lines);
-	if (settings->check && problems == sl_errors_count(loader->errors))
+	if (settings->check && problems == sl_errors_count(loader->errors)) {
+		// What is missing has no place of its own: it is told at the object's.
+		sl_errors_otherwise(loader->errors, where);
 		settings->check(object, loader->errors);
+		sl_errors_otherwise(loader->errors, NULL);
+	}
 }
 
 // The folder that relative paths start from.

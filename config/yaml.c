@@ -88,6 +88,21 @@ static bool scalar(struct builder *builder, const yaml_event_t *event)
 	return node->text ? true : refuse(builder, mark, "no memory");
 }
 
+// Of the parser, at `mark`. Its words for the commonest slip say nothing of it.
+static bool refuse_syntax(struct builder *builder, const yaml_mark_t *mark, const char *problem,
+			  const char *text, size_t size)
+{
+	size_t at = 0;
+
+	// The mark counts characters.
+	for (size_t left = mark->index; left && at < size; left--)
+		while (++at < size && ((unsigned char)text[at] & 0xc0) == 0x80)
+			;
+	if (at < size && text[at] == '\t')
+		problem = "a tab: expected blanks, YAML is not indented with tabs";
+	return refuse(builder, mark, problem ? problem : "not YAML");
+}
+
 static bool take(struct builder *builder, const yaml_event_t *event)
 {
 	const yaml_mark_t *mark = &event->start_mark;
@@ -136,8 +151,8 @@ struct sl_node *sl_yaml_parse(struct sl_loaded_memory *blocks, const char *name,
 		if (!yaml_parser_parse(&parser, &event)) {
 			const yaml_mark_t *mark = &parser.problem_mark;
 
-			fine = refuse(&builder, mark->line ? mark : &parser.mark,
-				      parser.problem ? parser.problem : "not YAML");
+			fine = refuse_syntax(&builder, mark->line ? mark : &parser.mark,
+					     parser.problem, text, size);
 			break;
 		}
 		fine = take(&builder, &event);

@@ -500,7 +500,8 @@ static void check_routing(const void *object, struct sl_errors *errors)
 	const struct sl_route_config *routes = config->routes.items;
 
 	if (!config->routes.count) {
-		sl_errors_add(errors, NULL, "routes: at least one is needed");
+		sl_errors_add(errors, NULL, "routes: at least one is needed, such as [{to: [%s]}]",
+			      config->destinations.count ? destinations[0].name : "main");
 		return;
 	}
 	sl_spool_check(config, errors);

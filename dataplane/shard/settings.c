@@ -195,7 +195,8 @@ static void check_server(const void *object, struct sl_errors *errors)
 	const struct listen_config *listens = config->listen.items;
 
 	if (!config->listen.count)
-		sl_errors_add(errors, NULL, "listen: at least one address is needed");
+		sl_errors_add(errors, NULL,
+			      "listen: at least one address is needed, such as \"0.0.0.0:4317\"");
 	for (size_t i = 1; i < config->listen.count; i++) {
 		for (size_t j = 0; j < i; j++) {
 			char text[SL_ADDRESS_TEXT_MAX];

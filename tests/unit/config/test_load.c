@@ -113,6 +113,10 @@ static void test_mistakes(void **state)
 	} rows[] = {
 		{"unknown key", "flags: true\n",
 		 "/etc/x.yaml:1:1: unknown key \"flags\"; did you mean \"flag\"?"},
+		{"a tab indents", "map:\n\ta: {}\n",
+		 "/etc/x.yaml:2:1: a tab: expected blanks, YAML is not indented with tabs"},
+		{"a tab behind a text that is not ASCII", "map: # \u00e4\u4e16\n  a: {}\n\tb: {}\n",
+		 "/etc/x.yaml:3:1: a tab: expected blanks"},
 		{"nothing is near", "zebra: 1\n", ":1:1: unknown key \"zebra\""},
 		{"twice", "flag: true\nflag: true\n", ":2:1: flag: given twice, first at line 1"},
 		{"twice, though once null", "flag:\nflag: true\n", ":2:1: flag: given twice"},

@@ -80,6 +80,8 @@ static void test_mistakes(void **state)
 		 "only kafka and otlp merge"},
 		{"to and drop",
 		 "destinations: {a: {blackhole: {}}}\nroutes: [{to: [a], drop: true}]\n", "either"},
+		{"what is missing has a place, too", "destinations: {a: {blackhole: {}}}\n",
+		 "test.yaml:1:1: routes: at least one is needed, such as [{to: [a]}]"},
 		{"librdkafka's own check",
 		 "destinations: {a: {kafka: {brokers: [x], partitioner: nonsense}}}\nroutes: [{to: "
 		 "[a]}]\n",
