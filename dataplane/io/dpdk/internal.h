@@ -29,6 +29,8 @@
 	  "Frames dropped: malformed, fragments, or no memory.")                                   \
 	X(half_open_full, GAUGE, "sluice_dpdk_half_open_full_packets", none,                       \
 	  "SYNs dropped as their listener has all the half-open connections it may have.")         \
+	X(too_big, GAUGE, "sluice_dpdk_too_big_packets", none,                                     \
+	  "Connections that a router told of a smaller MTU; they send smaller packets.")           \
 	X(broken, COUNTER, "sluice_dpdk_broken_datagrams", none,                                   \
 	  "Datagrams for a port of ours dropped: wrong length or checksum, or a fragment.")        \
 	X(missed, GAUGE, "sluice_dpdk_missed_packets", none,                                       \

@@ -223,12 +223,15 @@ static uint32_t owner_of(const struct sl_dpdk *dpdk, const uint8_t *frame, size_
 		memcpy(key.peer, ip + 12, 4);
 		header = (size_t)(ip[0] & 15) * 4;
 		protocol = ip[9];
+		if (protocol == 1 && 14 + header < bytes && ip[header] == 3)
+			return dpdk->shards;
 	} else if (frame[12] == 0x86 && frame[13] == 0xdd && bytes >= 14 + 48) {
 		memcpy(key.peer, ip + 8, 16);
 		header = 40;
 		protocol = ip[6];
-		// Neighbour discovery (RFC 4861): types 133 to 137.
-		if (protocol == 58 && ip[40] >= 133 && ip[40] <= 137)
+		// Neighbour discovery (RFC 4861): types 133 to 137. Packet too big comes from some
+		// router, about some shard's flow.
+		if (protocol == 58 && ((ip[40] >= 133 && ip[40] <= 137) || ip[40] == 2))
 			return dpdk->shards;
 	}
 	if ((protocol == 6 || protocol == 17) && 14 + header + 4 <= bytes)
@@ -305,6 +308,7 @@ static void look(struct sl_lane *lane, uint64_t now_ns)
 	sl_gauge(&counters->copied[0], stats->copied_packets);
 	sl_gauge(&counters->dropped[0], stats->dropped_packets);
 	sl_gauge(&counters->half_open_full[0], stats->half_open_full);
+	sl_gauge(&counters->too_big[0], stats->too_big);
 	if (lane->index != 0) // the port's own are counted once
 		return;
 	sl_gauge(&counters->pool_free[0], rte_mempool_avail_count(lane->dpdk->pool));

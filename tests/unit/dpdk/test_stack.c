@@ -31,6 +31,8 @@ struct end {
 static struct end ends[2]; // server, client
 static struct sl_random chance;
 static unsigned lose, repeat, reorder; // percent
+static size_t narrow;                  // the MTU in the middle; 0: as the ends'
+static unsigned told;                  // of it
 static int frames_alive;
 static uint64_t now_ns;
 static char listener;
@@ -79,6 +81,37 @@ static void push(struct end *to, const uint8_t *data, size_t bytes)
 	}
 }
 
+// The router of a narrow link: drops what does not fit, and says so (RFC 1191, RFC 4443 3.2).
+static bool is_too_big(struct end *from, const uint8_t *data, size_t bytes)
+{
+	const bool v4 = data[12] == 0x08;
+	const size_t header = v4 ? 20 : 40, quoted = v4 ? 28 : 64;
+	uint8_t back[14 + 40 + 8 + 64] = {0};
+	uint8_t *ip = back + 14, *icmp = ip + header;
+
+	if (!narrow || bytes <= 14 + narrow)
+		return false;
+	if (v4)
+		assert_true(data[14 + 6] & 0x40); // DF: nobody cuts it on the way
+	memcpy(back, data + 6, 6);
+	memcpy(back + 6, data, 6);
+	memcpy(back + 12, data + 12, 2);
+	ip[0] = v4 ? 0x45 : 0x60;
+	ip[v4 ? 3 : 5] = (uint8_t)(v4 ? header + 8 + quoted : 8 + quoted);
+	ip[v4 ? 9 : 6] = v4 ? 1 : 58;
+	ip[v4 ? 8 : 7] = 64;
+	memcpy(ip + (v4 ? 12 : 8), data + 14 + (v4 ? 16 : 24), v4 ? 4 : 16);
+	memcpy(ip + (v4 ? 16 : 24), data + 14 + (v4 ? 12 : 8), v4 ? 4 : 16);
+	icmp[0] = v4 ? 3 : 2;
+	icmp[1] = v4 ? 4 : 0;
+	icmp[6] = (uint8_t)(narrow >> 8);
+	icmp[7] = (uint8_t)narrow;
+	memcpy(icmp + 8, data + 14, quoted);
+	told++;
+	push(from, back, 14 + header + 8 + quoted);
+	return true;
+}
+
 static bool transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes)
 {
 	struct end *end = self;
@@ -91,7 +124,7 @@ static bool transmit(void *self, const struct iovec *pieces, unsigned count, siz
 		at += pieces[i].iov_len;
 	}
 	assert_int_equal(at, bytes);
-	if (happens(lose))
+	if (is_too_big(end, data, bytes) || happens(lose))
 		return true;
 	push(end->peer, data, bytes);
 	if (happens(repeat))
@@ -104,6 +137,7 @@ static int set_up(void **state)
 	(void)state;
 	memset(ends, 0, sizeof(ends));
 	lose = repeat = reorder = 0;
+	narrow = told = 0;
 	now_ns = 1000 * SL_S;
 	sl_random_init(&chance, 7);
 	for (unsigned i = 0; i < 2; i++) {
@@ -204,7 +238,13 @@ static void serve_echo(struct echo *echo)
 	}
 }
 
-static void exchange(size_t size)
+static void put_seq(uint8_t *at, uint32_t value)
+{
+	for (unsigned i = 0; i < 4; i++)
+		at[i] = (uint8_t)(value >> (24 - 8 * i));
+}
+
+static void exchange_from(uint16_t port, size_t size)
 {
 	const struct sl_stack_ops *ops = ends[1].ops;
 	struct echo echo = {.data = malloc(size), .capacity = size};
@@ -217,7 +257,7 @@ static void exchange(size_t size)
 	assert_true(echo.data && sample && back);
 	for (size_t i = 0; i < size; i++)
 		sample[i] = (uint8_t)draw();
-	from.port = 30000;
+	from.port = port;
 	assert_non_null(ops->connect(ends[1].stack, &from, &server_at));
 	for (unsigned turn = 0; got < size; turn++) {
 		struct sl_bytes bytes;
@@ -256,6 +296,50 @@ static void exchange(size_t size)
 	free(echo.data);
 	free(sample);
 	free(back);
+}
+
+static void exchange(size_t size)
+{
+	exchange_from(30000, size);
+}
+
+static void test_a_narrow_path(void **state)
+{
+	const struct sl_stack_stats *stats = ends[0].ops->stats(ends[0].stack);
+	unsigned before;
+
+	(void)state;
+	narrow = 700;
+	exchange(SL_MIB);
+	assert_in_range(stats->too_big, 1, 200);
+	before = told;
+	assert_in_range(before, 2, 200);
+	exchange_from(30001, SL_MIB);
+	assert_int_equal(told, before); // who has been told begins with it
+}
+
+// A router's word counts only about what is under way.
+static void test_a_narrow_path_that_is_not(void **state)
+{
+	const struct sl_stack_stats *stats = ends[0].ops->stats(ends[0].stack);
+	uint8_t lie[14 + 20 + 8 + 28] = {2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0};
+
+	(void)state;
+	exchange(SL_KIB);
+	memcpy(lie + 14, (uint8_t[]){0x45, 0, 0,  56, 0, 0, 0, 0, 64, 1, 0, 0, 10, 0,
+				     0,    9, 10, 0,  0, 1, 3, 4, 0,  0, 0, 0, 2,  88},
+	       28);
+	memcpy(lie + 42,
+	       (uint8_t[]){0x45, 0, 5, 220, 0,         0,          64,         0,
+			   64,   6, 0, 0,   10,        0,          0,          1,
+			   10,   0, 0, 2,   PORT >> 8, PORT & 255, 30000 >> 8, 30000 & 255},
+	       24);
+	for (unsigned i = 0; i < 200; i++) {
+		put_seq(lie + 66, draw());
+		push(&ends[0], lie, sizeof(lie));
+		step(SL_MS);
+	}
+	assert_int_equal(stats->too_big, 0);
 }
 
 static void test_echo(void **state)
@@ -509,6 +593,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_echo, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_narrow_path, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_narrow_path_that_is_not, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_echo_over_a_bad_wire, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_many_with_cross_aborts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_one_acknowledgement_a_turn, set_up, tear_down),

@@ -116,6 +116,10 @@ void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data,
 
 	if (bytes < SIZEOF_ETH_HDR || !flow_of(data, bytes, &flow, &tcp, &syn))
 		goto drop;
+	if (SL_UNLIKELY(!tcp && sl_lwip_take_too_big(stack, data, bytes))) {
+		stack->host.release(packet);
+		return;
+	}
 	if (copy) {
 		p = pbuf_alloc(PBUF_RAW, bytes, PBUF_POOL);
 		if (!p || pbuf_take(p, data, bytes) != ERR_OK)
@@ -148,8 +152,11 @@ err_t sl_lwip_output(struct netif *netif, struct pbuf *p)
 {
 	struct sl_stack *stack = netif->state;
 	struct iovec pieces[PIECES_MAX];
+	const uint8_t *frame = p->payload;
 	unsigned count = 0;
 
+	if (p->len >= SIZEOF_ETH_HDR + IP_HLEN && frame[12] == 0x08 && frame[13] == 0x00)
+		sl_lwip_forbid_fragments((uint8_t *)p->payload + SIZEOF_ETH_HDR);
 	for (const struct pbuf *part = p; part; part = part->next) {
 		if (count == PIECES_MAX)
 			return ERR_BUF;

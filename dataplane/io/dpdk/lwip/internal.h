@@ -16,8 +16,16 @@
 #define NETIFS_MAX      SL_STACK_ADDRESSES_MAX
 #define STREAMS_A_BLOCK 256
 #define ACKS_MAX        1024
+#define PATHS           256 // by the peer's hash; a collision forgets the older
 
 static_assert((BUCKETS & (BUCKETS - 1)) == 0, "a mask");
+
+// What a path to a peer takes, as a router said.
+struct path {
+	uint8_t peer[16];
+	uint16_t mtu; // 0: nothing is known
+	uint64_t since_ns;
+};
 
 struct stream_block {
 	struct stream_block *next;
@@ -40,6 +48,7 @@ struct sl_stack {
 	struct sl_stream *acks[ACKS_MAX]; // to be acknowledged at the turn's end; NULL: gone
 	uint32_t ack_count;
 	struct stream_block *blocks;
+	struct path paths[PATHS];
 	struct sl_stack_stats stats;
 };
 
@@ -56,6 +65,14 @@ SL_INLINE void map_v4(uint8_t to[16], const void *v4)
 	memset(to, 0, 10);
 	to[10] = to[11] = 0xff;
 	memcpy(to + 12, v4, 4);
+}
+
+SL_INLINE void from_lwip(uint8_t to[16], const ip_addr_t *address)
+{
+	if (IP_IS_V4(address))
+		map_v4(to, &ip_2_ip4(address)->addr);
+	else
+		memcpy(to, ip_2_ip6(address)->addr, 16);
 }
 
 uint32_t sl_lwip_bucket(const struct sl_stack *stack, const struct flow *flow);
@@ -76,6 +93,15 @@ void sl_lwip_acknowledge(struct sl_stack *stack);
 void sl_lwip_starve(struct sl_stream *stream);
 void sl_lwip_leave_starved(struct sl_stream *stream);
 void sl_lwip_feed_starved(struct sl_stack *stack);
+
+bool sl_lwip_is_flow(const struct tcp_pcb *pcb, const struct flow *flow);
+
+// path.c. A frame that says "too big" is taken; lwIP must not see it, as it would believe it.
+bool sl_lwip_take_too_big(struct sl_stack *stack, const uint8_t *frame, size_t bytes);
+// The segment size towards a peer, at most `mss`.
+uint16_t sl_lwip_path_mss(struct sl_stack *stack, const uint8_t peer[16], uint16_t mss);
+// An IPv4 packet of TCP gets its DF.
+void sl_lwip_forbid_fragments(uint8_t *ip);
 
 // frame.c
 void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,

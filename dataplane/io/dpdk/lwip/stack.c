@@ -22,24 +22,6 @@
 
 struct sl_stack *sl_lwip_stack;
 
-uint32_t sl_lwip_random(void)
-{
-	return sl_lwip_stack->host.random();
-}
-
-u32_t sys_now(void)
-{
-	return (u32_t)(sl_lwip_stack->tick_ns / SL_MS);
-}
-
-static void from_lwip(uint8_t to[16], const ip_addr_t *address)
-{
-	if (IP_IS_V4(address))
-		map_v4(to, &ip_2_ip4(address)->addr);
-	else
-		memcpy(to, ip_2_ip6(address)->addr, 16);
-}
-
 static void to_lwip(ip_addr_t *to, const uint8_t address[16])
 {
 	memset(to, 0, sizeof(*to));
@@ -52,45 +34,31 @@ static void to_lwip(ip_addr_t *to, const uint8_t address[16])
 	}
 }
 
-// RFC 6528: a clock of 4 us, and a keyed hash that keeps connections apart.
-u32_t sl_lwip_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote,
-		  u16_t remote_port)
-{
-	struct {
-		struct flow flow;
-		uint32_t what; // another function than that of the buckets
-	} key = {.what = 0x49534e};
-
-	from_lwip(key.flow.local, local);
-	from_lwip(key.flow.remote, remote);
-	key.flow.local_port = local_port;
-	key.flow.remote_port = remote_port;
-	return (u32_t)sl_lwip_stack->host.hash(&key, sizeof(key)) +
-	       (u32_t)(sl_lwip_stack->tick_ns / (4 * SL_US));
-}
-
-// lwIP learns routers from advertisements; one that was set is told here.
-const ip6_addr_t *sl_lwip_gateway6(void)
-{
-	static ip6_addr_t gateway;
-
-	memcpy(gateway.addr, sl_lwip_stack->config.gateway6, 16);
-	return ip6_addr_isany(&gateway) ? NULL : &gateway;
-}
-
 uint32_t sl_lwip_bucket(const struct sl_stack *stack, const struct flow *flow)
 {
 	return (uint32_t)stack->host.hash(flow, sizeof(*flow)) & (BUCKETS - 1);
 }
 
-static uint32_t bucket_of_pcb(const struct sl_stack *stack, const struct tcp_pcb *pcb)
+static struct flow flow_of_pcb(const struct tcp_pcb *pcb)
 {
-	struct flow flow;
+	struct flow flow = {.local_port = pcb->local_port, .remote_port = pcb->remote_port};
 
 	from_lwip(flow.local, &pcb->local_ip);
 	from_lwip(flow.remote, &pcb->remote_ip);
-	flow.local_port = pcb->local_port;
-	flow.remote_port = pcb->remote_port;
+	return flow;
+}
+
+bool sl_lwip_is_flow(const struct tcp_pcb *pcb, const struct flow *flow)
+{
+	const struct flow own = flow_of_pcb(pcb);
+
+	return memcmp(&own, flow, sizeof(own)) == 0;
+}
+
+static uint32_t bucket_of_pcb(const struct sl_stack *stack, const struct tcp_pcb *pcb)
+{
+	const struct flow flow = flow_of_pcb(pcb);
+
 	return sl_lwip_bucket(stack, &flow);
 }
 
@@ -277,9 +245,11 @@ static void on_failed(void *argument, err_t failed)
 
 static err_t on_connected(void *argument, struct tcp_pcb *pcb, err_t failed)
 {
-	(void)pcb;
+	struct sl_stream *stream = argument;
+
 	(void)failed;
-	sl_lwip_note(argument, SL_STREAM_CONNECTED);
+	pcb->mss = sl_lwip_path_mss(stream->stack, stream->peer.address, pcb->mss); // now agreed
+	sl_lwip_note(stream, SL_STREAM_CONNECTED);
 	return ERR_OK;
 }
 
@@ -304,6 +274,7 @@ static void attach(struct sl_stream *stream, struct tcp_pcb *pcb)
 	from_lwip(stream->peer.address, &pcb->remote_ip);
 	stream->local.port = pcb->local_port;
 	stream->peer.port = pcb->remote_port;
+	pcb->mss = sl_lwip_path_mss(stack, stream->peer.address, pcb->mss);
 }
 
 static void narrow(struct tcp_pcb *pcb)

@@ -1,0 +1,41 @@
+#include "dataplane/io/dpdk/lwip/hooks.h"
+
+#include <lwip/sys.h>
+
+#include "dataplane/io/dpdk/lwip/internal.h"
+
+uint32_t sl_lwip_random(void)
+{
+	return sl_lwip_stack->host.random();
+}
+
+u32_t sys_now(void)
+{
+	return (u32_t)(sl_lwip_stack->tick_ns / SL_MS);
+}
+
+// RFC 6528: a clock of 4 us, and a keyed hash that keeps connections apart.
+u32_t sl_lwip_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote,
+		  u16_t remote_port)
+{
+	struct {
+		struct flow flow;
+		uint32_t what; // another function than that of the buckets
+	} key = {.what = 0x49534e};
+
+	from_lwip(key.flow.local, local);
+	from_lwip(key.flow.remote, remote);
+	key.flow.local_port = local_port;
+	key.flow.remote_port = remote_port;
+	return (u32_t)sl_lwip_stack->host.hash(&key, sizeof(key)) +
+	       (u32_t)(sl_lwip_stack->tick_ns / (4 * SL_US));
+}
+
+// lwIP learns routers from advertisements; one that was set is told here.
+const ip6_addr_t *sl_lwip_gateway6(void)
+{
+	static ip6_addr_t gateway;
+
+	memcpy(gateway.addr, sl_lwip_stack->config.gateway6, 16);
+	return ip6_addr_isany(&gateway) ? NULL : &gateway;
+}
