@@ -332,13 +332,16 @@ static void update_sides(struct file *file)
 	}
 }
 
+// A share of the group for each shard, so that busy ones do not starve the others.
 static uint32_t collect(struct file *file, struct entry *group)
 {
-	uint32_t count = 0;
+	uint32_t count = 0, sides = 0, share;
 
+	for (const struct side *side = file->sides; side; side = side->next)
+		sides++;
+	share = SL_MAX(1u, GROUP_MAX / SL_MAX(4u, sides));
 	for (struct side *side = file->sides; side; side = side->next) {
-		// A share each, so that one busy shard does not starve the others.
-		for (uint32_t i = 0; i < GROUP_MAX / 4 && count < GROUP_MAX; i++) {
+		for (uint32_t i = 0; i < share && count < GROUP_MAX; i++) {
 			struct sl_record *record = sl_ring_pop(&side->todo);
 
 			if (!record)

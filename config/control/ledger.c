@@ -62,7 +62,8 @@ struct sl_ledger_thread {
 	bool has_next;        // under `lock`
 	struct sl_usage_sender sender;
 	uint64_t save_due_ns, cut_due_ns, rank_due_ns;
-	bool safe; // the last cut is on disk
+	uint64_t retry_due_ns; // a save that failed: not at each tick
+	bool safe;             // the last cut is on disk
 	bool running;
 	uint32_t stop; // writer: the control thread
 	int wake_fd;
@@ -297,11 +298,12 @@ static void take_settings(struct sl_ledger_thread *self, uint64_t now_ns)
 }
 
 // A cut is sent only once it is on disk.
-static void save_now(struct sl_ledger_thread *self)
+static void save_now(struct sl_ledger_thread *self, uint64_t now_ns)
 {
 	const bool failed = save(self->ledger, self->settings.path) != 0;
 
 	sl_count(failed ? self->counters.save_failures : self->counters.saves, 1);
+	self->retry_due_ns = failed ? now_ns + SL_S : 0;
 	if (failed)
 		return;
 	self->safe = true;
@@ -343,8 +345,9 @@ static uint64_t tick(struct sl_ledger_thread *self, uint64_t now_ns)
 		cut(self);
 		self->cut_due_ns = now_ns + settings->cut_ns;
 	}
-	if (settings->path && (now_ns >= self->save_due_ns || !self->safe)) {
-		save_now(self);
+	if (settings->path &&
+	    (now_ns >= self->save_due_ns || (!self->safe && now_ns >= self->retry_due_ns))) {
+		save_now(self, now_ns);
 		self->save_due_ns = now_ns + settings->save_ns;
 	}
 	if (self->safe)
@@ -378,16 +381,16 @@ static void finish(struct sl_ledger_thread *self)
 	sl_ledger_close(self->ledger);
 	if (!self->settings.path)
 		return;
-	save_now(self);
+	save_now(self, sl_clock_now_ns());
 	if (!self->settings.cut_ns)
 		return;
 	// The last interval's records first: while one of them is open there is no other cut.
 	if (send_all(self, end_ns)) {
 		cut(self);
-		save_now(self);
+		save_now(self, sl_clock_now_ns());
 		send_all(self, end_ns);
 	}
-	save_now(self);
+	save_now(self, sl_clock_now_ns());
 }
 
 static void *run(void *argument)
