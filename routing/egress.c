@@ -340,7 +340,9 @@ static uint64_t give_up_room_ns(const struct sl_record *record)
 
 	if (SL_LIKELY(!flow->replay))
 		return give_up_ns(record);
-	return egress->shard->draining ? 0 : SL_MAX(flow->began_ns, egress->heard_ns) + STALLED_NS;
+	if (egress->shard->draining || egress->failing_since_ns)
+		return 0;
+	return SL_MAX(flow->began_ns, egress->heard_ns) + STALLED_NS;
 }
 
 // For good, as nothing else is left to try.
@@ -450,8 +452,10 @@ void sl_egress_end(struct sl_record *record, enum sl_outcome outcome, uint64_t r
 
 	// Who says when to come again is there.
 	hear(egress, outcome == SL_OUTCOME_RETRYABLE && !retry_after_ns);
-	if (outcome == SL_OUTCOME_RETRYABLE && !egress->failing_since_ns)
+	if (outcome == SL_OUTCOME_RETRYABLE && !egress->failing_since_ns) {
 		egress->failing_since_ns = egress->shard->now_ns;
+		egress->expire_due_ns = 0; // what came out of a spool goes back
+	}
 	if (record->members)
 		end_merged(record, outcome, retry_after_ns);
 	else if (outcome == SL_OUTCOME_RETRYABLE)
