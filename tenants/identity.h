@@ -45,8 +45,9 @@ void sl_identity_rules_build(struct sl_identity_rules *rules,
 void sl_identity_rules_fini(struct sl_identity_rules *rules);
 
 // Credentials seen before: a keyed 128-bit hash of the secret instead of a SHA-256. Unknown ones
-// are not kept, so that guessing evicts nobody.
-#define SL_IDENTITY_CACHE 1024
+// are not kept, so that guessing evicts nobody. Of 100,000 tenants of which the n-th sends 1/n of
+// what the first does, 6 in 7 calls are of that many; 640 KiB a shard, whose pages come with them.
+#define SL_IDENTITY_CACHE 16384
 struct sl_identity_cached {
 	uint64_t hash[2];
 	uint64_t expires_ns;
