@@ -148,7 +148,8 @@ def write(rows, options, load):
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo")
                 if line.startswith("model name")), "")
     lines = ["Written by `make bench-dpdk`. One shard on one core, the generator on the other; CPU of"
-             " the whole gateway for each call or datagram (lower is better), polling included."
+             " the whole gateway in the measured time for each call or datagram (lower is better),"
+             " polling included."
              " kernel: sockets at the end of a veth pair, MTU 1500, offloads off; af_xdp: DPDK at the"
              " same place; vhost: a virtio pair of DPDK devices, the copy between them on the"
              " gateway's core, `sluice-pktgen` at the other end.", "",
