@@ -5,7 +5,7 @@ import socket
 import subprocess
 
 import pytest
-from lib import veth
+from lib import otlp, veth
 from lib.sluice import BINARY, wait_for
 
 pytestmark = pytest.mark.skipif(not veth.ON, reason="runs by tests/dpdk/run.py")
@@ -97,3 +97,28 @@ def test_a_clear_line(tmp_path, eal, addresses, says):
                           timeout=60)
     assert done.returncode != 0
     assert says in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(veth.DRIVER != "net_af_packet", reason="af_xdp takes a page at most")
+def test_jumbo_frames(start):
+    """9,000 bytes a packet both ways, and a datagram of as much."""
+    def wide(sluice):
+        sluice.config["dpdk"] = sluice.port.jumbo()
+        sluice.config["datagrams"] = {"listen": [{"address": f"{sluice.host}:{sluice.http_port}",
+                                                  "signal": "traces"}]}
+
+    sluice = start(edit=wide)
+    body = b'{"resourceSpans":[]}' + b" " * 200_000
+    before = received(sluice)
+    with socket.create_connection((sluice.host, sluice.http_port), timeout=30) as one:
+        one.sendall(b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                    b"content-length: %d\r\n\r\n" % len(body) + body)
+        assert one.recv(4096).startswith(b"HTTP/1.1 200")
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) > 8000
+    assert received(sluice) - before < 60  # 140 at 1,500 bytes
+    datagram = otlp.request("traces", 3)
+    datagram.resource_spans[0].resource.attributes.add(key="long").value.string_value = "x" * 8000
+    assert 8200 < datagram.ByteSize() < 8972
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.sendto(datagram.SerializeToString(), (sluice.host, sluice.http_port))
+    wait_for("the datagram", lambda: sluice.metric("sluice_datagram_accepted_total") == 1)

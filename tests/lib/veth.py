@@ -31,15 +31,20 @@ class Port:
         self.inside, self.outside = f"sla{self.number}", f"slb{self.number}"
         self.host = f"10.77.{self.number}.2"
         self.up = False
-        self.mtu = 1500
+        self.mtu, self.options = 1500, OPTIONS[DRIVER]
         self.bad_link = None  # Relay's arguments: the client's side lies behind one
         self.relay = None
 
     def config(self):
         return {"eal": ["--no-pci", "--no-huge", "-m", "256", "--no-telemetry",
                         f"--file-prefix={PREFIX}-{self.number}",
-                        f"--vdev={DRIVER}0,iface={self.inside}{OPTIONS[DRIVER]}"],
+                        f"--vdev={DRIVER}0,iface={self.inside}{self.options}"],
                 "addresses": [f"{self.host}/24", f"fd77:{self.number}::2/64"]}
+
+    def jumbo(self):
+        """What a configuration needs for packets of 9,000 bytes."""
+        self.mtu, self.options = 9000, ",blocksz=36864,framesz=9216,framecnt=2048"
+        return {**self.config(), "mtu": 9000, "packets": 8192}
 
     def make(self):
         if self.up:

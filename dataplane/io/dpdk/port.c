@@ -108,6 +108,22 @@ static void fill_table(const struct sl_dpdk *dpdk, const struct rte_eth_dev_info
 	(void)rte_eth_dev_rss_reta_update(dpdk->port, table, info->reta_size);
 }
 
+static int set_mtu(const struct sl_dpdk *dpdk, const struct rte_eth_dev_info *info, char *error,
+		   size_t error_size)
+{
+	int failed;
+
+	// It claims 1,518 bytes whatever its frames hold; the interface's own MTU is what counts.
+	if (strcmp(info->driver_name, "net_af_packet") == 0)
+		return 0;
+	failed = rte_eth_dev_set_mtu(dpdk->port, dpdk->stack.mtu);
+	if (failed == -ENOTSUP || failed == 0)
+		return 0;
+	snprintf(error, error_size, "dpdk: mtu %u: %s; this port takes at most %u", dpdk->stack.mtu,
+		 rte_strerror(-failed), info->max_mtu);
+	return failed;
+}
+
 static int set_up_queues(struct sl_dpdk *dpdk, const struct rte_eth_dev_info *info, char *error,
 			 size_t error_size)
 {
@@ -162,9 +178,9 @@ static int start_port(struct sl_dpdk *dpdk, char *error, size_t error_size)
 	failed = rte_eth_dev_configure(dpdk->port, dpdk->queues, dpdk->queues, &conf);
 	if (failed < 0)
 		return tell_port("configuring the port", failed, error, error_size);
-	failed = rte_eth_dev_set_mtu(dpdk->port, dpdk->stack.mtu);
-	if (failed < 0 && failed != -ENOTSUP)
-		return tell_port("the port's mtu", failed, error, error_size);
+	failed = set_mtu(dpdk, &info, error, error_size);
+	if (failed < 0)
+		return failed;
 	failed = set_up_queues(dpdk, &info, error, error_size);
 	if (failed < 0)
 		return failed;
@@ -185,7 +201,9 @@ static int start_port(struct sl_dpdk *dpdk, char *error, size_t error_size)
 
 static int make_pool(struct sl_dpdk *dpdk, char *error, size_t error_size)
 {
-	const uint32_t room = SL_MAX((uint32_t)dpdk->stack.mtu + FRAME_ROOM, 2048u);
+	// Devices count a buffer's room in KiB, down: one frame is to fit whole.
+	const uint32_t frame = ((uint32_t)dpdk->stack.mtu + FRAME_ROOM + 1023) & ~1023u;
+	const uint32_t room = SL_MAX(frame, 2048u);
 
 	dpdk->packets = dpdk->config.packets ? dpdk->config.packets
 					     : dpdk->shards * PACKETS_A_SHARD;
