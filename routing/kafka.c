@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "dataplane/base/clock.h"
+#include "dataplane/base/hash.h"
 #include "dataplane/base/log.h"
 #include "routing/counters.h"
 #include "routing/dead_letter.h"
@@ -175,11 +177,26 @@ static rd_kafka_resp_err_t produce(struct kafka_side *side, rd_kafka_t *handle,
 	return code;
 }
 
+static void tell_unproduced(struct kafka_side *side, const struct sl_record *record,
+			    rd_kafka_resp_err_t code)
+{
+	char topic[KAFKA_TOPIC_BYTES], cluster[KAFKA_CLUSTER_BYTES];
+	uint64_t count;
+
+	topic_of(side->kafka, record, topic);
+	count = sl_kafka_told(&side->unproduced, sl_hash(sl_bytes_of(topic)) + (uint64_t)code,
+			      sl_clock_now_ns());
+	if (count)
+		sl_log(SL_LOG_WARN, "kafka_not_produced",
+		       "destination=%s topic=%s brokers=%s reason=\"%s\" count=%llu",
+		       side->kafka->name, topic, sl_kafka_cluster(side->kafka, cluster),
+		       rd_kafka_err2str(code), (unsigned long long)count);
+}
+
 static enum sl_reason submit(void *state, struct sl_record *record)
 {
 	struct kafka_side *side = state;
 	struct kafka_producer *producer = side->producer;
-	char topic[KAFKA_TOPIC_BYTES];
 	rd_kafka_resp_err_t code;
 	rd_kafka_t *handle;
 
@@ -205,9 +222,7 @@ static enum sl_reason submit(void *state, struct sl_record *record)
 	}
 	if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL || code == RD_KAFKA_RESP_ERR__FATAL)
 		return SL_REASON_EGRESS_FULL;
-	topic_of(side->kafka, record, topic);
-	sl_log(SL_LOG_WARN, "kafka_not_produced", "destination=%s topic=%s reason=\"%s\"",
-	       side->kafka->name, topic, rd_kafka_err2str(code));
+	tell_unproduced(side, record, code);
 	record->refusal = rd_kafka_err2name(code);
 	sl_egress_end(record, sl_kafka_outcome(code), 0);
 	return SL_REASON_NONE;

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include "dataplane/base/log.h"
 #include "dataplane/base/ring.h"
 #include "dataplane/base/waker.h"
 #include "routing/driver.h"
@@ -15,6 +16,12 @@
 #define KAFKA_TOPIC_BYTES 250   // Kafka's limit is 249
 #define KAFKA_HEADERS_MAX 16
 
+// What the log tells of an error: one of another kind is told at once.
+struct kafka_told {
+	uint64_t key;
+	struct sl_log_spell spell;
+};
+
 struct kafka_side {
 	struct kafka_side *next; // in producer->sides, under its lock
 	struct kafka *kafka;
@@ -22,6 +29,7 @@ struct kafka_side {
 	struct sl_waker *waker;
 	struct sl_ring done;
 	uint32_t in_flight;
+	struct kafka_told unproduced;
 	uint64_t replaced;                        // the producer's, as counted so far
 	struct sl_destination_counters *counters; // NULL: another shard counts for this producer
 	uint32_t busy;     // writer: the producer's thread; its waker is in use
@@ -34,7 +42,8 @@ struct kafka_producer {
 	pthread_t thread;
 	bool running;
 	uint32_t stop, fatal;
-	uint64_t replaced; // writer: its thread
+	uint64_t replaced;                    // writer: its thread
+	struct kafka_told undelivered, erred; // its thread's
 	pthread_mutex_t lock;
 	struct kafka_side *sides;
 };
@@ -50,6 +59,11 @@ struct kafka {
 	uint32_t producer_count;
 };
 
+// How many of such errors to tell now, this one included; 0: none.
+uint64_t sl_kafka_told(struct kafka_told *told, uint64_t key, uint64_t now_ns);
+// The cluster as its settings name it, for the log.
+#define KAFKA_CLUSTER_BYTES 128
+const char *sl_kafka_cluster(const struct kafka *kafka, char text[KAFKA_CLUSTER_BYTES]);
 void *sl_kafka_create(const struct sl_destination_config *config, bool check_only,
 		      struct sl_errors *errors);
 void sl_kafka_destroy(void *self);

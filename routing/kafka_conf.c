@@ -34,8 +34,12 @@ enum sl_outcome sl_kafka_outcome(rd_kafka_resp_err_t code)
 static void logged(const rd_kafka_t *handle, int level, const char *facility, const char *text)
 {
 	(void)handle;
-	sl_log(level <= 3 ? SL_LOG_WARN : SL_LOG_DEBUG, "librdkafka", "facility=%s text=\"%s\"",
-	       facility, text);
+	// What fails comes as kafka_error, too.
+	const bool told = strcmp(facility, "FAIL") == 0 || strcmp(facility, "ERROR") == 0 ||
+			  strcmp(facility, "FATAL") == 0;
+
+	sl_log(level <= 3 && !told ? SL_LOG_WARN : SL_LOG_DEBUG, "librdkafka",
+	       "facility=%s text=\"%s\"", facility, text);
 }
 
 struct setter {

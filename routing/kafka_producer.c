@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "dataplane/base/clock.h"
+#include "dataplane/base/hash.h"
 #include "dataplane/base/log.h"
 #include "dataplane/base/thread.h"
 #include "routing/kafka.h"
@@ -19,18 +21,47 @@
 
 // --- a producer's thread -------------------------------------------------------------------------
 
+uint64_t sl_kafka_told(struct kafka_told *told, uint64_t key, uint64_t now_ns)
+{
+	if (told->key != key)
+		*told = (struct kafka_told){.key = key};
+	return sl_log_spell_more(&told->spell, now_ns);
+}
+
+const char *sl_kafka_cluster(const struct kafka *kafka, char text[KAFKA_CLUSTER_BYTES])
+{
+	size_t size = KAFKA_CLUSTER_BYTES;
+
+	if (rd_kafka_conf_get(kafka->conf, "bootstrap.servers", text, &size) != RD_KAFKA_CONF_OK)
+		text[0] = 0;
+	text[KAFKA_CLUSTER_BYTES - 1] = 0;
+	return text;
+}
+
+static void tell_undelivered(struct kafka_producer *producer, const rd_kafka_message_t *message)
+{
+	const char *topic = message->rkt ? rd_kafka_topic_name(message->rkt) : "?";
+	char cluster[KAFKA_CLUSTER_BYTES];
+	const uint64_t count = sl_kafka_told(&producer->undelivered,
+					     sl_hash(sl_bytes_of(topic)) + (uint64_t)message->err,
+					     sl_clock_now_ns());
+
+	if (count)
+		sl_log(SL_LOG_WARN, "kafka_not_delivered",
+		       "destination=%s topic=%s brokers=%s reason=\"%s\" count=%llu",
+		       producer->kafka->name, topic, sl_kafka_cluster(producer->kafka, cluster),
+		       rd_kafka_err2str(message->err), (unsigned long long)count);
+}
+
 static void report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *opaque)
 {
 	struct sl_record *record = message->_private;
 	struct kafka_side *side = record->driver_data;
-	const struct kafka_producer *producer = opaque;
+	struct kafka_producer *producer = opaque;
 
 	(void)handle;
 	if (message->err)
-		sl_log(SL_LOG_WARN, "kafka_not_delivered", "destination=%s topic=%s reason=\"%s\"",
-		       producer->kafka->name,
-		       message->rkt ? rd_kafka_topic_name(message->rkt) : "?",
-		       rd_kafka_err2str(message->err));
+		tell_undelivered(producer, message);
 	record->refusal = rd_kafka_err2name(message->err);
 	record->denied = message->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED ||
 			 message->err == RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
@@ -44,10 +75,15 @@ static void report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *
 static void error_seen(rd_kafka_t *handle, int code, const char *reason, void *opaque)
 {
 	struct kafka_producer *producer = opaque;
+	const uint64_t count = sl_kafka_told(&producer->erred, (uint64_t)(int64_t)code,
+					     sl_clock_now_ns());
 
 	(void)handle;
-	sl_log(SL_LOG_WARN, "kafka_error", "destination=%s code=%s reason=\"%s\"",
-	       producer->kafka->name, rd_kafka_err2name((rd_kafka_resp_err_t)code), reason);
+	if (count)
+		sl_log(SL_LOG_WARN, "kafka_error",
+		       "destination=%s code=%s reason=\"%s\" count=%llu", producer->kafka->name,
+		       rd_kafka_err2name((rd_kafka_resp_err_t)code), reason,
+		       (unsigned long long)count);
 	if (code == RD_KAFKA_RESP_ERR__FATAL)
 		producer->fatal = 1;
 }

@@ -81,6 +81,10 @@ struct sl_tenants_shard {
 	struct sl_metrics *metrics;
 	struct sl_identity_cache *cache;
 	struct sl_tenants_counters counters;
-	uint8_t refused_dimension;   // of the last refusal, as parts' `limit`
+	uint8_t refused_dimension; // of the last refusal, as parts' `limit`
+	struct {
+		uint64_t key; // tenant and limit
+		struct sl_log_spell spell;
+	} told[64];                  // by key: who was refused, as the log tells it
 	struct sl_log_site refusals; // the shard's own: no line of the cache is shared
 };

@@ -223,20 +223,24 @@ static void tell(struct sl_carrier *carrier)
 {
 	const struct sl_fleet_link *link = carrier->link;
 	char problem[sizeof(link->problem)];
+	uint64_t count;
 
 	if (link->failures != carrier->told_failures) {
 		carrier->told_failures = link->failures;
 		snprintf(problem, sizeof(problem), "%s", link->problem);
 		for (char *at = problem; *at; at++)
 			*at = (uint8_t)*at < ' ' || *at == '"' || *at == 0x7f ? '\'' : *at;
-		sl_log(SL_LOG_WARN, "quota_redis_lost", "redis=%s reason=\"%s\"", carrier->address,
-		       problem);
+		count = sl_log_spell_more(&carrier->lost, carrier->now_ns);
+		if (count)
+			sl_log(SL_LOG_WARN, "quota_redis_lost", "redis=%s reason=\"%s\" count=%llu",
+			       carrier->address, problem, (unsigned long long)count);
 		if (!carrier->down_ns)
 			carrier->down_ns = carrier->now_ns;
 		carrier->told_up = false;
 	}
 	if (link->state == SL_FLEET_LINK_UP && !carrier->told_up) {
 		carrier->told_up = true;
+		carrier->lost = (struct sl_log_spell){0};
 		sl_log(SL_LOG_INFO, "quota_redis_up", "redis=%s after_ms=%llu", carrier->address,
 		       (unsigned long long)(carrier->down_ns
 						    ? (carrier->now_ns - carrier->down_ns) / SL_MS

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "dataplane/base/address.h"
+#include "dataplane/base/log.h"
 #include "tenants/fleet/link.h"
 
 // Carries a link's bytes: resolves the name, dials, TLS, reads, writes, hangs up. Never blocks.
@@ -18,6 +19,7 @@ struct sl_carrier {
 	uint16_t port;
 	int fd; // -1: none
 	bool connected, told_up;
+	struct sl_log_spell lost;        // as the log tells it
 	uint64_t told_failures, down_ns; // down_ns: since when; 0: up
 	uint32_t dials;                  // another address each time
 	struct sl_lookup *lookup;

@@ -10,6 +10,7 @@
 
 #define LINE_BYTES 2048
 #define SITE_BURST 10
+#define SPELL_NS   (60 * SL_S)
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 static uint32_t current_level = SL_LOG_INFO;
@@ -56,6 +57,18 @@ static bool allowed(struct sl_log_site *site, uint32_t *suppressed)
 	__atomic_fetch_add(&site->spent, 1, __ATOMIC_RELAXED);
 	*suppressed = __atomic_exchange_n(&site->suppressed, 0, __ATOMIC_RELAXED);
 	return true;
+}
+
+uint64_t sl_log_spell_more(struct sl_log_spell *spell, uint64_t now_ns)
+{
+	uint64_t count;
+
+	spell->count++;
+	if (spell->told_ns && now_ns - spell->told_ns < SPELL_NS)
+		return 0;
+	count = spell->count;
+	*spell = (struct sl_log_spell){.told_ns = now_ns};
+	return count;
 }
 
 // The next `key=value` of a logfmt text; a quoted value ends at its closing quote.

@@ -29,6 +29,16 @@ int sl_log_level_parse(const char *name);
 void sl_log_write(struct sl_log_site *site, enum sl_log_level level, const char *event,
 		  const char *format, ...) __attribute__((format(printf, 4, 5)));
 
+// What is told when it begins, and while it goes on at most once a minute, with how often it was
+// since (`count=N`, last). Threading: one thread. Zeroed: nothing was told.
+struct sl_log_spell {
+	uint64_t told_ns;
+	uint64_t count; // since then
+};
+
+// Counts one more. Returns how many the caller shall tell now, this one included; 0: none.
+uint64_t sl_log_spell_more(struct sl_log_spell *spell, uint64_t now_ns);
+
 #define sl_log(level, event, ...)                                                                  \
 	do {                                                                                       \
 		static struct sl_log_site sl_log_site_;                                            \

@@ -3,6 +3,7 @@
 #include "dataplane/base/address.h"
 #include "dataplane/base/glob.h"
 #include "dataplane/base/hash.h"
+#include "dataplane/base/log.h"
 #include "dataplane/base/varint.h"
 
 static const struct {
@@ -174,12 +175,28 @@ static void sha256_is_sha256(void **state)
 	assert_true(sl_hash_equal(digest, digest, 32));
 }
 
+// The first is told at once, what goes on once a minute with its number, and a new spell at once.
+static void test_log_spell(void **state)
+{
+	struct sl_log_spell spell = {0};
+
+	(void)state;
+	assert_int_equal(sl_log_spell_more(&spell, 5 * SL_S), 1);
+	for (unsigned i = 0; i < 59; i++)
+		assert_int_equal(sl_log_spell_more(&spell, (6 + i) * SL_S), 0);
+	assert_int_equal(sl_log_spell_more(&spell, 65 * SL_S), 60);
+	assert_int_equal(sl_log_spell_more(&spell, 66 * SL_S), 0);
+	spell = (struct sl_log_spell){0};
+	assert_int_equal(sl_log_spell_more(&spell, 67 * SL_S), 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(varints_decode), cmocka_unit_test(varints_round_trip),
-		cmocka_unit_test(globs_match),    cmocka_unit_test(addresses_parse),
-		cmocka_unit_test(blocks_match),   cmocka_unit_test(sha256_is_sha256),
+		cmocka_unit_test(test_log_spell),     cmocka_unit_test(varints_decode),
+		cmocka_unit_test(varints_round_trip), cmocka_unit_test(globs_match),
+		cmocka_unit_test(addresses_parse),    cmocka_unit_test(blocks_match),
+		cmocka_unit_test(sha256_is_sha256),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
