@@ -71,7 +71,8 @@ bool sl_spill(struct sl_record *record)
 	struct sl_egress *egress = record->destination;
 	const bool sync = egress->shard->routing->acknowledge == SL_ACKNOWLEDGE_SPOOLED;
 
-	if (!egress->spill || flow->replay || record->letter || record->bytes > UINT32_MAX)
+	if (!egress->spill || flow->replay || record->letter ||
+	    !sl_spool_fits(egress->destination->spooling.bytes_max, record->bytes))
 		return false;
 	if (record->owner && !record->key.data)
 		sl_record_key(record);

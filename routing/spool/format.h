@@ -37,6 +37,16 @@ SL_INLINE uint64_t sl_spool_entry_bytes(const struct sl_spool_entry *entry)
 	return SL_SPOOL_ENTRY_HEAD + entry->tenant.size + entry->key.size + entry->body_bytes;
 }
 
+// Whether a body of that many bytes has room in an empty spool of `spool_bytes`: beside it are two
+// segments' heads and the longest texts. One that has none must not be given to the spool: it would
+// be told full, and so would others.
+SL_INLINE bool sl_spool_fits(uint64_t spool_bytes, uint64_t bytes)
+{
+	return bytes <= UINT32_MAX &&
+	       2 * SL_SPOOL_SEGMENT_HEAD + SL_SPOOL_ENTRY_HEAD + 2 * SL_SPOOL_TEXT_MAX + bytes <=
+		       spool_bytes;
+}
+
 void sl_spool_put_segment(uint8_t head[SL_SPOOL_SEGMENT_HEAD], uint64_t salt);
 // Returns false when it is no segment's head.
 bool sl_spool_get_segment(const uint8_t head[SL_SPOOL_SEGMENT_HEAD], uint64_t *salt);

@@ -221,6 +221,22 @@ def test_full_by_its_own_bound(start, tmp_path):
 
 
 @pytest.mark.shards
+def test_what_can_never_fit_refuses_nobody_else(start, tmp_path):
+    port = ports.free()[0]
+    sluice = start(config=config(port, tmp_path / "spool", {"acknowledge": "spooled"},
+                                 max_bytes="4MiB"))
+    giant = otlp.request("traces", 1)
+    giant.resource_spans[0].scope_spans[0].spans[0].name = "x" * (5 << 20)
+    client = wire.Http2(sluice.grpc_port)
+    waiting = client.start(TRACES)
+    client.data(waiting, wire.frame(giant.SerializeToString()), end_stream=True)
+    for _ in range(10):
+        assert send(sluice, messages(20)) == [0] * 20
+        time.sleep(0.05)
+    assert client.finish(waiting).grpc_status == 14
+    client.close()
+
+
 def test_acknowledged_once_on_disk(start, tmp_path):
     """No answer waits for a destination, and all of it goes there by the disk."""
     port, each = ports.free()[0], messages(50)
