@@ -1,5 +1,7 @@
 #include "tenants/authority.h"
 
+#include "dataplane/base/hash.h"
+
 #define IN_FLIGHT SL_DIMENSION_IN_FLIGHT_BYTES
 
 void sl_authority_begin(struct sl_authority *authority, uint64_t now_ns)
@@ -72,9 +74,38 @@ static bool fit(struct sl_quota_pool *pool, unsigned dimension, const struct sl_
 	return true;
 }
 
+// A leaky bucket's debt is its queue, and goes with it when a reload changes the bucket: what is
+// more than the new limits let wait is forgiven, else it would be paid at a rate that may be far
+// smaller, or as a token bucket's.
+static void forgive(struct sl_quota_pool *pool, unsigned dimension, const struct sl_limits *limits)
+{
+	const struct sl_limit *limit = &limits->dimensions[dimension];
+	const int64_t level = sl_quota_pool_level(pool, dimension);
+	int64_t least = 0;
+
+	if (limits->algorithm == SL_ALGORITHM_LEAKY)
+		least = -(int64_t)(limit->per_s * ((double)limits->delay_max_ns / (double)SL_S));
+	if (level < least)
+		sl_quota_pool_return(pool, dimension, least - level);
+}
+
+static uint32_t leaky_of(const struct sl_limits *limits)
+{
+	double terms[SL_DIMENSION_RATES + 1] = {
+		[SL_DIMENSION_RATES] = (double)limits->delay_max_ns};
+
+	if (limits->algorithm != SL_ALGORITHM_LEAKY)
+		return 0;
+	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++)
+		terms[i] = limits->dimensions[i].per_s;
+	return (uint32_t)sl_hash(sl_bytes(terms, sizeof(terms))) | 1;
+}
+
 void sl_authority_adopt(struct sl_authority *authority, struct sl_quota_pool *pool,
 			const struct sl_limits *limits)
 {
+	const uint32_t leaky = leaky_of(limits);
+	const bool other = pool->leaky && pool->leaky != leaky;
 	bool full = true;
 
 	for (unsigned i = IN_FLIGHT; i < SL_DIMENSIONS; i++) {
@@ -84,9 +115,14 @@ void sl_authority_adopt(struct sl_authority *authority, struct sl_quota_pool *po
 			sl_quota_pool_return(pool, i, limits->dimensions[i].burst - *applied);
 		*applied = limits->dimensions[i].burst;
 	}
-	for (unsigned i = 0; i < SL_DIMENSION_RATES && !pool->leases; i++)
-		if (sl_limit_is_set(&limits->dimensions[i]))
-			full &= fit(pool, i, limits);
+	for (unsigned i = 0; i < SL_DIMENSION_RATES && !pool->leases; i++) {
+		if (!sl_limit_is_set(&limits->dimensions[i]))
+			continue;
+		if (other)
+			forgive(pool, i, limits);
+		full &= fit(pool, i, limits);
+	}
+	pool->leaky = leaky;
 	if (!full)
 		sl_quota_pool_wake(pool, &authority->woken);
 }

@@ -117,6 +117,7 @@ static void settle(struct sl_classes *classes, uint32_t first, uint8_t *states, 
 {
 	struct sl_tenants *tenants = classes->tenants;
 	uint32_t count = 0, at = first;
+	char what[SL_TENANT_NAME_MAX + 16];
 
 	while (at != UINT16_MAX && states[at] == STATE_NEW) {
 		states[at] = STATE_OPEN;
@@ -137,6 +138,8 @@ static void settle(struct sl_classes *classes, uint32_t first, uint8_t *states, 
 			sl_settings_override(&sl_class_settings, &class->config, own);
 		}
 		class->limits = sl_tenants_limits(&class->config, NULL, tenants->observe);
+		snprintf(what, sizeof(what), "class %s", own->name);
+		sl_tenants_check_quota(&own->quota, &class->limits, what, &own->where, errors);
 		states[chain[count]] = STATE_DONE;
 	}
 }

@@ -33,6 +33,7 @@ struct sl_quota_pool {
 	struct sl_trim_counts *trimmed; // writer: shards, atomically; NULL: never had such limits
 	// writer: the quota thread (authority.h)
 	uint32_t filled_once; // bits: dimensions that have had their first burst
+	uint32_t leaky;       // which leaky bucket a debt is the queue of; 0: it is none's
 	uint64_t filled_ns;   // up to when time was turned into tokens
 	double fractions[SL_DIMENSION_RATES];
 	int64_t in_flight_limits[2]; // what `tokens` in flight were made of

@@ -290,6 +290,7 @@ static __attribute__((noinline)) uint64_t spend_slowly(struct sl_tenants_shard *
 	const struct sl_limit *limit = &slot->limits->dimensions[i];
 	const bool leased = i < SL_DIMENSION_RATES && sl_quota_pool_leases(slot->pool);
 	int64_t *own = &slot->chunk[i], need, level, took;
+	uint64_t delay_ns;
 
 	if (*own >= cost) {
 		*own -= cost;
@@ -307,7 +308,11 @@ static __attribute__((noinline)) uint64_t spend_slowly(struct sl_tenants_shard *
 	}
 	if (took < 0)
 		return wait_for(self, slot, i, (exact ? SL_MIN(need, limit->burst) : need) - level);
-	self->delay_ns = SL_MAX(self->delay_ns, sl_algorithm_delay_ns(slot->limits, i, level));
+	delay_ns = sl_algorithm_delay_ns(slot->limits, i, level);
+	if (SL_UNLIKELY(delay_ns > self->delay_ns)) {
+		self->delay_ns = delay_ns;
+		slot->delayed = (uint8_t)i;
+	}
 	sl_count(&self->counters.draws[0], 1);
 	*own += took - cost;
 	if (i < SL_DIMENSION_RATES)
@@ -514,6 +519,9 @@ void sl_tenants_quota_stage(void *state, struct sl_batch *batch)
 						charge.items, item, 1, self->now_ns);
 			part->charge = charge;
 			part->charged_generation = (uint32_t)self->generation;
+			// Who may not overtake others is held for what they are held for.
+			if (!part->cut_items[SL_CUT_QUOTA])
+				part->limit = slots[i]->delayed;
 			if (SL_UNLIKELY(self->delay_ns && !slots[i]->limits->observe)) {
 				part->delay_ns = self->delay_ns;
 				batch->delayed = true;

@@ -59,6 +59,7 @@ struct sl_tenants_slot {
 	uint64_t used_ns;
 	sl_tenant_id tenant;
 	uint32_t stamp;   // the call that touched it last
+	uint8_t delayed;  // leaky: the dimension whose queue its requests were in last
 	uint64_t told_ns; // when the fleet's leases last heard of `unmet`
 	int64_t unmet[SL_DIMENSION_RATES];
 	int64_t last[SL_DIMENSION_RATES]; // cost of a request that was refused

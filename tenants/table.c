@@ -251,6 +251,19 @@ struct sl_limits sl_tenants_limits(const struct sl_class_config *of_class,
 	};
 }
 
+void sl_tenants_check_quota(const struct sl_quota_config *own, const struct sl_limits *limits,
+			    const char *what, const struct sl_where *where,
+			    struct sl_errors *errors)
+{
+	if (own->has.delay_max && limits->algorithm != SL_ALGORITHM_LEAKY)
+		sl_errors_add(errors, where, "%s: delay_max is of algorithm: leaky", what);
+	if (own->has.window && limits->algorithm != SL_ALGORITHM_SLIDING_WINDOW)
+		sl_errors_add(errors, where, "%s: window is of algorithm: sliding_window", what);
+	if ((own->volume.has.per || own->volume.has.soft) && !limits->volume.is_set)
+		sl_errors_add(errors, where, "%s: a volume of nothing: say how many bytes or items",
+			      what);
+}
+
 // The state of one build.
 struct builder {
 	struct sl_tenants *tenants;
@@ -422,6 +435,10 @@ static int add_tenant(struct builder *builder, const struct sl_tenant_config *fr
 	entry->limits = limits_of(builder, from, class);
 	if (!entry->limits)
 		return -ENOMEM;
+	snprintf(what, sizeof(what), "tenant %s", from->name);
+	if (from->quota)
+		sl_tenants_check_quota(from->quota, entry->limits, what, &from->where,
+				       builder->errors);
 	entry->suspended = from->suspended;
 	entry->class_index = class ? (uint16_t)(class - tenants->classes) : UINT16_MAX;
 	entry->body_bytes_max = from->has_body_bytes ? from->body_bytes
@@ -431,7 +448,6 @@ static int add_tenant(struct builder *builder, const struct sl_tenant_config *fr
 	tenants->tenant_count++;
 	sl_registry_use(tenants->registry, tenant);
 	entry->counted = true;
-	snprintf(what, sizeof(what), "tenant %s", from->name);
 	error = prepare_limits(builder, what, &from->where, entry->limits, entry->pool);
 	if (error)
 		return error;

@@ -112,6 +112,11 @@ void sl_tenants_destroy_cardinality(struct sl_tenants *tenants);
 struct sl_limits sl_tenants_limits(const struct sl_class_config *of_class,
 				   const struct sl_tenant_config *own, bool observe);
 
+// What of the quota that was written there (`own`) has no effect under the limits it is part of.
+void sl_tenants_check_quota(const struct sl_quota_config *own, const struct sl_limits *limits,
+			    const char *what, const struct sl_where *where,
+			    struct sl_errors *errors);
+
 // The limits of a number that a registry has given: none when this snapshot does not know it.
 SL_INLINE const struct sl_limits *sl_tenants_limits_of(const struct sl_tenants *tenants,
 						       sl_tenant_id tenant)

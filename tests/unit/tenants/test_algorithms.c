@@ -149,6 +149,8 @@ static void test_leaky_gives_back(void **state)
 	for (unsigned i = 0; i < 3; i++) {
 		assert_int_equal(send_part(fake, shard, 0, SL_LOGS, 1000, 1), 0);
 		assert_int_equal(fake->part.delay_ns, i < 2 ? 0 : 100 * SL_MS);
+		if (i == 2)
+			assert_int_equal(fake->part.limit, SL_DIMENSION_REQUESTS);
 	}
 	// What is given back is there for another.
 	sl_tenants_refund(shard, &fake->part);

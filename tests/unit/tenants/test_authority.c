@@ -1,5 +1,6 @@
 #include "tests/unit/test.h"
 
+#include "dataplane/base/hash.h"
 #include "tenants/algorithm.h"
 #include "tenants/authority.h"
 
@@ -174,6 +175,35 @@ static void test_introduce_and_adopt(void **state)
 	assert_ptr_equal(authority.woken.first, &pool);
 }
 
+// A leaky bucket's queue is no debt of what a reload makes of it; nor does a reload that leaves it
+// as it is forgive anything.
+static void test_a_queue_goes_with_its_bucket(void **state)
+{
+	struct sl_authority authority = {.tick_ns = 0};
+	struct sl_limits limits = limits_of();
+	struct sl_quota_pool pool = {.tenant = 0, .awake = 1};
+
+	(void)state;
+	limits.algorithm = SL_ALGORITHM_LEAKY;
+	limits.delay_max_ns = 2 * SL_S;
+	pool.tokens[SL_DIMENSION_REQUESTS] = 10;
+	pool.tokens[SL_DIMENSION_SPANS] = -5000; // a large one: more than the others may wait
+	sl_authority_adopt(&authority, &pool, &limits);
+	sl_authority_adopt(&authority, &pool, &limits);
+	assert_int_equal(pool.tokens[SL_DIMENSION_SPANS], -5000);
+	limits.dimensions[SL_DIMENSION_SPANS].per_s = 100; // 50 s of queue would be
+	sl_authority_adopt(&authority, &pool, &limits);
+	assert_int_equal(pool.tokens[SL_DIMENSION_SPANS], -200);
+	assert_int_equal(pool.tokens[SL_DIMENSION_REQUESTS], 10);
+	limits.algorithm = SL_ALGORITHM_TOKEN_BUCKET;
+	sl_authority_adopt(&authority, &pool, &limits);
+	assert_int_equal(pool.tokens[SL_DIMENSION_SPANS], 0);
+	pool.tokens[SL_DIMENSION_SPANS] = -300; // a token bucket's is paid
+	limits.dimensions[SL_DIMENSION_SPANS].per_s = 50;
+	sl_authority_adopt(&authority, &pool, &limits);
+	assert_int_equal(pool.tokens[SL_DIMENSION_SPANS], -300);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -182,7 +212,9 @@ int main(void)
 		cmocka_unit_test(test_sleep),
 		cmocka_unit_test(test_begin),
 		cmocka_unit_test(test_introduce_and_adopt),
+		cmocka_unit_test(test_a_queue_goes_with_its_bucket),
 	};
 
+	sl_hash_seed();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -82,6 +82,18 @@ static void test_inline(void **state)
 		 "tenants: {identify: [{resource: [tenant.id], header: x}], list: {a: {}}}", false},
 		{"an attribute without a name",
 		 "tenants: {identify: [{resource: [\"\"]}], list: {a: {}}}", false},
+		{"a delay of a token bucket",
+		 "tenants: {list: {a: {quota: {spans: 1/s, delay_max: 1s}}}}", false},
+		{"a window of a leaky bucket",
+		 "tenants: {classes: {c: {quota: {spans: 1/s, algorithm: leaky, window: 5s}}}, "
+		 "list: {a: {class: c}}}",
+		 false},
+		{"a delay whose class says leaky",
+		 "tenants: {classes: {c: {quota: {spans: 1/s, algorithm: leaky}}}, "
+		 "list: {a: {class: c, quota: {delay_max: 1s}}}}",
+		 true},
+		{"a volume of nothing", "tenants: {list: {a: {quota: {volume: {per: day}}}}}",
+		 false},
 		{"trust in nonsense",
 		 "tenants: {identify: [{header: x, trusted_from: [nonsense]}], list: {a: {}}}",
 		 false},
