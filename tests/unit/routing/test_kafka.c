@@ -128,19 +128,25 @@ static void test_a_fatal_error_replaces_the_producer(void **state)
 {
 	struct rig rig;
 	struct call calls[20];
+	struct kafka_side *side;
 	rd_kafka_t *old;
 
 	(void)state;
 	begin(&rig, "linger: 20ms\n      idempotence: true", "");
 	old = kafka_of(&rig)->producers[0].handle;
+	side = rig.shard->egresses->side;
 	for (size_t i = 0; i < SL_COUNT_OF(calls); i++) {
 		offer(&rig, &calls[i], "t", SL_TRACES, TRACES(RESOURCE("x", SPAN(ID1))));
-		if (i == 9)
-			assert_int_equal(rd_kafka_test_fatal_error(
-						 old,
-						 RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
-						 "test"),
-					 RD_KAFKA_RESP_ERR_NO_ERROR);
+		if (i != 9)
+			continue;
+		// As produce() does: the producer's thread may see the error, and let go of the
+		// handle, before the call is back.
+		__atomic_store_n(&side->using, old, __ATOMIC_SEQ_CST);
+		assert_int_equal(
+			rd_kafka_test_fatal_error(
+				old, RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER, "test"),
+			RD_KAFKA_RESP_ERR_NO_ERROR);
+		__atomic_store_n(&side->using, NULL, __ATOMIC_RELEASE);
 	}
 	for (size_t i = 0; i < SL_COUNT_OF(calls); i++) {
 		pump(&rig, &calls[i]);
