@@ -298,6 +298,10 @@ static void check_destination(const void *object, struct sl_errors *errors)
 		sl_errors_add(errors, &config->where,
 			      "destination %s: a failover group has no breaker, its members may",
 			      config->name);
+	if (config->pinned_bytes_max && config->failover)
+		sl_errors_add(errors, &config->where,
+			      "destination %s: a failover group pins nothing, its members may",
+			      config->name);
 	if (config->merge && !config->kafka && !config->otlp)
 		sl_errors_add(errors, &config->where, "destination %s: only kafka and otlp merge",
 			      config->name);

@@ -35,6 +35,11 @@ static void test_mistakes(void **state)
 		 "  a: {blackhole: {}}\n  b: {blackhole: {}}\n"
 		 "  g: {failover: [a, b], breaker: {}}\n",
 		 "test.yaml:4:3: destination g: a failover group has no breaker, its members may"},
+		{"a group that pins",
+		 "  a: {blackhole: {}}\n"
+		 "  b: {blackhole: {}}\n"
+		 "  g: {failover: [a, b], pinned_bytes: 1MiB}\n",
+		 "test.yaml:4:3: destination g: a failover group pins nothing, its members may"},
 	};
 
 	(void)state;
