@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 PROBE = "ip link set lo up && ip link add sla0 type veth peer name slb0 && ip link del sla0"
+SUPPRESSIONS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lsan.txt")
 DRIVERS = "/usr/lib/x86_64-linux-gnu/dpdk/pmds-23.0"
 
 
@@ -30,7 +31,8 @@ def main():
     if not os.path.exists(f"{DRIVERS}/librte_{driver}.so"):
         skip(f"DPDK's driver {driver} is not installed (docker/install.sh dpdk)")
     environment = dict(os.environ, SLUICE_IO="dpdk", SLUICE_DRIVER=driver,
-                       SLUICE_PREFIX=f"sluice-{os.getpid()}")
+                       SLUICE_PREFIX=f"sluice-{os.getpid()}",
+                       LSAN_OPTIONS=f"suppressions={SUPPRESSIONS}:print_suppressions=0")
     command = [sys.argv[1], "-m", "pytest", "-q", "-p", "no:cacheprovider", *sys.argv[2:]]
     try:
         code = subprocess.run(["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"',
