@@ -475,6 +475,11 @@ sl_tenant_id sl_identity_of_name(const struct sl_tenants *tenants, struct sl_byt
 	return tenants->unknown;
 }
 
+enum sl_reason sl_identity_no_tenant(const struct sl_tenants *tenants)
+{
+	return tenants->creates ? SL_REASON_TENANTS_FULL : SL_REASON_UNKNOWN_TENANT;
+}
+
 // By the claims that count, in order. A header before any attribute decides at once; one behind
 // them is for the resources that name nobody. An attribute may name no one in a body that has not
 // come yet, so the default stands behind it too.
@@ -502,7 +507,8 @@ static struct sl_identity by_claims(const struct sl_tenants *tenants,
 		tenant = found == FOUND_TENANT ? sl_identity_of_name(tenants, name)
 					       : SL_TENANT_NONE;
 		if (tenant == SL_TENANT_NONE)
-			return refuse(SL_REASON_UNKNOWN_TENANT);
+			return refuse(found == FOUND_TENANT ? sl_identity_no_tenant(tenants)
+							    : SL_REASON_UNKNOWN_TENANT);
 		if (!identity.by_resource)
 			return admit_claimed(tenants, tenant, name);
 		identity.otherwise = tenant;
@@ -529,7 +535,7 @@ static struct sl_identity by_unknown_certificate(const struct sl_tenants *tenant
 	if (!sl_tenant_name_valid(name) || sl_tenants_find(tenants, name, &tenant))
 		return refuse(SL_REASON_UNKNOWN_TENANT);
 	tenant = sl_identity_of_name(tenants, name);
-	return tenant == SL_TENANT_NONE ? refuse(SL_REASON_UNKNOWN_TENANT)
+	return tenant == SL_TENANT_NONE ? refuse(sl_identity_no_tenant(tenants))
 					: admit_claimed(tenants, tenant, name);
 }
 

@@ -67,6 +67,8 @@ bool sl_identity_trusts(const struct sl_identity_claim_rule *rule, const struct 
 // The tenant of a name that was claimed: as it is known, or what `unknown` says. SL_TENANT_NONE:
 // refused.
 sl_tenant_id sl_identity_of_name(const struct sl_tenants *tenants, struct sl_bytes name);
+// Why a valid name is no tenant's.
+enum sl_reason sl_identity_no_tenant(const struct sl_tenants *tenants);
 
 struct sl_identity sl_identity_find(const struct sl_tenants *tenants,
 				    struct sl_identity_cache *cache,

@@ -173,7 +173,6 @@ static struct owner by_default(const struct sl_request *request)
 static struct owner owner_of(const struct sl_tenants *tenants, const struct sl_request *request,
 			     const struct keys *keys, uint32_t resource)
 {
-	const struct owner unknown = {SL_TENANT_NONE, SL_REASON_UNKNOWN_TENANT, SL_BYTES_NONE};
 	struct sl_attributes walk = sl_view_attributes(&request->view, resource);
 	uint32_t best = keys->count;
 	bool valid = false;
@@ -196,7 +195,10 @@ static struct owner owner_of(const struct sl_tenants *tenants, const struct sl_r
 		return by_default(request);
 	tenant = valid ? sl_identity_of_name(tenants, name) : SL_TENANT_NONE;
 	if (tenant == SL_TENANT_NONE)
-		return unknown;
+		return (struct owner){SL_TENANT_NONE,
+				      valid ? sl_identity_no_tenant(tenants)
+					    : SL_REASON_UNKNOWN_TENANT,
+				      SL_BYTES_NONE};
 	if (!tenants->creates || tenant != tenants->created->newcomers)
 		name = SL_BYTES_NONE;
 	return (struct owner){tenant, SL_REASON_NONE, name};

@@ -135,6 +135,7 @@ def test_template(start):
         return sluice.metric("sluice_tenants_created") == 3
     wait_for("three of them", fill)
     assert status(sluice, "four") == 401 and shown(sluice, "four") is None
+    assert sluice.metric("sluice_refused_requests_total", reason="tenants_full") >= 1
     assert status(sluice, "demo") == 200
 
     # The idle go, and another takes a seat; who is there stays.

@@ -450,7 +450,8 @@ static void test_template_flood(void **state)
 		call(&world, name, NULL);
 		pass(&world, SL_MS);
 	}
-	assert_int_equal(call(&world, "late", NULL).reason, SL_REASON_UNKNOWN_TENANT);
+	assert_int_equal(call(&world, "late", NULL).reason, SL_REASON_TENANTS_FULL);
+	assert_int_equal(call(&world, "..", NULL).reason, SL_REASON_UNKNOWN_TENANT);
 	end_world(&world);
 }
 
@@ -478,7 +479,7 @@ static void test_template_expiry(void **state)
 	assert_int_equal(created.expired, 3);
 	assert_int_equal(call(&world, "d", NULL).reason, SL_REASON_NONE);
 	// The request of `a` is there still: none of the three seats is free.
-	assert_int_equal(call(&world, "e", NULL).reason, SL_REASON_UNKNOWN_TENANT);
+	assert_int_equal(call(&world, "e", NULL).reason, SL_REASON_TENANTS_FULL);
 	assert_memory_equal(a.name.data, "a", 1);
 	sl_tenants_give_request(world.shard, phase);
 	pass(&world, SL_S);
