@@ -347,7 +347,7 @@ static const struct sl_setting tenants_rows[] = {
 	    .where_offset = offsetof(struct sl_tenants_config, template_where),
 	    .help = "unknown: create: the class of tenants that are made. Unset: no limits. All "
 		    "that "
-		    "are new share one such quota, and the account :new, for the moment until each "
+		    "are new share one such quota, for the moment until each "
 		    "has its own."),
 	ROW(sl_tenants_config, created_max, "created_max", COUNT, .min = 1, .max = SL_CREATED_MAX,
 	    .preset = "1000", .apply = SL_APPLY_RESTART,
