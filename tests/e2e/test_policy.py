@@ -301,7 +301,8 @@ def test_start_without_redis(start, redis):
     assert ended.returncode == 78 and "tenants.redis: redis:" in ended.stdout + ended.stderr
 
 
-def test_example():
-    ended = subprocess.run([BINARY, "--check", ROOT / "config/examples/tenants.yaml"],
+@pytest.mark.parametrize("name", ["delivery.yaml", "embedded.yaml", "fleet.yaml", "tenants.yaml"])
+def test_example(name):
+    ended = subprocess.run([BINARY, "--check", ROOT / "config/examples" / name],
                            capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stdout + ended.stderr
