@@ -34,8 +34,12 @@ void sl_waker_clear(struct sl_waker *waker)
 
 	if (!__atomic_load_n(&waker->pending, __ATOMIC_ACQUIRE))
 		return;
-	while (read(waker->fd, &count, sizeof(count)) < 0 && errno == EINTR)
-		;
+	while (read(waker->fd, &count, sizeof(count)) < 0) {
+		// The wake that set `pending` has not written yet. Cleared now, its write would
+		// leave the descriptor readable with nobody to read it.
+		if (errno != EINTR)
+			return;
+	}
 	// A wake between the read and here finds `pending` set and writes nothing, but what it
 	// announced was pushed before its exchange, which this one synchronizes with.
 	__atomic_exchange_n(&waker->pending, 0, __ATOMIC_ACQ_REL);

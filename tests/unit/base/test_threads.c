@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include "dataplane/base/ring.h"
 #include "dataplane/base/waker.h"
@@ -70,11 +71,33 @@ static void a_full_ring_says_so(void **state)
 	sl_ring_fini(&ring);
 }
 
+// A wake is a flag, then a write: cleared between the two, it does not leave the descriptor
+// readable.
+static void a_clear_inside_a_wake(void **state)
+{
+	const uint64_t one = 1;
+	struct sl_waker waker;
+	struct pollfd ready;
+
+	(void)state;
+	assert_int_equal(sl_waker_init(&waker), 0);
+	ready = (struct pollfd){.fd = waker.fd, .events = POLLIN};
+	waker.pending = 1;
+	sl_waker_clear(&waker);
+	assert_int_equal(write(waker.fd, &one, sizeof(one)), sizeof(one));
+	assert_int_equal(poll(&ready, 1, 0), 1);
+	sl_waker_clear(&waker);
+	assert_int_equal(poll(&ready, 1, 0), 0);
+	assert_int_equal(waker.pending, 0);
+	sl_waker_fini(&waker);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(everything_arrives_in_order_and_no_wake_is_lost),
 		cmocka_unit_test(a_full_ring_says_so),
+		cmocka_unit_test(a_clear_inside_a_wake),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
