@@ -58,9 +58,10 @@ quick: install-test
 tidy: install-test
 	@tests/run.py tidy
 
-simulate: install-test $(BUILD)/build.ninja
-	@ninja -C $(BUILD) --quiet -j $(JOBS) sim_delivery
-	@$(BUILD)/bin/sim_delivery --seeds $(or $(SEEDS),10000)
+simulate: install-test
+	@cmake --preset dev > /dev/null
+	@ninja -C build/dev --quiet -j $(JOBS) sim_delivery
+	@build/dev/bin/sim_delivery --seeds $(or $(SEEDS),10000)
 
 fuzz: install-test
 	@tests/run.py fuzz --seed 0 --seconds $(or $(SECONDS),600)
