@@ -17,6 +17,7 @@
 #define CLOSE_LOOK_US 20000
 
 static uint32_t closing; // atomic: destinations that a thread is about to free
+static uint32_t ended;   // atomic: no shard runs any more
 
 static const struct sl_driver *driver_of(const struct sl_destination_config *config)
 {
@@ -40,16 +41,21 @@ static void *close_later(void *argument)
 {
 	struct sl_destination *destination = argument;
 
-	while (__atomic_load_n(&destination->sides, __ATOMIC_ACQUIRE))
+	while (__atomic_load_n(&destination->sides, __ATOMIC_ACQUIRE) &&
+	       !__atomic_load_n(&ended, __ATOMIC_ACQUIRE))
 		usleep(CLOSE_LOOK_US);
-	sl_log(SL_LOG_INFO, "destination_closed", "destination=%s", destination->name);
-	free_destination(destination);
+	// A drain that was given up leaves sides open, which nobody will close.
+	if (!__atomic_load_n(&destination->sides, __ATOMIC_ACQUIRE)) {
+		sl_log(SL_LOG_INFO, "destination_closed", "destination=%s", destination->name);
+		free_destination(destination);
+	}
 	__atomic_sub_fetch(&closing, 1, __ATOMIC_ACQ_REL);
 	return NULL;
 }
 
 void sl_routing_wait_closed(void)
 {
+	__atomic_store_n(&ended, 1, __ATOMIC_RELEASE);
 	while (__atomic_load_n(&closing, __ATOMIC_ACQUIRE))
 		usleep(CLOSE_LOOK_US);
 }

@@ -61,8 +61,8 @@ uint64_t sl_routing_in_flight(const struct sl_routing_shard *self);
 void sl_routing_drain(struct sl_routing_shard *self);
 
 // Destinations that reloads took away are closed by threads of their own, once no shard has them
-// open: waits for these. When no shard runs any more, before the process ends: what they write last
-// must not be cut off.
+// open: waits for these, but not for what a drain that was given up left open. When no shard runs
+// any more, once, before the process ends: what they write last must not be cut off.
 void sl_routing_wait_closed(void);
 
 // `acknowledge: queued` counts a delivery as ended for the answer once its driver has taken it,

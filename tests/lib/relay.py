@@ -1,80 +1,90 @@
-"""A bad link between the client's side of a port and the port: loses, repeats, delays, reorders.
+"""A TCP relay on loopback that can be slow, hold bytes back, and cut."""
 
-A veth pair more than usual: frames go from one pair to the other by packet sockets. What happens to
-a frame is drawn from a seed, in the order of arrival of its direction.
-"""
-
-import heapq
-import random
-import select
+import selectors
 import socket
 import threading
 import time
 
-PACKET_OUTGOING = 4
-
 
 class Relay:
-    def __init__(self, ends, seed, lose=0.0, repeat=0.0, delay=0.0, delay_s=0.01):
-        self.sockets = []
-        for end in ends:
-            one = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-            one.bind((end, 0))
-            one.setblocking(False)
-            self.sockets.append(one)
-        self.chances = [random.Random(seed), random.Random(seed + 1)]
-        self.lose, self.repeat, self.delay, self.delay_s = lose, repeat, delay, delay_s
-        self.counts = {"passed": 0, "lost": 0, "repeated": 0, "delayed": 0}
-        self.waiting = []
-        self.number = 0
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self.run)
-        self.thread.start()
+    """Whoever connects to `port` speaks to `target` (a port)."""
 
-    def stop(self):
-        self.over.set()
-        self.thread.join()
-        for one in self.sockets:
-            one.close()
+    def __init__(self, target=0):
+        self.target = target
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.lock, self.pairs = threading.Lock(), set()
+        self.delay, self.flowing, self.open = 0.0, threading.Event(), True
+        self.flowing.set()
+        threading.Thread(target=self._accept, daemon=True).start()
 
-    def send(self, to, frame):
-        try:
-            self.sockets[to].send(frame)
-            self.counts["passed"] += 1
-        except OSError:
-            pass  # a full queue loses, too
+    def __enter__(self):
+        return self
 
-    def take(self, side):
-        for _ in range(64):
-            try:
-                frame, address = self.sockets[side].recvfrom(65536)
-            except OSError:
+    def __exit__(self, *_):
+        self.open = False
+        self.listener.close()
+        self.flowing.set()
+        self.cut(0)
+
+    def slow(self, seconds):
+        """Every piece comes 50 ms late."""
+        self.delay = 0.05
+        time.sleep(seconds)
+        self.delay = 0.0
+
+    def stall(self, seconds):
+        """Nothing moves; nothing is lost."""
+        self.flowing.clear()
+        time.sleep(seconds)
+        self.flowing.set()
+
+    def cut(self, seconds):
+        """All connections end in the middle of whatever they carry, and new ones too for a while."""
+        end = time.monotonic() + seconds
+        while True:
+            with self.lock:
+                pairs, self.pairs = self.pairs, set()
+            for pair in pairs:
+                for one in pair:
+                    try:
+                        one.shutdown(socket.SHUT_RDWR)
+                    except OSError:
+                        pass
+            if time.monotonic() >= end:
                 return
-            if address[2] != PACKET_OUTGOING:
-                self.judge(side, frame)
+            time.sleep(0.02)
 
-    def judge(self, side, frame):
-        chance = self.chances[side]
-        lost, repeated, delayed = (chance.random() for _ in range(3))
-        if lost < self.lose:
-            self.counts["lost"] += 1
-            return
-        for _ in range(2 if repeated < self.repeat else 1):
-            if delayed < self.delay:
-                self.counts["delayed"] += 1
-                self.number += 1
-                heapq.heappush(self.waiting, (time.monotonic() + self.delay_s * chance.random(),
-                                              self.number, 1 - side, frame))
-            else:
-                self.send(1 - side, frame)
-        self.counts["repeated"] += repeated < self.repeat
+    def _accept(self):
+        while self.open:
+            try:
+                client, _ = self.listener.accept()
+                server = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                continue
+            pair = (client, server)
+            with self.lock:
+                self.pairs.add(pair)
+            threading.Thread(target=self._carry, args=pair, daemon=True).start()
 
-    def run(self):
-        while not self.over.is_set():
-            wait = 0.05
-            if self.waiting:
-                wait = max(0.0, min(wait, self.waiting[0][0] - time.monotonic()))
-            for one in select.select(self.sockets, [], [], wait)[0]:
-                self.take(self.sockets.index(one))
-            while self.waiting and self.waiting[0][0] <= time.monotonic():
-                self.send(*heapq.heappop(self.waiting)[2:])
+    def _carry(self, client, server):
+        other = {client: server, server: client}
+        try:
+            with selectors.DefaultSelector() as ready:
+                for one in other:
+                    ready.register(one, selectors.EVENT_READ)
+                while True:
+                    for key, _ in ready.select():
+                        data = key.fileobj.recv(65536)
+                        if not data:
+                            return
+                        time.sleep(self.delay)
+                        self.flowing.wait()
+                        other[key.fileobj].sendall(data)
+        except OSError:
+            pass
+        finally:
+            for one in other:
+                one.close()
+            with self.lock:
+                self.pairs.discard((client, server))

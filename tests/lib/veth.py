@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 
-from lib.relay import Relay
+from lib.bad_link import BadLink
 
 ON = os.environ.get("SLUICE_IO") == "dpdk"
 DRIVER = os.environ.get("SLUICE_DRIVER", "net_af_xdp")
@@ -32,7 +32,7 @@ class Port:
         self.host = f"10.77.{self.number}.2"
         self.up = False
         self.mtu, self.options = 1500, OPTIONS[DRIVER]
-        self.bad_link = None  # Relay's arguments: the client's side lies behind one
+        self.bad_link = None  # BadLink's arguments: the client's side lies behind one
         self.relay = None
 
     def config(self):
@@ -66,7 +66,7 @@ class Port:
         ip("addr", "add", f"10.77.{self.number}.1/24", "dev", client)
         ip("-6", "addr", "add", f"fd77:{self.number}::1/64", "dev", client, "nodad")
         if self.bad_link is not None:
-            self.relay = Relay([self.outside, f"sld{self.number}"], **self.bad_link)
+            self.relay = BadLink([self.outside, f"sld{self.number}"], **self.bad_link)
 
     def close(self):
         if self.relay:
