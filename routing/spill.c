@@ -83,7 +83,6 @@ bool sl_spill_first(struct sl_record *record)
 {
 	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
 	struct sl_egress *egress = record->destination;
-
 	bool must;
 
 	if (flow->replay || record->letter)

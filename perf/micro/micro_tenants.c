@@ -57,16 +57,18 @@ static struct sl_tenants *make(unsigned count, double spans, uint32_t algorithm,
 	return made;
 }
 
+// What each call comes with; the last names the tenant.
+static struct sl_http_header headers[] = {
+	{SL_LITERAL("content-type"), SL_LITERAL("application/grpc")},
+	{SL_LITERAL("te"), SL_LITERAL("trailers")},
+	{SL_LITERAL("user-agent"), SL_LITERAL("OTel Go 1.0")},
+	{SL_LITERAL("x-api-key"), SL_BYTES_NONE},
+};
+static const struct sl_identity_claim claim = {.headers = headers, .header_count = 4};
+
 // `used` of the tenants in turn, so that the cache of credentials holds or misses.
 static void identify(struct sl_tenants_shard *shard, unsigned count, unsigned used)
 {
-	struct sl_http_header headers[] = {
-		{SL_LITERAL("content-type"), SL_LITERAL("application/grpc")},
-		{SL_LITERAL("te"), SL_LITERAL("trailers")},
-		{SL_LITERAL("user-agent"), SL_LITERAL("OTel Go 1.0")},
-		{SL_LITERAL("x-api-key"), SL_BYTES_NONE},
-	};
-	const struct sl_identity_claim claim = {.headers = headers, .header_count = 4};
 	uint64_t named = 0;
 	const uint64_t begun_ns = sl_clock_now_ns();
 
@@ -110,13 +112,6 @@ static void decide(struct sl_tenants_shard *shard, unsigned used, uint32_t items
 // client is told.
 static void refuse_head(struct sl_tenants_shard *shard, unsigned used)
 {
-	struct sl_http_header headers[] = {
-		{SL_LITERAL("content-type"), SL_LITERAL("application/grpc")},
-		{SL_LITERAL("te"), SL_LITERAL("trailers")},
-		{SL_LITERAL("user-agent"), SL_LITERAL("OTel Go 1.0")},
-		{SL_LITERAL("x-api-key"), SL_BYTES_NONE},
-	};
-	const struct sl_identity_claim claim = {.headers = headers, .header_count = 4};
 	struct sl_memory memory;
 	uint64_t refused = 0, wait_ns;
 	uint64_t begun_ns;
@@ -246,13 +241,6 @@ static double run_path(const struct path *path, uint8_t *bodies)
 	static struct sl_request request;
 	static struct sl_part parts[16];
 	static struct sl_batch batch;
-	struct sl_http_header headers[] = {
-		{SL_LITERAL("content-type"), SL_LITERAL("application/grpc")},
-		{SL_LITERAL("te"), SL_LITERAL("trailers")},
-		{SL_LITERAL("user-agent"), SL_LITERAL("OTel Go 1.0")},
-		{SL_LITERAL("x-api-key"), SL_BYTES_NONE},
-	};
-	const struct sl_identity_claim claim = {.headers = headers, .header_count = 4};
 	const uint64_t begun_ns = cpu_ns();
 	uint64_t wait_ns, read = 0;
 	uint8_t secret[16];

@@ -227,7 +227,6 @@ static enum loaded load(struct sl_spool_store *store, struct sl_spool_segment *s
 	const int fd = sl_spool_segment_fd(store, segment);
 	uint8_t head[SL_SPOOL_ENTRY_HEAD], *rest;
 	size_t size;
-
 	int got;
 
 	*entry = (struct sl_spool_entry){0};

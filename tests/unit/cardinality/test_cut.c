@@ -11,8 +11,8 @@
 #include "dataplane/base/hash.h"
 #include "dataplane/base/log.h"
 #include "dataplane/base/random.h"
-#include "tenants/cardinality/cut.h"
 #include "tests/oracle/oracle.pb-c.h"
+#include "tests/unit/cardinality/ours.h"
 
 // Requests made, changed and written by protobuf-c, and the same cut by us: both come out alike,
 // for random values, limits and ways to be over.
@@ -184,29 +184,13 @@ static void model_cut(struct model *model, const struct sl_cardinality_config *r
 static size_t cut_ours(const struct sl_cardinality *cardinality, struct body *body, size_t size,
 		       enum sl_signal signal, uint8_t *out, struct sl_cardinality_counts *counts)
 {
-	static const struct sl_view_limits limits = {.items_max = 1000, .depth_max = 10};
-	struct sl_request request = {.signal = signal};
-	struct sl_part part = {.request = &request, .tenant_name = SL_LITERAL("t")};
-	struct sl_pieces pieces;
-	size_t bytes = 0;
+	struct ours ours;
 
-	sl_arena_init(&request.arena, &memory);
-	assert_int_equal(sl_view_scan(&request.view, signal, sl_bytes(body->bytes, size), &limits,
-				      &request.arena, NULL),
-			 SL_VIEW_OK);
-	part.offered_items = part.kept_items = request.view.item_count;
-	assert_true(sl_cardinality_cut(cardinality, NULL, &part, SL_S, counts));
-	assert_int_equal(part.cut_items[SL_CUT_CARDINALITY], counts->items);
-	assert_int_equal(part.kept_items, part.offered_items - counts->items);
-	assert_int_equal(part.cut_message.size > 0, counts->items > 0);
-	assert_int_equal(sl_splice(&request.view, part.keep, &part.edits, &request.arena, &pieces),
-			 0);
-	for (uint32_t i = 0; i < pieces.count; i++) {
-		memcpy(out + bytes, pieces.pieces[i].iov_base, pieces.pieces[i].iov_len);
-		bytes += pieces.pieces[i].iov_len;
-	}
-	sl_arena_fini(&request.arena);
-	return bytes;
+	ours_cut(&ours, &memory, sl_bytes(body->bytes, size), signal, cardinality, NULL, counts);
+	assert_int_equal(ours.part.cut_items[SL_CUT_CARDINALITY], counts->items);
+	assert_int_equal(ours.part.kept_items, ours.part.offered_items - counts->items);
+	assert_int_equal(ours.part.cut_message.size > 0, counts->items > 0);
+	return ours_written(&ours, out);
 }
 
 static void test_as_the_model_cuts(void **state)

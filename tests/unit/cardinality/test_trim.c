@@ -7,8 +7,8 @@
 #include <cmocka.h>
 
 #include "dataplane/base/random.h"
-#include "tenants/cardinality/cut.h"
 #include "tests/oracle/oracle.pb-c.h"
+#include "tests/unit/cardinality/ours.h"
 
 // Requests of protobuf-c's, held to limits on attributes and sizes by us and by a plain model over
 // protobuf-c's own structures: both come out alike, for random values, limits and shapes.
@@ -376,28 +376,12 @@ static uint8_t body[BODY_MAX + SL_BODY_SLACK], out[BODY_MAX], wanted[BODY_MAX];
 static size_t trim_ours(const struct sl_trim_limits *limits, size_t size, enum sl_signal signal,
 			struct sl_cardinality_counts *counts, uint32_t *edits)
 {
-	static const struct sl_view_limits view_limits = {.items_max = 1000, .depth_max = 20};
-	struct sl_request request = {.signal = signal};
-	struct sl_part part = {.request = &request, .tenant_name = SL_LITERAL("t")};
-	struct sl_pieces pieces;
-	size_t bytes = 0;
+	struct ours ours;
 
-	sl_arena_init(&request.arena, &memory);
-	assert_int_equal(sl_view_scan(&request.view, signal, sl_bytes(body, size), &view_limits,
-				      &request.arena, NULL),
-			 SL_VIEW_OK);
-	part.offered_items = part.kept_items = request.view.item_count;
-	assert_true(sl_cardinality_cut(NULL, limits, &part, SL_S, counts));
-	assert_int_equal(part.kept_items, part.offered_items);
-	*edits = part.edits.count;
-	assert_int_equal(sl_splice(&request.view, part.keep, &part.edits, &request.arena, &pieces),
-			 0);
-	for (uint32_t i = 0; i < pieces.count; i++) {
-		memcpy(out + bytes, pieces.pieces[i].iov_base, pieces.pieces[i].iov_len);
-		bytes += pieces.pieces[i].iov_len;
-	}
-	sl_arena_fini(&request.arena);
-	return bytes;
+	ours_cut(&ours, &memory, sl_bytes(body, size), signal, NULL, limits, counts);
+	assert_int_equal(ours.part.kept_items, ours.part.offered_items);
+	*edits = ours.part.edits.count;
+	return ours_written(&ours, out);
 }
 
 static void test_as_the_model_trims(void **state)

@@ -1,46 +1,18 @@
 // A spool and its thread, as a shard's side sees them.
 
-#include "tests/unit/test.h"
+#include "tests/unit/spool/folder.h"
 
-#include <dirent.h>
-#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #include "routing/spool/spool.h"
 
-static char folder[64];
-
-static int begin(void **state)
-{
-	(void)state;
-	strcpy(folder, "/tmp/sluice-spool-XXXXXX");
-	return mkdtemp(folder) ? 0 : -1;
-}
-
-static void empty_folder(void)
-{
-	DIR *dir = opendir(folder);
-	struct dirent *entry;
-	char path[PATH_MAX];
-
-	while (dir && (entry = readdir(dir))) {
-		snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
-		unlink(path);
-	}
-	if (dir)
-		closedir(dir);
-}
-
-static int finish(void **state)
-{
-	(void)state;
-	empty_folder();
-	return rmdir(folder);
-}
+static const struct sl_spool_config plain = {
+	.path = folder,
+	.bytes_max = SL_MIB,
+	.segment_bytes = SL_MIB,
+	.fsync = SL_SPOOL_FSYNC_NEVER,
+};
 
 // Hands a record over and waits for what becomes of it.
 static bool is_kept(struct sl_spool_side *side, struct sl_waker *waker)
@@ -72,11 +44,7 @@ static bool is_kept(struct sl_spool_side *side, struct sl_waker *waker)
 // spool is held to what it was.
 static void test_settings_hold_once_they_are_in_force(void **state)
 {
-	const struct sl_spool_config wide = {.path = folder,
-					     .bytes_max = SL_MIB,
-					     .segment_bytes = SL_MIB,
-					     .fsync = SL_SPOOL_FSYNC_NEVER};
-	struct sl_spool_config narrow = wide;
+	struct sl_spool_config narrow = plain;
 	struct sl_errors *errors = sl_errors_create();
 	struct sl_spool *spool, *same;
 	struct sl_spool_side *side;
@@ -85,7 +53,7 @@ static void test_settings_hold_once_they_are_in_force(void **state)
 	(void)state;
 	narrow.bytes_max = 100;
 	assert_int_equal(sl_waker_init(&waker), 0);
-	spool = sl_spool_get(&wide, errors);
+	spool = sl_spool_get(&plain, errors);
 	assert_non_null(spool);
 	side = sl_spool_side_open(spool, &waker);
 	sl_spool_side_retire(side, true); // nothing comes out
@@ -129,12 +97,8 @@ static void end(struct sl_spool_side *side, struct sl_spool_replay *replay, enum
 // together, as from a destination that takes them.
 static void test_what_was_not_tried_is_no_failure(void **state)
 {
-	const struct sl_spool_config config = {.path = folder,
-					       .bytes_max = SL_MIB,
-					       .segment_bytes = SL_MIB,
-					       .fsync = SL_SPOOL_FSYNC_NEVER};
 	struct sl_errors *errors = sl_errors_create();
-	struct sl_spool *spool = sl_spool_get(&config, errors);
+	struct sl_spool *spool = sl_spool_get(&plain, errors);
 	struct sl_spool_replay *out[6];
 	struct sl_spool_side *side, *other;
 	struct sl_waker waker;
@@ -167,12 +131,8 @@ static void test_what_was_not_tried_is_no_failure(void **state)
 // Whoever passes the news on is woken for them, whichever side made them.
 static void test_who_tells_is_woken(void **state)
 {
-	const struct sl_spool_config config = {.path = folder,
-					       .bytes_max = SL_MIB,
-					       .segment_bytes = SL_MIB,
-					       .fsync = SL_SPOOL_FSYNC_NEVER};
 	struct sl_errors *errors = sl_errors_create();
-	struct sl_spool *spool = sl_spool_get(&config, errors);
+	struct sl_spool *spool = sl_spool_get(&plain, errors);
 	struct sl_spool_side *sides[2];
 	struct sl_waker wakers[2];
 	struct sl_spool_news news;
@@ -274,10 +234,6 @@ static void test_a_disk_that_hangs_holds_up_its_own_spool(void **state)
 // Left by another process, items are found; left by this one, they are what it has spooled.
 static void test_what_it_left_itself_is_not_found(void **state)
 {
-	const struct sl_spool_config config = {.path = folder,
-					       .bytes_max = SL_MIB,
-					       .segment_bytes = SL_MIB,
-					       .fsync = SL_SPOOL_FSYNC_NEVER};
 	struct sl_errors *errors = sl_errors_create();
 	struct sl_waker waker;
 	uint64_t found = 0;
@@ -286,7 +242,7 @@ static void test_what_it_left_itself_is_not_found(void **state)
 	empty_folder();
 	assert_int_equal(sl_waker_init(&waker), 0);
 	for (unsigned i = 0; i < 3; i++) {
-		struct sl_spool *spool = sl_spool_get(&config, errors);
+		struct sl_spool *spool = sl_spool_get(&plain, errors);
 		struct sl_spool_side *side;
 		struct sl_spool_news news;
 

@@ -1,53 +1,19 @@
 // Entries go in and come out in order, whatever happens to the files between: every length at which
 // a tail can be torn, a flip of every byte, a disk that is full, and random use against a model.
 
-#include "tests/unit/test.h"
+#include "tests/unit/spool/folder.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "routing/spool/store.h"
 
 #define SEGMENT "0000000000000001.spool"
 
-static char folder[64];
 static const struct sl_spool_limits wide = {.bytes_max = SL_GIB, .segment_bytes = 64 * SL_MIB};
-
-static void empty_folder(void)
-{
-	DIR *dir = opendir(folder);
-	struct dirent *entry;
-	char path[PATH_MAX];
-
-	while (dir && (entry = readdir(dir))) {
-		snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
-		unlink(path);
-	}
-	if (dir)
-		closedir(dir);
-}
-
-static int begin(void **state)
-{
-	(void)state;
-	strcpy(folder, "/tmp/sluice-spool-XXXXXX");
-	return mkdtemp(folder) ? 0 : -1;
-}
-
-static int finish(void **state)
-{
-	(void)state;
-	empty_folder();
-	return rmdir(folder);
-}
 
 static struct sl_spool_store *must_open(const struct sl_spool_limits *limits)
 {
