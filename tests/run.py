@@ -159,6 +159,21 @@ def suite_simulate(log, _):
     return [0, 1, 0] if failed else [1, 0, 0]
 
 
+def fuzz_command(target, name, options):
+    """With a seed a run repeats itself, input for input: the corpus in one order, nothing found
+    by earlier runs, no addresses drawn by the kernel. A longer run begins with the shorter one's."""
+    found = BUILD / "fuzz/found" / name
+    corpus = ROOT / "tests/fuzz/corpus" / name
+    command = [target, f"-max_total_time={options.seconds}", f"-seed={options.seed}", "-timeout=20",
+               "-rss_limit_mb=4096", f"-artifact_prefix={LOGS}/fuzz-{name}-"]
+    if not options.seed:
+        found.mkdir(parents=True, exist_ok=True)
+        return [*command, found, corpus]
+    seeds = LOGS / f"fuzz-{name}.seeds"
+    seeds.write_text("\n".join(sorted(map(str, corpus.iterdir()))))
+    return ["setarch", "-R", *command, f"-seed_inputs=@{seeds}"]
+
+
 def suite_fuzz(log, options):
     """Each target for options.seconds, as many at a time as there are cores."""
     build(log, "fuzz")
@@ -169,13 +184,9 @@ def suite_fuzz(log, options):
         while waiting and len(running) < int(JOBS):
             target = waiting.pop(0)
             name = target.name.removeprefix("fuzz_")
-            found = BUILD / "fuzz/found" / name
-            found.mkdir(parents=True, exist_ok=True)
             out = open(LOGS / f"fuzz-{name}.log", "w")
-            running[name] = (subprocess.Popen(
-                [target, f"-max_total_time={options.seconds}", f"-seed={options.seed}", "-timeout=20", "-rss_limit_mb=4096",
-                 f"-artifact_prefix={found}/crash-", found, ROOT / "tests/fuzz/corpus" / name],
-                stdout=out, stderr=out), out)
+            running[name] = (subprocess.Popen(fuzz_command(target, name, options), stdout=out,
+                                              stderr=out), out)
         time.sleep(0.5)
         for name, (process, out) in list(running.items()):
             if process.poll() is None:
