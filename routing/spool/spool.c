@@ -1,106 +1,20 @@
 #include "routing/spool/spool.h"
 
-#include <errno.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "dataplane/base/clock.h"
-#include "dataplane/base/disk.h"
 #include "dataplane/base/log.h"
-#include "dataplane/base/ring.h"
-#include "dataplane/base/thread.h"
+#include "routing/spool/running.h"
 
 #define RING_COUNT     4096 // records of one shard with the thread
-#define GROUP_MAX      256  // records appended at once
 #define GROUP_BYTES    (16 * SL_MIB)
 #define TICK_NS        SL_S
-#define BACKOFF_MIN_NS (100 * SL_MS)
 #define BACKOFF_MAX_NS (5 * SL_S)
 #define REFUSE_NS      SL_S // after a failure nothing is handed over for so long
 
-struct sl_spool_side {
-	struct sl_spool_side *next; // the thread's, once it is on the list
-	struct sl_spool *spool;
-	struct sl_waker *waker;      // the shard's
-	struct sl_ring todo, done;   // records to the thread, and back
-	struct sl_ring out, ended;   // replays from the thread, and back
-	uint32_t in_flight, replays; // the shard's: with the thread; from it
-	bool pushed;                 // the shard's: since the last flush
-	uint32_t out_count;          // the thread's: replays with the shard
-	uint32_t told;               // writer: the thread; it has something for the shard
-	uint32_t busy;               // writer: the thread; the shard's waker is in use
-	uint32_t retired;            // writer: the shard
-	uint32_t leaving, closed;    // writer: the shard; not to be woken, to be freed
-};
-
-struct entry {
-	struct sl_record *record;
-	struct sl_spool_side *side;
-};
-
-struct sl_spool {
-	struct sl_spool *next; // under `lock`
-	uint32_t references;   // under `lock`
-	bool changing;         // under `lock`: it is opened or ended by the thread that said so
-	char *path;
-	struct sl_waker waker; // the thread's
-	struct sl_spool_side *opened;
-	uint32_t stop, behind;
-	uint64_t refuse_until_ns;
-	pthread_t thread;
-	pthread_mutex_t settings_lock;
-	struct sl_spool_config config; // under settings_lock
-	uint32_t config_version;
-	// News, under settings_lock; `teller` is the side that passes them on.
-	struct sl_spool_news news;
-	struct sl_spool_side *teller;
-	bool untold; // under settings_lock: nobody has asked since they changed
-	// The thread's.
-	struct sl_spool_config now;
-	uint32_t now_version;
-	struct sl_spool_store *store;
-	struct sl_spool_figures told;
-	struct sl_spool_side *sides, *turn;
-	struct entry group[GROUP_MAX];
-	struct sl_spool_write writes[GROUP_MAX];
-	bool dirty, refusing;
-	uint64_t synced_ns, ticked_ns;
-	uint32_t out_count;
-	uint64_t out_bytes;
-	bool failing, delivered; // delivered: the last one that ended
-	bool held;               // until try_ns
-	uint32_t probes;
-	uint64_t try_ns, backoff_ns;
-};
-
-// Held for a look at the list only: a disk that hangs holds up its own spool.
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-static struct sl_spool *spools;
-
-// What this process has left in a folder: when it opens it again, these are found a second time,
-// and counted already. Under `lock`; one for each path that was ever open.
-struct left {
-	struct left *next;
-	char *path;
-	uint64_t items[SL_SIGNALS];
-};
-static struct left *lefts;
-
 // --- the thread: in ------------------------------------------------------------------------------
-
-static struct sl_spool_limits limits_of(const struct sl_spool_config *config)
-{
-	return (struct sl_spool_limits){
-		.bytes_max = config->bytes_max,
-		.segment_bytes = SL_MIN(config->segment_bytes, config->bytes_max / 4),
-		.age_max_ns = config->age_max_ns,
-		.drop_oldest = config->when_full == SL_SPOOL_DROP_OLDEST,
-	};
-}
 
 // Another side is the first next time.
 static void rotate_sides(struct sl_spool *spool)
@@ -125,7 +39,8 @@ static uint32_t collect(struct sl_spool *spool, bool *sync)
 
 	*sync = spool->now.fsync == SL_SPOOL_FSYNC_ALWAYS;
 	for (struct sl_spool_side *side = spool->sides; side; side = side->next) {
-		for (uint32_t i = 0; i < GROUP_MAX / 4 && count < GROUP_MAX && bytes < bytes_max;
+		for (uint32_t i = 0;
+		     i < SL_SPOOL_GROUP_MAX / 4 && count < SL_SPOOL_GROUP_MAX && bytes < bytes_max;
 		     i++) {
 			struct sl_record *record = sl_ring_pop(&side->todo);
 
@@ -133,7 +48,7 @@ static uint32_t collect(struct sl_spool *spool, bool *sync)
 				break;
 			*sync |= record->driver_data != NULL;
 			bytes += record->bytes;
-			spool->group[count++] = (struct entry){record, side};
+			spool->group[count++] = (struct sl_spool_handed){record, side};
 		}
 	}
 	rotate_sides(spool);
@@ -191,7 +106,7 @@ static bool take_records(struct sl_spool *spool)
 	failed = append(spool, count, sync);
 	tell_failure(spool, failed);
 	for (uint32_t i = 0; i < count; i++) {
-		struct entry *entry = &spool->group[i];
+		struct sl_spool_handed *entry = &spool->group[i];
 
 		entry->record->driver_data = failed ? NULL : entry->record;
 		// A shard has no more with the thread than the ring holds.
@@ -227,7 +142,7 @@ static void judge(struct sl_spool *spool, bool gone)
 	spool->delivered = gone;
 	if (gone) {
 		spool->failing = false;
-		spool->backoff_ns = BACKOFF_MIN_NS;
+		spool->backoff_ns = SL_SPOOL_BACKOFF_MIN_NS;
 	} else if (!spool->failing || now_ns >= spool->try_ns) {
 		spool->failing = true;
 		spool->try_ns = now_ns + spool->backoff_ns;
@@ -375,7 +290,7 @@ static void wake_teller(struct sl_spool *spool)
 		teller->told = 1;
 }
 
-static void publish(struct sl_spool *spool)
+void sl_spool_publish(struct sl_spool *spool)
 {
 	const struct sl_spool_figures *figures = sl_spool_store_figures(spool->store);
 	struct sl_spool_figures *told = &spool->told;
@@ -410,7 +325,7 @@ static void take_settings(struct sl_spool *spool)
 	spool->now = spool->config;
 	spool->now_version = spool->config_version;
 	pthread_mutex_unlock(&spool->settings_lock);
-	limits = limits_of(&spool->now);
+	limits = sl_spool_limits_of(&spool->now);
 	sl_spool_store_limit(spool->store, &limits);
 }
 
@@ -448,7 +363,7 @@ static int wait_ms(const struct sl_spool *spool, uint64_t now_ns)
 	return due_ns <= now_ns ? 1 : (int)((due_ns - now_ns) / SL_MS) + 1;
 }
 
-static void *thread_main(void *argument)
+void *sl_spool_thread(void *argument)
 {
 	struct sl_spool *spool = argument;
 
@@ -465,7 +380,7 @@ static void *thread_main(void *argument)
 		for (unsigned i = 0; i < SL_SPOOL_OUT_MAX / 8 && send_replay(spool); i++)
 			worked = true;
 		tick(spool, sl_clock_now_ns());
-		publish(spool);
+		sl_spool_publish(spool);
 		wake_sides(spool);
 		if (worked)
 			continue;
@@ -474,202 +389,6 @@ static void *thread_main(void *argument)
 		poll(&wait, 1, wait_ms(spool, sl_clock_now_ns()));
 	}
 	return NULL;
-}
-
-// --- holders -------------------------------------------------------------------------------------
-
-static void free_spool(struct sl_spool *spool)
-{
-	sl_spool_store_close(spool->store);
-	sl_waker_fini(&spool->waker);
-	pthread_mutex_destroy(&spool->settings_lock);
-	free(spool->path);
-	free(spool);
-}
-
-// Under `lock`. NULL: nothing is known of it, or there is no memory to know it.
-static struct left *left_in(const char *path, bool make)
-{
-	struct left *left = lefts;
-
-	while (left && strcmp(left->path, path) != 0)
-		left = left->next;
-	if (left || !make)
-		return left;
-	left = calloc(1, sizeof(*left));
-	if (left)
-		left->path = strdup(path);
-	if (!left || !left->path) {
-		free(left);
-		return NULL;
-	}
-	left->next = lefts;
-	lefts = left;
-	return left;
-}
-
-static void leave_items(const char *path, const uint64_t items[SL_SIGNALS])
-{
-	struct left *left = left_in(path, true);
-
-	if (left)
-		memcpy(left->items, items, sizeof(left->items));
-}
-
-// What was left is told already.
-static void find_items(struct sl_spool *spool)
-{
-	const struct sl_spool_figures *figures = sl_spool_store_figures(spool->store);
-	const struct left *left = left_in(spool->path, false);
-
-	for (unsigned i = 0; left && i < SL_SIGNALS; i++)
-		spool->told.recovered_items[i] = SL_MIN(left->items[i],
-							figures->recovered_items[i]);
-}
-
-static struct sl_spool *alloc_spool(const struct sl_spool_config *config)
-{
-	struct sl_spool *spool = calloc(1, sizeof(*spool));
-
-	if (!spool)
-		return NULL;
-	pthread_mutex_init(&spool->settings_lock, NULL);
-	spool->waker.fd = -1;
-	spool->references = 1;
-	spool->changing = true;
-	spool->now = spool->config = *config;
-	spool->failing = true; // one goes first
-	spool->backoff_ns = BACKOFF_MIN_NS;
-	spool->path = strdup(config->path);
-	if (spool->path)
-		return spool;
-	free_spool(spool);
-	return NULL;
-}
-
-static int start_spool(struct sl_spool *spool)
-{
-	const struct sl_spool_limits limits = limits_of(&spool->now);
-	char *path = strdup(spool->path); // others compare that one meanwhile
-	int failed = path ? sl_disk_make_folders(path) : -ENOMEM;
-
-	free(path);
-	if (failed)
-		return failed;
-	spool->store = sl_spool_store_open(spool->path, &limits, &failed);
-	if (!spool->store)
-		return failed;
-	pthread_mutex_lock(&lock);
-	find_items(spool);
-	pthread_mutex_unlock(&lock);
-	publish(spool);
-	failed = sl_waker_init(&spool->waker);
-	if (!failed)
-		failed = sl_thread_start(&spool->thread, "spool", thread_main, spool);
-	return failed;
-}
-
-// Under `lock`; another thread may open or end that one now: it is waited for, others are not.
-static struct sl_spool *find_spool(const char *path)
-{
-	struct sl_spool *spool = spools;
-
-	while (spool) {
-		if (strcmp(spool->path, path) != 0) {
-			spool = spool->next;
-		} else if (spool->changing) {
-			pthread_cond_wait(&changed, &lock);
-			spool = spools;
-		} else {
-			return spool;
-		}
-	}
-	return NULL;
-}
-
-static void unlist(struct sl_spool *spool)
-{
-	struct sl_spool **link = &spools;
-
-	while (*link != spool)
-		link = &(*link)->next;
-	*link = spool->next;
-}
-
-struct sl_spool *sl_spool_get(const struct sl_spool_config *config, struct sl_errors *errors)
-{
-	struct sl_spool *spool;
-	int failed;
-
-	pthread_mutex_lock(&lock);
-	spool = find_spool(config->path);
-	if (spool) {
-		spool->references++;
-		pthread_mutex_unlock(&lock);
-		return spool;
-	}
-	spool = alloc_spool(config);
-	if (spool) {
-		spool->next = spools;
-		spools = spool;
-	}
-	pthread_mutex_unlock(&lock);
-
-	failed = spool ? start_spool(spool) : -ENOMEM; // reads all of the folder
-	if (failed)
-		sl_errors_add(errors, &config->where, "spool: %s: %s", config->path,
-			      failed == -EBUSY ? "another process has it" : strerror(-failed));
-	if (!spool)
-		return NULL;
-	pthread_mutex_lock(&lock);
-	spool->changing = false;
-	if (failed)
-		unlist(spool);
-	pthread_cond_broadcast(&changed);
-	pthread_mutex_unlock(&lock);
-	if (!failed)
-		return spool;
-	free_spool(spool);
-	return NULL;
-}
-
-void sl_spool_configure(struct sl_spool *spool, const struct sl_spool_config *config)
-{
-	pthread_mutex_lock(&spool->settings_lock);
-	spool->config = *config;
-	__atomic_add_fetch(&spool->config_version, 1, __ATOMIC_RELEASE);
-	pthread_mutex_unlock(&spool->settings_lock);
-	sl_waker_wake(&spool->waker);
-}
-
-void sl_spool_put(struct sl_spool *spool)
-{
-	struct sl_spool_figures figures;
-	bool last;
-
-	if (!spool)
-		return;
-	pthread_mutex_lock(&lock);
-	last = spool->changing = --spool->references == 0;
-	pthread_mutex_unlock(&lock);
-	if (!last)
-		return;
-	__atomic_store_n(&spool->stop, 1, __ATOMIC_RELEASE);
-	sl_waker_wake(&spool->waker);
-	pthread_join(spool->thread, NULL); // as long as its disk takes
-	if (!sl_spool_store_is_empty(spool->store))
-		sl_log(SL_LOG_WARN, "spool_left", "folder=\"%s\" bytes=%llu", spool->path,
-		       (unsigned long long)sl_spool_store_figures(spool->store)->bytes);
-	figures = *sl_spool_store_figures(spool->store);
-	sl_spool_store_close(spool->store);
-	spool->store = NULL;
-
-	pthread_mutex_lock(&lock);
-	leave_items(spool->path, figures.items);
-	unlist(spool);
-	pthread_cond_broadcast(&changed);
-	pthread_mutex_unlock(&lock);
-	free_spool(spool);
 }
 
 // --- a shard's side ------------------------------------------------------------------------------

@@ -1,0 +1,227 @@
+#include "routing/spool/running.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "dataplane/base/disk.h"
+#include "dataplane/base/log.h"
+#include "dataplane/base/thread.h"
+
+// Held for a look at the list only: a disk that hangs holds up its own spool.
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static struct sl_spool *spools;
+
+// What this process has left in a folder: when it opens it again, these are found a second time,
+// and counted already. Under `lock`; one for each path that was ever open.
+struct left {
+	struct left *next;
+	char *path;
+	uint64_t items[SL_SIGNALS];
+};
+static struct left *lefts;
+
+struct sl_spool_limits sl_spool_limits_of(const struct sl_spool_config *config)
+{
+	return (struct sl_spool_limits){
+		.bytes_max = config->bytes_max,
+		.segment_bytes = SL_MIN(config->segment_bytes, config->bytes_max / 4),
+		.age_max_ns = config->age_max_ns,
+		.drop_oldest = config->when_full == SL_SPOOL_DROP_OLDEST,
+	};
+}
+
+static void free_spool(struct sl_spool *spool)
+{
+	sl_spool_store_close(spool->store);
+	sl_waker_fini(&spool->waker);
+	pthread_mutex_destroy(&spool->settings_lock);
+	free(spool->path);
+	free(spool);
+}
+
+// Under `lock`. NULL: nothing is known of it, or there is no memory to know it.
+static struct left *left_in(const char *path, bool make)
+{
+	struct left *left = lefts;
+
+	while (left && strcmp(left->path, path) != 0)
+		left = left->next;
+	if (left || !make)
+		return left;
+	left = calloc(1, sizeof(*left));
+	if (left)
+		left->path = strdup(path);
+	if (!left || !left->path) {
+		free(left);
+		return NULL;
+	}
+	left->next = lefts;
+	lefts = left;
+	return left;
+}
+
+static void leave_items(const char *path, const uint64_t items[SL_SIGNALS])
+{
+	struct left *left = left_in(path, true);
+
+	if (left)
+		memcpy(left->items, items, sizeof(left->items));
+}
+
+// What was left is told already.
+static void find_items(struct sl_spool *spool)
+{
+	const struct sl_spool_figures *figures = sl_spool_store_figures(spool->store);
+	const struct left *left = left_in(spool->path, false);
+
+	for (unsigned i = 0; left && i < SL_SIGNALS; i++)
+		spool->told.recovered_items[i] = SL_MIN(left->items[i],
+							figures->recovered_items[i]);
+}
+
+static struct sl_spool *alloc_spool(const struct sl_spool_config *config)
+{
+	struct sl_spool *spool = calloc(1, sizeof(*spool));
+
+	if (!spool)
+		return NULL;
+	pthread_mutex_init(&spool->settings_lock, NULL);
+	spool->waker.fd = -1;
+	spool->references = 1;
+	spool->changing = true;
+	spool->now = spool->config = *config;
+	spool->failing = true; // one goes first
+	spool->backoff_ns = SL_SPOOL_BACKOFF_MIN_NS;
+	spool->path = strdup(config->path);
+	if (spool->path)
+		return spool;
+	free_spool(spool);
+	return NULL;
+}
+
+static int start_spool(struct sl_spool *spool)
+{
+	const struct sl_spool_limits limits = sl_spool_limits_of(&spool->now);
+	char *path = strdup(spool->path); // others compare that one meanwhile
+	int failed = path ? sl_disk_make_folders(path) : -ENOMEM;
+
+	free(path);
+	if (failed)
+		return failed;
+	spool->store = sl_spool_store_open(spool->path, &limits, &failed);
+	if (!spool->store)
+		return failed;
+	pthread_mutex_lock(&lock);
+	find_items(spool);
+	pthread_mutex_unlock(&lock);
+	sl_spool_publish(spool);
+	failed = sl_waker_init(&spool->waker);
+	if (!failed)
+		failed = sl_thread_start(&spool->thread, "spool", sl_spool_thread, spool);
+	return failed;
+}
+
+// Under `lock`; another thread may open or end that one now: it is waited for, others are not.
+static struct sl_spool *find_spool(const char *path)
+{
+	struct sl_spool *spool = spools;
+
+	while (spool) {
+		if (strcmp(spool->path, path) != 0) {
+			spool = spool->next;
+		} else if (spool->changing) {
+			pthread_cond_wait(&changed, &lock);
+			spool = spools;
+		} else {
+			return spool;
+		}
+	}
+	return NULL;
+}
+
+static void unlist(struct sl_spool *spool)
+{
+	struct sl_spool **link = &spools;
+
+	while (*link != spool)
+		link = &(*link)->next;
+	*link = spool->next;
+}
+
+struct sl_spool *sl_spool_get(const struct sl_spool_config *config, struct sl_errors *errors)
+{
+	struct sl_spool *spool;
+	int failed;
+
+	pthread_mutex_lock(&lock);
+	spool = find_spool(config->path);
+	if (spool) {
+		spool->references++;
+		pthread_mutex_unlock(&lock);
+		return spool;
+	}
+	spool = alloc_spool(config);
+	if (spool) {
+		spool->next = spools;
+		spools = spool;
+	}
+	pthread_mutex_unlock(&lock);
+
+	failed = spool ? start_spool(spool) : -ENOMEM; // reads all of the folder
+	if (failed)
+		sl_errors_add(errors, &config->where, "spool: %s: %s", config->path,
+			      failed == -EBUSY ? "another process has it" : strerror(-failed));
+	if (!spool)
+		return NULL;
+	pthread_mutex_lock(&lock);
+	spool->changing = false;
+	if (failed)
+		unlist(spool);
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+	if (!failed)
+		return spool;
+	free_spool(spool);
+	return NULL;
+}
+
+void sl_spool_configure(struct sl_spool *spool, const struct sl_spool_config *config)
+{
+	pthread_mutex_lock(&spool->settings_lock);
+	spool->config = *config;
+	__atomic_add_fetch(&spool->config_version, 1, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&spool->settings_lock);
+	sl_waker_wake(&spool->waker);
+}
+
+void sl_spool_put(struct sl_spool *spool)
+{
+	struct sl_spool_figures figures;
+	bool last;
+
+	if (!spool)
+		return;
+	pthread_mutex_lock(&lock);
+	last = spool->changing = --spool->references == 0;
+	pthread_mutex_unlock(&lock);
+	if (!last)
+		return;
+	__atomic_store_n(&spool->stop, 1, __ATOMIC_RELEASE);
+	sl_waker_wake(&spool->waker);
+	pthread_join(spool->thread, NULL); // as long as its disk takes
+	if (!sl_spool_store_is_empty(spool->store))
+		sl_log(SL_LOG_WARN, "spool_left", "folder=\"%s\" bytes=%llu", spool->path,
+		       (unsigned long long)sl_spool_store_figures(spool->store)->bytes);
+	figures = *sl_spool_store_figures(spool->store);
+	sl_spool_store_close(spool->store);
+	spool->store = NULL;
+
+	pthread_mutex_lock(&lock);
+	leave_items(spool->path, figures.items);
+	unlist(spool);
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+	free_spool(spool);
+}
