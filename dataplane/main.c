@@ -14,6 +14,7 @@
 #include "config/control/process.h"
 #include "dataplane/base/hash.h"
 #include "dataplane/base/log.h"
+#include "dataplane/io/dpdk/counters.h"
 #include "dataplane/io/dpdk/dpdk.h"
 #include "dataplane/io/listener.h"
 #include "dataplane/options.h"
@@ -178,6 +179,11 @@ static int print_reference(void)
 
 	fputs(text ? text : "", stdout);
 	free(text);
+	sl_metrics_print_reference(stdout, "Metrics of a shard over `io: dpdk`",
+				   sl_dpdk_counter_rows, sl_dpdk_counter_row_count, "");
+	sl_metrics_print_reference(stdout, "Metrics of a port of `io: dpdk`",
+				   sl_dpdk_port_counter_rows, sl_dpdk_port_counter_row_count,
+				   "port");
 	return 0;
 }
 

@@ -220,9 +220,25 @@ struct rendering {
 	size_t table_count;
 };
 
+static const char *const kinds[] = {"counter", "gauge", "histogram"};
+
+void sl_metrics_print_reference(FILE *out, const char *title, const struct sl_metric_row *rows,
+				uint32_t row_count, const char *labels)
+{
+	fprintf(out, "\n## %s\n\n| Metric | Kind | Labels | Meaning |\n|---|---|---|---|\n", title);
+	for (uint32_t i = 0; i < row_count; i++) {
+		const struct sl_metric_row *row = &rows[i];
+
+		fprintf(out, "| `%s%s` | %s | %s", row->name,
+			row->kind == SL_METRIC_COUNTER ? "_total" : "", kinds[row->kind], labels);
+		for (unsigned k = 0; k < 2 && row->labels[k] && row->labels[k]->name; k++)
+			fprintf(out, "%s%s", *labels || k ? ", " : "", row->labels[k]->name);
+		fprintf(out, " | %s |\n", row->help);
+	}
+}
+
 static void print_family(const struct rendering *self, const struct sl_metric_row *row)
 {
-	static const char *const kinds[] = {"counter", "gauge", "histogram"};
 	const char *tail = row->kind == SL_METRIC_COUNTER ? "_total" : "";
 
 	fprintf(self->out, "# HELP %s%s %s\n# TYPE %s%s %s\n", row->name, tail, row->help,

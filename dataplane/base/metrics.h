@@ -1,5 +1,7 @@
 #pragma once
 
+#include <stdio.h>
+
 #include "dataplane/base/base.h"
 
 // Counters: plain words with one writer each, described by one list a module, summed by the
@@ -89,5 +91,8 @@ void sl_metrics_remove(struct sl_metrics *metrics, const void *base);
 // The Prometheus text exposition (format 0.0.4), summed over shards, or with a `shard` label.
 // Returns a malloc'ed, terminated text (the caller frees), or NULL.
 char *sl_metrics_render(const struct sl_metrics *metrics, bool by_shard, size_t *size);
+// Prints a module's rows as a table of the reference.
+void sl_metrics_print_reference(FILE *out, const char *title, const struct sl_metric_row *rows,
+				uint32_t row_count, const char *labels);
 // The sum over all blocks of rows with that name and that one label value (NULL: all values).
 uint64_t sl_metrics_sum(const struct sl_metrics *metrics, const char *name, const char *value);

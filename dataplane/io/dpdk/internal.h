@@ -1,8 +1,10 @@
 #pragma once
 
+#include <rte_ethdev.h>
 #include <rte_mbuf.h>
 
 #include "dataplane/base/ring.h"
+#include "dataplane/io/dpdk/counters.h"
 #include "dataplane/io/dpdk/dpdk.h"
 #include "dataplane/io/dpdk/stack.h"
 
@@ -12,32 +14,6 @@
 #define SL_OUT_MAX            2048 // frames that wait for room in the port's queue
 #define SL_EAL_ARGUMENTS_MAX  128
 #define SL_LANE_DATAGRAMS_MAX 16
-
-//        field      kind     name                          label  help
-#define SL_DPDK_COUNTERS(X)                                                                        \
-	X(rx, COUNTER, "sluice_dpdk_received_packets", none, "Frames taken from the port.")        \
-	X(tx, COUNTER, "sluice_dpdk_sent_packets", none, "Frames given to the port.")              \
-	X(tx_full, COUNTER, "sluice_dpdk_unsent_packets", none,                                    \
-	  "Frames that the port's queue had no room for; TCP sends them again.")                   \
-	X(foreign, COUNTER, "sluice_dpdk_foreign_packets", none,                                   \
-	  "Frames of another shard's flow, handed over.")                                          \
-	X(unhanded, COUNTER, "sluice_dpdk_unhanded_packets", none,                                 \
-	  "Frames of another shard's flow, dropped as its ring was full.")                         \
-	X(copied, GAUGE, "sluice_dpdk_copied_packets", none,                                       \
-	  "Frames copied out since the pool was low.")                                             \
-	X(dropped, GAUGE, "sluice_dpdk_dropped_packets", none,                                     \
-	  "Frames dropped: malformed, fragments, or no memory.")                                   \
-	X(half_open_full, GAUGE, "sluice_dpdk_half_open_full_packets", none,                       \
-	  "SYNs dropped as their listener has all the half-open connections it may have.")         \
-	X(too_big, GAUGE, "sluice_dpdk_too_big_packets", none,                                     \
-	  "Connections that a router told of a smaller MTU; they send smaller packets.")           \
-	X(broken, COUNTER, "sluice_dpdk_broken_datagrams", none,                                   \
-	  "Datagrams for a port of ours dropped: wrong length or checksum, or a fragment.")        \
-	X(missed, GAUGE, "sluice_dpdk_missed_packets", none,                                       \
-	  "Frames that the port dropped as nobody took them in time.")                             \
-	X(pool_free, GAUGE, "sluice_dpdk_free_buffers", none, "Packet buffers nobody holds.")      \
-	X(link_up, GAUGE, "sluice_dpdk_link_up", none, "1 while the port's link is up.")
-SL_COUNTERS(dpdk, SL_DPDK_COUNTERS)
 
 struct sl_lane {
 	struct sl_io_backend backend;
@@ -81,6 +57,10 @@ struct sl_dpdk {
 	uint32_t shards, packets;
 	struct sl_lane **lanes;
 	char *arguments[SL_EAL_ARGUMENTS_MAX]; // the EAL keeps pointers into them
+	char name[RTE_ETH_NAME_MAX_LEN];       // the port's
+	uint32_t interface;                    // of the kernel's that it lies on; 0: none
+	int interface_fd;                      // to ask the kernel about it; -1: none
+	struct sl_dpdk_port_counters counters; // writer: the first lane's shard
 };
 
 extern const struct sl_io_backend_ops sl_dpdk_backend_ops;
@@ -90,6 +70,11 @@ SL_INLINE void *sl_dpdk_room(struct rte_mbuf *packet)
 {
 	return (char *)packet + sizeof(struct rte_mbuf);
 }
+
+// status.c: link, device and buffers. The first look is before the shards run.
+int sl_dpdk_watch(struct sl_dpdk *dpdk, uint32_t interface);
+void sl_dpdk_unwatch(struct sl_dpdk *dpdk);
+void sl_dpdk_look(struct sl_dpdk *dpdk);
 
 // lane.c: frames. Returns how many were taken.
 unsigned sl_lane_receive(struct sl_lane *lane, uint64_t now_ns);

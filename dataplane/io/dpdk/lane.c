@@ -296,26 +296,19 @@ static void sort_in(struct sl_lane *lane, struct rte_mbuf *packet)
 		hand_over(lane, owner, packet);
 }
 
-// Link and pool, ten times a second.
+// Ten times a second.
 static void look(struct sl_lane *lane, uint64_t now_ns)
 {
 	const struct sl_stack_stats *stats = lane->ops->stats(lane->stack);
 	struct sl_dpdk_counters *counters = &lane->counters;
-	struct rte_eth_stats port;
-	struct rte_eth_link link;
 
 	lane->look_ns = now_ns + LOOK_NS;
 	sl_gauge(&counters->copied[0], stats->copied_packets);
 	sl_gauge(&counters->dropped[0], stats->dropped_packets);
 	sl_gauge(&counters->half_open_full[0], stats->half_open_full);
 	sl_gauge(&counters->too_big[0], stats->too_big);
-	if (lane->index != 0) // the port's own are counted once
-		return;
-	sl_gauge(&counters->pool_free[0], rte_mempool_avail_count(lane->dpdk->pool));
-	if (rte_eth_link_get_nowait(lane->dpdk->port, &link) == 0)
-		sl_gauge(&counters->link_up[0], link.link_status);
-	if (rte_eth_stats_get(lane->dpdk->port, &port) == 0)
-		sl_gauge(&counters->missed[0], port.imissed + port.rx_nombuf);
+	if (lane->index == 0) // the port's own are counted once
+		sl_dpdk_look(lane->dpdk);
 }
 
 static unsigned receive_handed(struct sl_lane *lane)

@@ -11,9 +11,6 @@
 #include "dataplane/io/dpdk/config.h"
 #include "dataplane/io/dpdk/internal.h"
 
-#define SL_COUNTER_STRUCT_ struct sl_dpdk_counters
-SL_COUNTER_ROWS(dpdk, SL_DPDK_COUNTERS)
-
 #define RX_DESCRIPTORS  1024
 #define TX_DESCRIPTORS  1024
 #define PACKETS_A_SHARD 16384
@@ -75,10 +72,10 @@ static int find_port(struct sl_dpdk *dpdk, char *error, size_t error_size)
 	const char *device = dpdk->config.device;
 
 	if (device && rte_eth_dev_get_port_by_name(device, &dpdk->port) == 0)
-		return 0;
+		return rte_eth_dev_get_name_by_port(dpdk->port, dpdk->name);
 	if (!device) {
 		RTE_ETH_FOREACH_DEV(dpdk->port)
-		return 0;
+		return rte_eth_dev_get_name_by_port(dpdk->port, dpdk->name);
 	}
 	snprintf(error, error_size,
 		 "dpdk: there is no port%s%s: dpdk.eal must name a device (--vdev=net_af_xdp0,"
@@ -188,6 +185,9 @@ static int start_port(struct sl_dpdk *dpdk, char *error, size_t error_size)
 	if (failed < 0)
 		return tell_port("starting the port", failed, error, error_size);
 	dpdk->started = true;
+	failed = sl_dpdk_watch(dpdk, info.if_index);
+	if (failed < 0)
+		return tell_port("its counters", failed, error, error_size);
 	if (dpdk->hashed)
 		fill_table(dpdk, &info);
 	(void)rte_eth_promiscuous_disable(dpdk->port);
@@ -266,6 +266,7 @@ void sl_dpdk_close(struct sl_dpdk *dpdk)
 	for (uint32_t i = 0; dpdk->lanes && i < dpdk->shards; i++)
 		sl_lane_destroy(dpdk->lanes[i]);
 	if (dpdk->started) {
+		sl_dpdk_unwatch(dpdk);
 		rte_eth_dev_stop(dpdk->port);
 		rte_eth_dev_close(dpdk->port);
 	}

@@ -338,7 +338,9 @@ static unsigned poll(struct sl_io_backend *backend, uint64_t now_ns)
 		if (stream->owner)
 			conn_event(stream->owner, happened, now_ns);
 	}
-	return events + (lane->closing != NULL);
+	events += lane->closing != NULL;
+	sl_count(events ? &lane->counters.busy[0] : &lane->counters.idle[0], 1);
+	return events;
 }
 
 // --- the owner's wishes -------------------------------------------------------------------------
