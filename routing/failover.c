@@ -249,18 +249,24 @@ static void choose(struct sl_failover *failover)
 	sl_egress_sweep(failover->members[was]);
 }
 
-struct sl_egress *sl_failover_current(struct sl_failover *failover)
+void sl_failover_choose_all(struct sl_routing_shard *shard)
 {
-	if (!failover->live)
-		return NULL;
-	choose(failover);
-	return failover->members[failover->choice.current];
+	for (struct sl_failover *one = shard->failovers; one; one = one->next) {
+		if (one->live)
+			choose(one);
+	}
+}
+
+struct sl_egress *sl_failover_current(const struct sl_failover *failover)
+{
+	return failover->live ? failover->members[failover->choice.current] : NULL;
 }
 
 uint64_t sl_failover_run(struct sl_routing_shard *shard)
 {
 	uint64_t due_ns = UINT64_MAX;
 
+	sl_failover_choose_all(shard);
 	for (struct sl_failover *one = shard->failovers; one; one = one->next) {
 		const struct sl_egress *current = sl_failover_current(one);
 
@@ -273,9 +279,11 @@ uint64_t sl_failover_run(struct sl_routing_shard *shard)
 bool sl_failover_take(struct sl_record *record)
 {
 	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
-	struct sl_egress *to = flow->failover && !record->letter
-				       ? sl_failover_current(flow->failover)
-				       : NULL;
+	struct sl_egress *to;
 
+	if (!flow->failover || record->letter || !flow->failover->live)
+		return false;
+	choose(flow->failover); // it has just failed, or cannot go: by what is so now
+	to = sl_failover_current(flow->failover);
 	return to && to != record->destination && sl_egress_move(record, to);
 }

@@ -51,9 +51,12 @@ bool sl_failover_bind(struct sl_routing_shard *shard, const struct sl_routing *r
 // No group is in the snapshot until it is bound again: nothing moves.
 void sl_failover_retire_all(struct sl_routing_shard *shard);
 void sl_failover_destroy_all(struct sl_routing_shard *shard);
-// Where its records go now. NULL: retired, or no member is there yet.
-struct sl_egress *sl_failover_current(struct sl_failover *failover);
-// Once a turn: returns and moves what waits at those that were left. Returns when to come again.
+// Chooses for all groups, before the parts of a batch are planned: those of one request, which come
+// in one batch, then all go the same way.
+void sl_failover_choose_all(struct sl_routing_shard *shard);
+// Where its records go, as chosen last. NULL: retired, or no member is there yet.
+struct sl_egress *sl_failover_current(const struct sl_failover *failover);
+// Once a turn: chooses and moves what waits at those that were left. Returns when to come again.
 uint64_t sl_failover_run(struct sl_routing_shard *shard);
 // Sends a record that is neither merged nor with a driver to where its group is now. False: it
 // stays.

@@ -228,6 +228,7 @@ void sl_routing_stage(void *state, struct sl_batch *batch)
 	uint16_t refused_count = 0, kept = 0;
 
 	self->now_ns = batch->now_ns;
+	sl_failover_choose_all(self);
 	memcpy(parts, batch->parts, offered * sizeof(*parts));
 	for (uint16_t i = 0; i < offered; i++) {
 		enum sl_reason reason;
