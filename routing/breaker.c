@@ -7,17 +7,26 @@ void sl_breaker_init(struct sl_breaker *breaker, const struct sl_breaker_config 
 	*breaker = (struct sl_breaker){.config = config, .wait_ns = config->wait_ns};
 }
 
-bool sl_breaker_lets(struct sl_breaker *breaker, uint64_t now_ns)
+enum sl_breaker_state sl_breaker_now(struct sl_breaker *breaker, uint64_t now_ns)
 {
-	if (SL_LIKELY(breaker->state == SL_BREAKER_CLOSED))
-		return true;
-	if (breaker->state == SL_BREAKER_OPEN) {
-		if (now_ns < breaker->until_ns)
-			return false;
+	if (SL_UNLIKELY(breaker->state == SL_BREAKER_OPEN) && now_ns >= breaker->until_ns) {
 		breaker->state = SL_BREAKER_HALF_OPEN;
 		breaker->probes = 0;
 	}
-	return breaker->probes < breaker->config->probes;
+	return breaker->state;
+}
+
+uint64_t sl_breaker_due_ns(const struct sl_breaker *breaker)
+{
+	return breaker->state == SL_BREAKER_OPEN ? breaker->until_ns : UINT64_MAX;
+}
+
+bool sl_breaker_lets(struct sl_breaker *breaker, uint64_t now_ns)
+{
+	const enum sl_breaker_state state = sl_breaker_now(breaker, now_ns);
+
+	return SL_LIKELY(state == SL_BREAKER_CLOSED) ||
+	       (state == SL_BREAKER_HALF_OPEN && breaker->probes < breaker->config->probes);
 }
 
 void sl_breaker_sent(struct sl_breaker *breaker)
@@ -51,6 +60,8 @@ bool sl_breaker_heard(struct sl_breaker *breaker, bool failed, uint64_t now_ns)
 	if (!breaker->config->failures || breaker->state == SL_BREAKER_OPEN)
 		return false; // of what was sent before: the probes decide
 	if (breaker->state == SL_BREAKER_HALF_OPEN) {
+		if (!breaker->probes)
+			return false;
 		if (failed)
 			open_it(breaker, now_ns);
 		else

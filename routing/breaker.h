@@ -22,13 +22,16 @@ struct sl_breaker {
 };
 
 void sl_breaker_init(struct sl_breaker *breaker, const struct sl_breaker_config *config);
-// Whether something may be sent now: if so, sl_breaker_sent() counts it before it can end. An open
-// one becomes half open when its time has come.
+// What it is now: an open one becomes half open when its time has come.
+enum sl_breaker_state sl_breaker_now(struct sl_breaker *breaker, uint64_t now_ns);
+// When it becomes so by itself; UINT64_MAX: it does not.
+uint64_t sl_breaker_due_ns(const struct sl_breaker *breaker);
+// Whether something may be sent now: if so, sl_breaker_sent() counts it before it can end.
 bool sl_breaker_lets(struct sl_breaker *breaker, uint64_t now_ns);
 void sl_breaker_sent(struct sl_breaker *breaker);
 void sl_breaker_unsent(struct sl_breaker *breaker); // it was not taken after all
 // What was sent has ended. Returns whether it opened or closed. Half open, an end of what was sent
-// before the probes counts as theirs.
+// before counts as a probe's once there is one.
 bool sl_breaker_heard(struct sl_breaker *breaker, bool failed, uint64_t now_ns);
 
 // Retries cost a token each, first attempts bring a share of one, and a retry that succeeds brings

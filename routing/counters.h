@@ -8,6 +8,9 @@
 //   spool_recovered + spooled + put_back = unspooled + spool_dropped + spool_items
 // Threading: the shard writes, any thread may read.
 
+extern const struct sl_label sl_label_breaker; // enum sl_breaker_state
+#define SL_LABEL_COUNT_breaker 3
+
 //      field             kind       name                              labels  help
 #define SL_DESTINATION_COUNTERS(X)                                                                 \
 	X(taken, COUNTER, "sluice_taken_items", signal, "Items given to the destination.")         \
@@ -56,8 +59,9 @@
 	X(retried_records, COUNTER, "sluice_retried_records", none, "Records tried once more.")    \
 	X(held_retries, COUNTER, "sluice_held_retries", none,                                      \
 	  "Times that the retry budget made a record wait.")                                       \
-	X(breaker_open, GAUGE, "sluice_breaker_open_shards", none,                                 \
-	  "Breakers that are open or half open: one a shard, of OTLP one a shard and endpoint.")   \
+	X(breakers, GAUGE, "sluice_breaker_shards", breaker,                                       \
+	  "Breakers by state: one a shard, of OTLP one a shard and endpoint. An open one is half " \
+	  "open as soon as a probe may go.")                                                       \
 	X(breaker_opened, COUNTER, "sluice_breaker_opened", none, "Times that a breaker opened.")  \
 	X(merged_records, COUNTER, "sluice_merged_records", none,                                  \
 	  "Records or calls that carry several requests.")                                         \
@@ -72,3 +76,7 @@
 	  "Memory held until the destination has confirmed.")
 
 SL_COUNTERS(destination, SL_DESTINATION_COUNTERS)
+
+// What the metrics say of a breaker: the state that it was told in, or nothing.
+#define SL_BREAKER_UNTOLD (-1)
+void sl_breaker_tell(struct sl_destination_counters *counters, int *told, int state);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "dataplane/request/delivery.h"
+#include "routing/answers.h"
 #include "routing/settings.h"
 
 // What carries records away. A driver is made for each destination on the control thread and has a
@@ -73,3 +74,7 @@ extern const struct sl_driver sl_driver_blackhole, sl_driver_file, sl_driver_kaf
 // The end of a record that a driver has taken. A retryable one is tried again or ends for good, as
 // its destination's retry settings say; `retry_after_ns` is the least wait, 0 when nobody said.
 void sl_egress_end(struct sl_record *record, enum sl_outcome outcome, uint64_t retry_after_ns);
+// Before that end, or where the driver itself tries anew: what was answered instead of success, and
+// what it means for the record.
+void sl_egress_answered(const struct sl_record *record, enum sl_answer answer,
+			enum sl_outcome outcome);

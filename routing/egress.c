@@ -30,8 +30,7 @@ struct sl_routing_shard *sl_routing_shard_create(const struct sl_routing_env *en
 static void close_egress(struct sl_egress *egress)
 {
 	assert(egress->records == 0 && egress->pinned_bytes == 0);
-	if (egress->broken)
-		sl_count(&egress->meter->counters.breaker_open[0], UINT64_MAX);
+	sl_breaker_tell(&egress->meter->counters, &egress->told, SL_BREAKER_UNTOLD);
 	if (egress->side)
 		egress->destination->driver->close(egress->side);
 	sl_merger_destroy(egress->merger);
@@ -95,6 +94,7 @@ static struct sl_egress *make_egress(struct sl_routing_shard *self,
 	sl_lanes_init(&egress->lanes);
 	egress->ask_due_ns = egress->expire_due_ns = UINT64_MAX;
 	sl_breaker_init(&egress->breaker, &destination->breaker);
+	egress->told = SL_BREAKER_UNTOLD;
 	sl_retry_budget_init(&egress->budget, self->now_ns);
 	open_side(egress);
 	__atomic_add_fetch(&destination->sides, 1, __ATOMIC_ACQ_REL);
@@ -439,9 +439,7 @@ static void hear(struct sl_egress *egress, bool failed)
 	if (SL_LIKELY(!sl_breaker_heard(&egress->breaker, failed, egress->shard->now_ns)))
 		return;
 	sl_count(&counters->breaker_opened[0], failed);
-	if (egress->broken != failed)
-		sl_count(&counters->breaker_open[0], failed ? 1 : UINT64_MAX);
-	egress->broken = failed;
+	sl_breaker_tell(counters, &egress->told, (int)egress->breaker.state);
 	sl_log(SL_LOG_WARN, failed ? "breaker_open" : "breaker_closed", "destination=%s shard=%u",
 	       egress->destination->name, egress->shard->env.shard);
 }
@@ -736,6 +734,16 @@ static void look_for_stall(struct sl_egress *egress, uint64_t now_ns)
 	       egress->shard->env.shard, (unsigned long long)egress->records);
 }
 
+// An open breaker shows as half open in time, whether or not anything waits for it. Returns when.
+static uint64_t look_at_breaker(struct sl_egress *egress, uint64_t now_ns)
+{
+	if (SL_LIKELY(!egress->destination->breaker.failures))
+		return UINT64_MAX;
+	sl_breaker_tell(&egress->meter->counters, &egress->told,
+			(int)sl_breaker_now(&egress->breaker, now_ns));
+	return sl_breaker_due_ns(&egress->breaker);
+}
+
 static void nothing(struct sl_timer *timer, uint64_t now_ns)
 {
 	(void)timer, (void)now_ns;
@@ -759,6 +767,7 @@ void sl_routing_poll(struct sl_routing_shard *self, uint64_t now_ns)
 		if (SL_UNLIKELY(egress->spill != NULL))
 			sl_spill_poll(egress);
 		look_for_stall(egress, now_ns);
+		due_ns = SL_MIN(due_ns, look_at_breaker(egress, now_ns));
 		if (SL_UNLIKELY(egress->retired && !egress->records && !egress->pinned_bytes &&
 				!egress->dead_letter_of)) {
 			*link = egress->next;

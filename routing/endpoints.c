@@ -29,8 +29,7 @@ struct sl_endpoints_target {
 static void free_endpoint(struct sl_endpoint *endpoint)
 {
 	assert(!endpoint->in_flight);
-	if (endpoint->broken)
-		sl_count(&endpoint->set->env.counters->breaker_open[0], UINT64_MAX);
+	sl_breaker_tell(endpoint->set->env.counters, &endpoint->told, SL_BREAKER_UNTOLD);
 	sl_metrics_remove(endpoint->set->env.metrics, &endpoint->counters);
 	sl_health_destroy(endpoint->health);
 	// Connections may take a little longer to go: they know nothing of it any more.
@@ -101,6 +100,7 @@ static struct sl_endpoint *make_endpoint(struct sl_endpoints *set,
 	endpoint->address = *address;
 	sl_address_text(address, endpoint->name);
 	sl_breaker_init(&endpoint->breaker, &set->config->breaker);
+	endpoint->told = SL_BREAKER_UNTOLD;
 	endpoint->counters.healthy[0] = 1;
 	snprintf(labels, sizeof(labels), "destination=\"%s\",endpoint=\"%s\"",
 		 set->config->destination, endpoint->name);
@@ -452,9 +452,7 @@ static void hear_breaker(struct sl_endpoint *endpoint, bool failed, uint64_t now
 	if (SL_LIKELY(!sl_breaker_heard(&endpoint->breaker, failed, now_ns)))
 		return;
 	sl_count(&counters->breaker_opened[0], failed);
-	if (endpoint->broken != failed)
-		sl_count(&counters->breaker_open[0], failed ? 1 : UINT64_MAX);
-	endpoint->broken = failed;
+	sl_breaker_tell(counters, &endpoint->told, (int)endpoint->breaker.state);
 	sl_log(SL_LOG_WARN, failed ? "breaker_open" : "breaker_closed",
 	       "destination=%s endpoint=%s shard=%u", set->config->destination, endpoint->name,
 	       set->env.shard);
@@ -523,6 +521,9 @@ static void look_at(struct sl_endpoint *endpoint, uint64_t now_ns)
 		       endpoint->name, set->env.shard, down ? " why=\"" : "", down ? why : "",
 		       down ? "\"" : "");
 	}
+	if (set->config->breaker.failures)
+		sl_breaker_tell(set->env.counters, &endpoint->told,
+				(int)sl_breaker_now(&endpoint->breaker, now_ns));
 	if (SL_UNLIKELY(out != endpoint->out)) {
 		endpoint->out = out;
 		sl_count(&endpoint->counters.ejected[0], out);
@@ -546,9 +547,7 @@ static uint64_t back_ns(const struct sl_endpoint *endpoint, uint64_t now_ns)
 
 	if (endpoint->outlier.until_ns > now_ns)
 		at_ns = endpoint->outlier.until_ns;
-	if (endpoint->breaker.state == SL_BREAKER_OPEN && endpoint->breaker.until_ns > now_ns)
-		at_ns = SL_MIN(at_ns, endpoint->breaker.until_ns);
-	return at_ns;
+	return SL_MIN(at_ns, sl_breaker_due_ns(&endpoint->breaker));
 }
 
 void sl_endpoints_poll(struct sl_endpoints *set, uint64_t now_ns)

@@ -69,7 +69,8 @@ struct sl_endpoint {
 	uint64_t avoided_until_ns,
 		avoid_ns; // not checked and not reached: only if there is no other
 	bool gone;        // no name means it any more; goes when nothing is in flight
-	bool broken, out; // as last said in the log and the metrics
+	bool out;         // as last said in the log and the metrics
+	int told;         // of the breaker, in the metrics
 	struct sl_endpoint_counters counters;
 };
 

@@ -505,6 +505,7 @@ static void poll_side(void *state, uint64_t now_ns)
 {
 	struct side *side = state;
 	struct sl_record *record;
+	enum sl_outcome outcome;
 
 	(void)now_ns;
 	if (side->pushed) {
@@ -513,7 +514,13 @@ static void poll_side(void *state, uint64_t now_ns)
 	}
 	while ((record = sl_ring_pop(&side->done))) {
 		side->in_flight--;
-		sl_egress_end(record, (enum sl_outcome)(uintptr_t)record->driver_data, 0);
+		outcome = (enum sl_outcome)(uintptr_t)record->driver_data;
+		if (SL_UNLIKELY(outcome != SL_OUTCOME_DELIVERED))
+			sl_egress_answered(record,
+					   outcome == SL_OUTCOME_REJECTED ? SL_ANSWER_FILE_INVALID
+									  : SL_ANSWER_FILE_ERROR,
+					   outcome);
+		sl_egress_end(record, outcome, 0);
 	}
 }
 

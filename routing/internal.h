@@ -2,6 +2,7 @@
 
 #include "dataplane/base/by_tenant.h"
 #include "dataplane/base/random.h"
+#include "routing/answers.h"
 #include "routing/breaker.h"
 #include "routing/counters.h"
 #include "routing/driver.h"
@@ -80,6 +81,7 @@ struct sl_meter {
 	struct sl_meter *next;
 	char name[DESTINATION_NAME_MAX + 1];
 	struct sl_destination_counters counters;
+	struct sl_refusals refusals;
 	struct sl_histogram duration;
 	uint32_t number; // as the books by tenant have it
 };
@@ -99,7 +101,7 @@ struct sl_egress {
 	struct sl_merger *merger;          // NULL: each record by itself
 	struct sl_spill *spill;            // NULL: no spool
 	struct sl_breaker breaker;
-	bool broken; // counted as open in the meter
+	int told; // of the breaker, in the meter
 	struct sl_retry_budget budget;
 	struct sl_record *waiting, **waiting_last;
 	uint64_t waiting_due_ns;       // the first's of all

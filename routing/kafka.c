@@ -177,6 +177,15 @@ static rd_kafka_resp_err_t produce(struct kafka_side *side, rd_kafka_t *handle,
 	return code;
 }
 
+static void end(struct sl_record *record, rd_kafka_resp_err_t code)
+{
+	const enum sl_outcome outcome = sl_kafka_outcome(code);
+
+	if (SL_UNLIKELY(code))
+		sl_egress_answered(record, sl_kafka_answer(code), outcome);
+	sl_egress_end(record, outcome, 0);
+}
+
 static void tell_unproduced(struct kafka_side *side, const struct sl_record *record,
 			    rd_kafka_resp_err_t code)
 {
@@ -224,7 +233,7 @@ static enum sl_reason submit(void *state, struct sl_record *record)
 		return SL_REASON_EGRESS_FULL;
 	tell_unproduced(side, record, code);
 	record->refusal = rd_kafka_err2name(code);
-	sl_egress_end(record, sl_kafka_outcome(code), 0);
+	end(record, code);
 	return SL_REASON_NONE;
 }
 
@@ -242,7 +251,7 @@ static void poll_side(void *state, uint64_t now_ns)
 	}
 	while ((record = sl_ring_pop(&side->done))) {
 		side->in_flight--;
-		sl_egress_end(record, (enum sl_outcome)(uintptr_t)record->driver_data, 0);
+		end(record, (rd_kafka_resp_err_t)(intptr_t)record->driver_data);
 	}
 }
 

@@ -3,6 +3,7 @@
 #include <librdkafka/rdkafka.h>
 
 #include "dataplane/request/request.h"
+#include "routing/answers.h"
 #include "routing/settings.h"
 
 // What every producer of ours is made of: the driver's (kafka_producer.c), and that of usage
@@ -16,3 +17,5 @@ rd_kafka_conf_t *sl_kafka_conf(const struct sl_kafka_config *config, uint64_t ti
 			       struct sl_errors *errors);
 // What an error code means for a record.
 enum sl_outcome sl_kafka_outcome(rd_kafka_resp_err_t code);
+// Of one that is no success, the metric's word.
+enum sl_answer sl_kafka_answer(rd_kafka_resp_err_t code);

@@ -65,7 +65,7 @@ static void report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *
 	record->refusal = rd_kafka_err2name(message->err);
 	record->denied = message->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED ||
 			 message->err == RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
-	record->driver_data = (void *)(uintptr_t)sl_kafka_outcome(message->err);
+	record->driver_data = (void *)(intptr_t)message->err;
 	__atomic_store_n(&side->busy, 1, __ATOMIC_RELEASE);
 	// A shard has no more with its producer than the ring holds.
 	if (!sl_ring_push(&side->done, record))

@@ -6,6 +6,13 @@
 #define SL_COUNTER_STRUCT_ struct sl_destination_counters
 SL_COUNTER_ROWS(destination, SL_DESTINATION_COUNTERS)
 
+static const char *const breaker_states[] = {
+	[SL_BREAKER_CLOSED] = "closed",
+	[SL_BREAKER_HALF_OPEN] = "half_open",
+	[SL_BREAKER_OPEN] = "open",
+};
+const struct sl_label sl_label_breaker = {"state", breaker_states, SL_LABEL_COUNT_breaker};
+
 static const struct sl_metric_row duration_rows[] = {{
 	.name = "sluice_delivery_duration_seconds",
 	.help = "From a record's first submission to its confirmation, retries included.",
@@ -32,8 +39,11 @@ struct sl_meter *sl_meter_of(struct sl_routing_shard *self, const char *name)
 			   sl_destination_counter_row_count, &meter->counters, (int)self->env.shard,
 			   labels) < 0 ||
 	    sl_metrics_add(self->env.metrics, duration_rows, SL_COUNT_OF(duration_rows),
-			   &meter->duration, (int)self->env.shard, labels) < 0) {
+			   &meter->duration, (int)self->env.shard, labels) < 0 ||
+	    sl_metrics_add(self->env.metrics, sl_refusal_rows, SL_COUNT_OF(sl_refusal_rows),
+			   &meter->refusals, (int)self->env.shard, labels) < 0) {
 		sl_metrics_remove(self->env.metrics, &meter->counters);
+		sl_metrics_remove(self->env.metrics, &meter->duration);
 		free(meter);
 		return NULL;
 	}
@@ -52,6 +62,30 @@ void sl_meters_free(struct sl_routing_shard *self)
 		self->meters = meter->next;
 		sl_metrics_remove(self->env.metrics, &meter->counters);
 		sl_metrics_remove(self->env.metrics, &meter->duration);
+		sl_metrics_remove(self->env.metrics, &meter->refusals);
 		free(meter);
 	}
+}
+
+void sl_breaker_tell(struct sl_destination_counters *counters, int *told, int state)
+{
+	if (SL_LIKELY(*told == state))
+		return;
+	if (*told != SL_BREAKER_UNTOLD)
+		sl_count(&counters->breakers[*told], UINT64_MAX);
+	if (state != SL_BREAKER_UNTOLD)
+		sl_count(&counters->breakers[state], 1);
+	*told = state;
+}
+
+void sl_egress_answered(const struct sl_record *record, enum sl_answer answer,
+			enum sl_outcome outcome)
+{
+	const struct sl_egress *egress = record->destination;
+
+	sl_refusals_count(&egress->meter->refusals, answer,
+			  outcome == SL_OUTCOME_REJECTED        ? SL_REASON_REJECTED
+			  : answer == SL_ANSWER_TIMEOUT         ? SL_REASON_TIMED_OUT
+			  : answer == SL_ANSWER_KAFKA_TIMED_OUT ? SL_REASON_TIMED_OUT
+								: SL_REASON_UNDELIVERED);
 }

@@ -95,6 +95,22 @@ static void say(const struct post *post, int result)
 		       sl_client_pool_error(endpoint->pool));
 }
 
+static enum sl_answer answer_of(const struct post *post, int result)
+{
+	switch (result) {
+	case SL_CLIENT_OK:
+		return sl_otlp_answer_word(&post->answer);
+	case SL_CLIENT_UNREACHABLE:
+		return SL_ANSWER_UNREACHABLE;
+	case SL_CLIENT_TIMEOUT:
+		return SL_ANSWER_TIMEOUT;
+	case SL_CLIENT_UNPROCESSED:
+		return SL_ANSWER_UNPROCESSED;
+	default:
+		return SL_ANSWER_BROKEN;
+	}
+}
+
 static int start(struct post *post, struct sl_endpoint *endpoint, uint64_t now_ns);
 
 // What no endpoint has seen goes to another at once; that is no attempt of the record.
@@ -133,6 +149,7 @@ static void on_ended(struct sl_client_call *call, int result, uint64_t now_ns)
 			  now_ns);
 	if (outcome != SL_OUTCOME_DELIVERED) {
 		say(post, result);
+		sl_egress_answered(record, answer_of(post, result), outcome);
 		if (go_elsewhere(post, result, now_ns))
 			return;
 	}
@@ -141,7 +158,7 @@ static void on_ended(struct sl_client_call *call, int result, uint64_t now_ns)
 	if (outcome == SL_OUTCOME_DELIVERED)
 		sl_egress_partial(record, sl_otlp_answer_rejected(&post->answer));
 	if (outcome == SL_OUTCOME_REJECTED) {
-		const bool answered = post->answer.grpc_status >= 0;
+		const bool answered = !post->answer.http && post->answer.grpc_status >= 0;
 
 		snprintf(post->refusal, sizeof(post->refusal), answered ? "grpc %d" : "http %d",
 			 answered ? post->answer.grpc_status : (int)post->answer.status);

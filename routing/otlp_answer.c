@@ -248,6 +248,12 @@ enum sl_outcome sl_otlp_answer_outcome(const struct sl_otlp_answer *answer)
 	}
 }
 
+enum sl_answer sl_otlp_answer_word(const struct sl_otlp_answer *answer)
+{
+	return !answer->http && answer->grpc_status >= 0 ? sl_answer_of_grpc(answer->grpc_status)
+							 : sl_answer_of_http(answer->status);
+}
+
 bool sl_otlp_answer_denied(const struct sl_otlp_answer *answer)
 {
 	if (answer->http || answer->grpc_status < 0)

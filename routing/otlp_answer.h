@@ -3,6 +3,7 @@
 #include "dataplane/base/header.h"
 #include "dataplane/request/reason.h"
 #include "dataplane/request/request.h"
+#include "routing/answers.h"
 
 // What an OTLP upstream's answer says about a record (reference items 6, 22, 23, 38-41): gathered
 // as it comes, judged at its end.
@@ -28,6 +29,8 @@ void sl_otlp_answer_headers(struct sl_otlp_answer *answer, const struct sl_http_
 			    uint32_t count);
 void sl_otlp_answer_data(struct sl_otlp_answer *answer, struct sl_bytes bytes);
 enum sl_outcome sl_otlp_answer_outcome(const struct sl_otlp_answer *answer);
+// Of one that is not delivered, the metric's word.
+enum sl_answer sl_otlp_answer_word(const struct sl_otlp_answer *answer);
 // Of a rejected one: whether it was for who sends it, as any other would be.
 bool sl_otlp_answer_denied(const struct sl_otlp_answer *answer);
 // Items of a delivered record that a partial success refused.

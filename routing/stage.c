@@ -58,6 +58,7 @@ static enum sl_reason plan_target(struct sl_routing_shard *self, const struct sh
 	if (!flow)
 		return SL_REASON_MEMORY_FULL;
 	if (!sl_egress_pin(flow)) {
+		sl_refusals_count(&egress->meter->refusals, SL_ANSWER_NONE, SL_REASON_EGRESS_FULL);
 		if (target->required) {
 			sl_count(&egress->meter->counters.refused_parts[0], 1);
 			return SL_REASON_EGRESS_FULL;
@@ -68,6 +69,7 @@ static enum sl_reason plan_target(struct sl_routing_shard *self, const struct sh
 	*share->last = &flow->next;
 	if (flow->full || sl_records_make(flow, share->keep, &flow->records) == 0)
 		return SL_REASON_NONE;
+	sl_refusals_count(&egress->meter->refusals, SL_ANSWER_NONE, SL_REASON_MEMORY_FULL);
 	if (target->required)
 		return SL_REASON_MEMORY_FULL;
 	// Best effort does not refuse a request that the others can take.

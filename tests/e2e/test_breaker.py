@@ -19,6 +19,11 @@ def send(sluice):
         client.close()
 
 
+def breakers(sluice):
+    return {state: sluice.metric("sluice_breaker_shards", destination="up", state=state)
+            for state in ("closed", "half_open", "open")}
+
+
 @KINDS
 def test_it_opens_and_a_probe_closes_it(start, http):
     down = [True]
@@ -37,14 +42,16 @@ def test_it_opens_and_a_probe_closes_it(start, http):
         began = time.monotonic()
         assert send(sluice) == 14
         assert len(upstream.calls) == 3
-        wait_for("the metric", lambda: sluice.metric("sluice_breaker_open_shards",
-                                                     destination="up") == 1)
+        wait_for("the breaker", lambda: "breaker_open" in sluice.log())
         # Open: an answer at once and nothing sent, for as long as the probe is further away than
         # the answer's deadline.
         if time.monotonic() - began < 0.5:
             assert send(sluice) == 14 and len(upstream.calls) == 3
+        assert breakers(sluice)["closed"] == 0
+        # Nobody sends: it says by itself that a probe may go.
+        wait_for("its time", lambda: breakers(sluice) == {"closed": 0, "half_open": 1, "open": 0})
         down[0] = False
         wait_for("a success", lambda: send(sluice) == 0)
-        assert sluice.metric("sluice_breaker_open_shards", destination="up") == 0
+        assert breakers(sluice) == {"closed": 1, "half_open": 0, "open": 0}
         assert sluice.metric("sluice_breaker_opened_total", destination="up") == 1
         assert "breaker_open" in sluice.log() and "breaker_closed" in sluice.log()

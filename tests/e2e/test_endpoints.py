@@ -159,7 +159,8 @@ def test_each_endpoint_has_its_breaker(start):
         for _ in range(40):
             assert send(sluice).grpc_status == 0
         assert len(bad.calls) == 3 and len(good.calls) == 40
-        assert sluice.metric("sluice_breaker_open_shards", destination="up") == 1
+        assert sluice.metric("sluice_breaker_shards", destination="up", state="open") == 1
+        assert sluice.metric("sluice_breaker_shards", destination="up", state="closed") == 1
         assert sluice.metric("sluice_endpoint_healthy_shards",
                              endpoint=f"127.0.0.1:{bad.port}") == 0
         assert sluice.metric("sluice_endpoint_healthy_shards",

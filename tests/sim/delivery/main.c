@@ -149,13 +149,15 @@ static void check(void)
 	check_letters();
 	for (const struct sl_meter *meter = sl_sim.rig.shard->meters; meter; meter = meter->next) {
 		check_meter(meter);
-		open += meter->counters.breaker_open[0];
+		open += meter->counters.breakers[SL_BREAKER_OPEN] +
+			meter->counters.breakers[SL_BREAKER_HALF_OPEN];
 	}
 	for (const struct sl_egress *egress = sl_sim.rig.shard->egresses; egress;
 	     egress = egress->next) {
 		records += egress->records;
-		open -= egress->broken;
-		if (egress->broken != (egress->breaker.state != SL_BREAKER_CLOSED))
+		open -= egress->told > SL_BREAKER_CLOSED;
+		if ((egress->told > SL_BREAKER_CLOSED) !=
+		    (egress->breaker.state != SL_BREAKER_CLOSED))
 			sl_sim_broken("the breaker is not as its metric says");
 	}
 	if (records != sl_routing_in_flight(sl_sim.rig.shard))

@@ -131,6 +131,48 @@ static void test_waits(void **state)
 	}
 }
 
+// The word that the metrics have for an answer that delivers nothing.
+static void test_words(void **state)
+{
+	static const struct {
+		const char *why;
+		bool http;
+		uint16_t status;
+		const char *grpc_status;
+		enum sl_answer want;
+	} rows[] = {
+		{"a status by name", true, 429, NULL, SL_ANSWER_HTTP_429},
+		{"one of its class", true, 418, NULL, SL_ANSWER_HTTP_4XX},
+		{"a redirection", true, 307, NULL, SL_ANSWER_HTTP_3XX},
+		{"a server's", true, 599, NULL, SL_ANSWER_HTTP_5XX},
+		{"no class", true, 600, NULL, SL_ANSWER_HTTP_OTHER},
+		{"nor this", true, 99, NULL, SL_ANSWER_HTTP_OTHER},
+		{"http looks at no grpc-status", true, 503, "3", SL_ANSWER_HTTP_503},
+		{"gRPC", false, 200, "8", SL_ANSWER_GRPC_RESOURCE_EXHAUSTED},
+		{"the last that has a name", false, 200, "16", SL_ANSWER_GRPC_UNAUTHENTICATED},
+		{"one of the future", false, 200, "17", SL_ANSWER_GRPC_OTHER},
+		{"any number", false, 200, "4000000000", SL_ANSWER_GRPC_OTHER},
+		{"no number", false, 200, "-1", SL_ANSWER_GRPC_UNKNOWN},
+		{"a proxy's", false, 502, NULL, SL_ANSWER_HTTP_502},
+		{"none at all", false, 200, NULL, SL_ANSWER_HTTP_2XX},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+		struct sl_otlp_answer answer;
+		struct sl_http_header one;
+
+		sl_otlp_answer_init(&answer, rows[i].http);
+		answer.status = rows[i].status;
+		if (rows[i].grpc_status) {
+			one = header("grpc-status", rows[i].grpc_status);
+			sl_otlp_answer_headers(&answer, &one, 1);
+		}
+		if (sl_otlp_answer_word(&answer) != rows[i].want)
+			fail_msg("%s: %u", rows[i].why, sl_otlp_answer_word(&answer));
+	}
+}
+
 #define BYTES(text) sl_bytes(text, sizeof(text) - 1)
 
 static void test_partial_success(void **state)
@@ -196,10 +238,9 @@ static void test_message(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_outcomes),
-		cmocka_unit_test(test_waits),
-		cmocka_unit_test(test_partial_success),
-		cmocka_unit_test(test_message),
+		cmocka_unit_test(test_outcomes),        cmocka_unit_test(test_waits),
+		cmocka_unit_test(test_partial_success), cmocka_unit_test(test_message),
+		cmocka_unit_test(test_words),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

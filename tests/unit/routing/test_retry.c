@@ -486,6 +486,77 @@ static void test_time_and_bytes_of_what_is_confirmed(void **state)
 	tear_down(&rig);
 }
 
+// An open breaker is half open when its time has come, whether or not anything is sent then; the
+// shard wakes for it.
+static void test_a_breaker_shows_what_it_is(void **state)
+{
+	struct rig rig;
+	struct call call;
+
+	(void)state;
+	begin(&rig, "destinations: {d: {blackhole: {}, breaker: {failures: 1, wait: 1s},\n"
+		    "  retry: {initial: 100ms, max_elapsed: 1ms}}}\n"
+		    "routes: [{to: [{destination: d, required: false}]}]\n");
+	at(&rig, rig.now_ns);
+	assert_int_equal(count(&rig, "sluice_breaker_shards", "closed"), 1);
+	offer(&rig, &call, "t", SL_TRACES, ONE);
+	end_all(SL_OUTCOME_RETRYABLE, 0);
+	assert_int_equal(call.released, 1); // given up: nothing is there that could be sent
+	assert_int_equal(count(&rig, "sluice_breaker_shards", "open"), 1);
+	at(&rig, rig.now_ns + 500 * SL_MS);
+	assert_int_equal(count(&rig, "sluice_breaker_shards", "open"), 1);
+	assert_int_equal(rig.shard->timer.at_ns, rig.now_ns + 500 * SL_MS);
+	at(&rig, rig.now_ns + 500 * SL_MS);
+	assert_int_equal(count(&rig, "sluice_breaker_shards", "open"), 0);
+	assert_int_equal(count(&rig, "sluice_breaker_shards", "half_open"), 1);
+	offer(&rig, &call, "t", SL_TRACES, ONE);
+	end_all(SL_OUTCOME_DELIVERED, 0);
+	assert_int_equal(count(&rig, "sluice_breaker_shards", "half_open"), 0);
+	assert_int_equal(count(&rig, "sluice_breaker_shards", "closed"), 1);
+	tear_down(&rig);
+}
+
+// Each answer that is no success, by what was said and what it is to the sender.
+static void test_refusals_are_counted_by_what_was_said(void **state)
+{
+	struct rig rig;
+	struct call calls[3];
+	char *text;
+	size_t size;
+
+	(void)state;
+	begin(&rig, "destinations: {d: {blackhole: {}, pinned_bytes: 250kB, tenant_share: 100%}}\n"
+		    "routes: [{to: [d]}]\n");
+	for (unsigned i = 0; i < 3; i++)
+		offer(&rig, &calls[i], "t", SL_TRACES, ONE);
+	assert_int_equal(calls[2].refused, SL_REASON_EGRESS_FULL);
+	sl_egress_answered(fake.held[0], SL_ANSWER_HTTP_400, SL_OUTCOME_REJECTED);
+	sl_egress_answered(fake.held[1], SL_ANSWER_HTTP_503, SL_OUTCOME_RETRYABLE);
+	sl_egress_answered(fake.held[1], SL_ANSWER_HTTP_503, SL_OUTCOME_RETRYABLE);
+	sl_egress_answered(fake.held[1], SL_ANSWER_TIMEOUT, SL_OUTCOME_RETRYABLE);
+	sl_egress_answered(fake.held[1], SL_ANSWER_FILE_ERROR, SL_OUTCOME_RETRYABLE);
+	end_all(SL_OUTCOME_DELIVERED, 0);
+	text = sl_metrics_render(rig.metrics, false, &size);
+	for (size_t i = 0; i < 5; i++) {
+		static const char *const lines[] = {
+			"answer=\"none\",reason=\"egress_full\"} 1\n",
+			"answer=\"http_400\",reason=\"rejected\"} 1\n",
+			"answer=\"http_503\",reason=\"undelivered\"} 2\n",
+			"answer=\"timeout\",reason=\"timed_out\"} 1\n",
+			"answer=\"file_error\",reason=\"undelivered\"} 1\n",
+		};
+		char line[160];
+
+		snprintf(line, sizeof(line),
+			 "sluice_destination_refused_records_total{destination=\"d\",%s", lines[i]);
+		if (!strstr(text, line))
+			fail_msg("%s in\n%s", line, text);
+	}
+	free(text);
+	assert_int_equal(count(&rig, "sluice_destination_refused_records", "d"), 6);
+	tear_down(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -501,6 +572,8 @@ int main(void)
 		cmocka_unit_test(test_best_effort_shares_a_quarter),
 		cmocka_unit_test(test_memory_ends),
 		cmocka_unit_test(test_a_stall_shows_and_ends),
+		cmocka_unit_test(test_a_breaker_shows_what_it_is),
+		cmocka_unit_test(test_refusals_are_counted_by_what_was_said),
 		cmocka_unit_test(test_time_and_bytes_of_what_is_confirmed),
 	};
 
