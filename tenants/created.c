@@ -10,6 +10,11 @@
 
 enum { ASK_NONE, ASK_WRITING, ASK_READY };
 
+static void add_number(struct sl_created *created, sl_tenant_id tenant)
+{
+	created->numbers[tenant / 64] |= UINT64_C(1) << (tenant % 64);
+}
+
 struct sl_created *sl_created_create(struct sl_registry *registry, uint32_t count)
 {
 	struct sl_created *created = calloc(1, sizeof(*created));
@@ -35,6 +40,13 @@ struct sl_created *sl_created_create(struct sl_registry *registry, uint32_t coun
 		created->free = created->seat_count + 1;
 	}
 	created->free_count = count;
+	created->number_count = registry->count;
+	created->numbers = calloc(registry->count / 64 + 1, sizeof(*created->numbers));
+	if (!created->numbers)
+		goto fail;
+	add_number(created, created->newcomers);
+	for (uint32_t i = 0; i < count; i++)
+		add_number(created, created->seats[i].tenant);
 	return created;
 fail:
 	sl_created_destroy(created);
@@ -47,6 +59,7 @@ void sl_created_destroy(struct sl_created *created)
 		return;
 	free(created->index);
 	free(created->seats);
+	free(created->numbers);
 	free(created);
 }
 
@@ -78,6 +91,47 @@ sl_tenant_id sl_created_find(const struct sl_created *created, struct sl_bytes n
 	const struct sl_created_seat *seat = name.size ? find(created, name, sl_hash(name)) : NULL;
 
 	return seat ? seat->tenant : SL_TENANT_NONE;
+}
+
+bool sl_created_is(const struct sl_created *created, sl_tenant_id tenant)
+{
+	return tenant < created->number_count &&
+	       (created->numbers[tenant / 64] >> (tenant % 64) & 1);
+}
+
+static const struct sl_created *created_of(const void *maker)
+{
+	const struct sl_registry *registry = maker;
+
+	return __atomic_load_n(&registry->created, __ATOMIC_ACQUIRE);
+}
+
+const void *sl_tenants_maker(const struct sl_tenants *tenants)
+{
+	return tenants->registry;
+}
+
+const char *sl_tenants_made_class(const void *maker, sl_tenant_id tenant)
+{
+	const struct sl_created *created = created_of(maker);
+
+	return created && sl_created_is(created, tenant)
+		       ? __atomic_load_n(&created->class_name, __ATOMIC_ACQUIRE)
+		       : NULL;
+}
+
+bool sl_tenants_made_is_there(const void *maker, struct sl_bytes name)
+{
+	const struct sl_created *created = created_of(maker);
+
+	return created && sl_created_find(created, name) != SL_TENANT_NONE;
+}
+
+uint32_t sl_tenants_made_max(const void *maker)
+{
+	const struct sl_created *created = created_of(maker);
+
+	return created ? created->seat_count : 0;
 }
 
 // A name has one place to wait in; who finds it taken comes again with the next request.
@@ -113,6 +167,15 @@ sl_tenant_id sl_created_name_to_tenant(struct sl_created *created, struct sl_byt
 		return overflow;
 	ask(created, name, hash);
 	return created->newcomers;
+}
+
+void sl_created_set_class(struct sl_created *created, const struct sl_tenants *tenants)
+{
+	const uint16_t class_index = tenants->entries[created->newcomers].class_index;
+
+	__atomic_store_n(&created->class_name,
+			 class_index == UINT16_MAX ? "" : tenants->classes[class_index].name,
+			 __ATOMIC_RELEASE);
 }
 
 // --- the quota thread ----------------------------------------------------------------------------
@@ -249,6 +312,8 @@ static void settle_leaving(struct sl_created *created, const struct sl_tenants *
 void sl_created_tick(struct sl_created *created, const struct sl_tenants *tenants, uint64_t now_ns)
 {
 	__atomic_store_n(&created->tick_ns, now_ns, __ATOMIC_RELAXED);
+	if (tenants->creates)
+		sl_created_set_class(created, tenants);
 	for (uint32_t i = 0; i < SL_CREATED_ASKS; i++) {
 		struct sl_created_ask *from = &created->asks[i];
 

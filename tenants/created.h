@@ -39,6 +39,9 @@ struct sl_created_ask {
 struct sl_created {
 	uint32_t seat_count, index_mask;
 	sl_tenant_id newcomers;
+	uint64_t *numbers; // bits: the seats' and newcomers'
+	uint32_t number_count;
+	const char *class_name; // the template's, "" without one; atomic
 	struct sl_created_seat *seats;
 	uint32_t *index;              // name's hash -> seat + 1; atomic
 	uint32_t free_count;          // atomic
@@ -62,11 +65,16 @@ void sl_created_destroy(struct sl_created *created); // NULL is fine
 struct sl_bytes sl_created_name(const struct sl_created_seat *seat);
 // The number of the tenant of that name, or SL_TENANT_NONE. From any thread.
 sl_tenant_id sl_created_find(const struct sl_created *created, struct sl_bytes name);
-// A shard's: the same, but the seat is used from now on, and a name that has none is asked for.
+// Whether the number is a seat's, or newcomers'. From any thread.
+bool sl_created_is(const struct sl_created *created, sl_tenant_id tenant);
+// A shard's find(), but the seat is used from now on, and a name that has none is asked for.
 // Returns its number, `created->newcomers` until then, or `overflow` when no seat is free. `name`
 // is valid.
 sl_tenant_id sl_created_name_to_tenant(struct sl_created *created, struct sl_bytes name,
 				       sl_tenant_id overflow);
+
+// The class of those that are made from now on is the snapshot's template's.
+void sl_created_set_class(struct sl_created *created, const struct sl_tenants *tenants);
 
 // The quota thread's, at each tick: gives names seats, and ends those that were idle for long.
 void sl_created_tick(struct sl_created *created, const struct sl_tenants *tenants, uint64_t now_ns);

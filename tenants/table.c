@@ -540,7 +540,7 @@ static int make_entries(struct sl_tenants *tenants)
 static int set_template(struct builder *builder, const struct sl_tenants_config *config)
 {
 	struct sl_tenants *tenants = builder->tenants;
-	const struct sl_created *created = tenants->created;
+	struct sl_created *created = tenants->created;
 	const struct sl_tenant_class *class = NULL;
 	struct sl_tenant_entry *newcomers;
 	int error;
@@ -588,6 +588,8 @@ static int set_template(struct builder *builder, const struct sl_tenants_config 
 	newcomers->class_index = made.class_index;
 	newcomers->name = ":new"; // no tenant can have that name
 	newcomers->name_bytes = 4;
+	if (!created->class_name)
+		sl_created_set_class(created, tenants);
 	error = prepare_limits(builder, "tenants.template", &config->template_where,
 			       newcomers->limits, newcomers->pool);
 	if (!error)
@@ -607,9 +609,10 @@ static int make_created(struct builder *builder, const struct sl_tenants_config 
 
 	tenants->creates = is_create(config);
 	if (tenants->creates && !registry->created) {
-		registry->created = sl_created_create(registry, (uint32_t)config->created_max);
-		if (!registry->created)
+		tenants->created = sl_created_create(registry, (uint32_t)config->created_max);
+		if (!tenants->created)
 			return -ENOMEM;
+		__atomic_store_n(&registry->created, tenants->created, __ATOMIC_RELEASE);
 	}
 	tenants->created = registry->created;
 	return 0;

@@ -79,6 +79,16 @@ const char *sl_tenants_source_version(const struct sl_tenants *tenants);
 // Whose requests have names of their own: the account of tenants that are being made. Else NONE.
 sl_tenant_id sl_tenants_newcomers(const struct sl_tenants *tenants);
 
+// What the template makes, for who keeps accounts of it (ledger.h): a maker lives as long as any
+// snapshot does. From any thread.
+const void *sl_tenants_maker(const struct sl_tenants *tenants);
+// The class ("": none; lives as the maker does) of a number that is for tenants that are made; NULL
+// of others.
+const char *sl_tenants_made_class(const void *maker, sl_tenant_id tenant);
+// Whether one of that name is there now, and how many there may be.
+bool sl_tenants_made_is_there(const void *maker, struct sl_bytes name);
+uint32_t sl_tenants_made_max(const void *maker);
+
 // Names the tenant from a call's headers. A credential that is present and unknown is refused,
 // never skipped; trusted headers count from trusted_from only; else the default tenant or a
 // refusal. `wall_ns` is for credentials that expire. Not a system call, not an allocation.

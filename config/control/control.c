@@ -412,6 +412,20 @@ void sl_control_block_signals(void)
 	signal(SIGPIPE, SIG_IGN);
 }
 
+// The ledger and the tenants know each other for as long as the process runs.
+static void keep_books(struct sl_tenants *tenants, struct sl_ledger *ledger)
+{
+	const struct sl_ledger_maker maker = {
+		.self = sl_tenants_maker(tenants),
+		.class_of = sl_tenants_made_class,
+		.is_there = sl_tenants_made_is_there,
+		.most = sl_tenants_made_max,
+	};
+
+	sl_tenants_kept_by(tenants, sl_ledger_keeps, ledger);
+	sl_ledger_made_by(ledger, &maker);
+}
+
 struct sl_control *sl_control_create(const struct sl_control_options *options)
 {
 	struct sl_control *control = calloc(1, sizeof(*control));
@@ -436,8 +450,7 @@ struct sl_control *sl_control_create(const struct sl_control_options *options)
 			   "version=\"" SL_VERSION "\""))
 		goto fail;
 	if (options->ledger && current(control)->parts[SL_MODULE_TENANTS])
-		sl_tenants_kept_by(current(control)->parts[SL_MODULE_TENANTS], sl_ledger_keeps,
-				   options->ledger);
+		keep_books(current(control)->parts[SL_MODULE_TENANTS], options->ledger);
 	control->quota = sl_quota_thread_create(options->snapshots, options->hooks.shards,
 						options->metrics);
 	if (!control->quota)

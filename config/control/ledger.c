@@ -36,6 +36,8 @@
 	X(usage_pending, GAUGE, "sluice_ledger_usage_pending_records", none,                       \
 	  "Usage records of the last interval that are not confirmed.")                            \
 	X(accounts, GAUGE, "sluice_ledger_accounts", none, "Tenants that have an account.")        \
+	X(departed, COUNTER, "sluice_ledger_departed_accounts", none,                              \
+	  "Accounts of tenants that a template made and that left, added to _departed:CLASS.")     \
 	X(rows, GAUGE, "sluice_ledger_active_rows", none,                                          \
 	  "Tenants and signals that shards count for at this time.")                               \
 	X(overflows, COUNTER, "sluice_ledger_overflows", none,                                     \
@@ -48,7 +50,7 @@ SL_COUNTER_ROWS(ledger_thread, SL_LEDGER_THREAD_COUNTERS)
 struct settings {
 	rd_kafka_conf_t *conf; // NULL: none
 	char *topic, *path;
-	uint64_t save_ns, cut_ns;
+	uint64_t save_ns, cut_ns, departed_ns;
 	uint32_t export_max;
 };
 
@@ -112,6 +114,12 @@ static const struct sl_setting ledger_rows[] = {
 		    "counted as _other."),
 	ROW(sl_ledger_config, export_max, "export", COUNT, .max = 10000, .preset = "100",
 	    .help = "Tenants with series of their own at /metrics, by volume; the rest is _other."),
+	ROW(sl_ledger_config, departed_ns, "departed", DURATION, .min = 1e9, .max = 3.2e16,
+	    .preset = "1h",
+	    .help = "How long the account of a tenant that a template made is kept by name after "
+		    "it "
+		    "was used last; then it is added to _departed:CLASS. Sooner, where more than "
+		    "32,768 such have left."),
 	ROW(sl_ledger_config, usage, "usage", OPTIONAL, .object = &usage_settings,
 	    .apply = SL_APPLY_RESTART, .help = "Sends what each tenant used to Kafka."),
 };
@@ -262,6 +270,7 @@ void sl_ledger_thread_configure(struct sl_ledger_thread *self, const struct sl_s
 	struct sl_errors *errors = sl_errors_create();
 	struct settings settings = {
 		.save_ns = config->interval_ns,
+		.departed_ns = config->departed_ns,
 		.export_max = (uint32_t)config->export_max,
 		.path = config->path ? strdup(config->path) : NULL,
 		.topic = config->usage ? strdup(config->usage->topic) : NULL,
@@ -319,6 +328,7 @@ static void show(struct sl_ledger_thread *self)
 	sl_gauge(self->counters.usage_failures, self->sender.failures);
 	sl_gauge(self->counters.usage_pending, stats.pending);
 	sl_gauge(self->counters.accounts, stats.accounts);
+	sl_gauge(self->counters.departed, stats.departed);
 	sl_gauge(self->counters.rows, stats.rows);
 	sl_gauge(self->counters.overflows, stats.overflows);
 }
@@ -337,6 +347,7 @@ static uint64_t tick(struct sl_ledger_thread *self, uint64_t now_ns)
 
 	take_settings(self, now_ns);
 	wait_ns = sl_ledger_fold(self->ledger, true);
+	sl_ledger_depart(self->ledger, settings->departed_ns, now_ns);
 	if (now_ns >= self->rank_due_ns) {
 		sl_ledger_rank(self->ledger, settings->export_max, now_ns);
 		self->rank_due_ns = now_ns + SL_LEDGER_RANK_NS;

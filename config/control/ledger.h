@@ -22,7 +22,7 @@ struct sl_ledger_usage_config {
 struct sl_ledger_config {
 	struct sl_where where;
 	const char *path; // NULL: in memory only
-	uint64_t interval_ns, accounts, export_max;
+	uint64_t interval_ns, accounts, export_max, departed_ns;
 	struct sl_ledger_usage_config *usage; // NULL: none
 };
 

@@ -4,8 +4,9 @@
 #include <sys/mman.h>
 
 #define EXTRAS_A_ROW 4 // what a row has beside its columns: destinations, reasons
-#define EXTRAS_FIXED                                                                               \
-	(SL_LEDGER_FIXED_ROWS * (SL_REASONS + SL_LEDGER_KIND_COUNT * SL_LEDGER_DESTINATIONS_MAX))
+// Of the fixed rows: what cannot run out, and what can. Then it is counted under destination 0.
+#define EXTRAS_FIXED (SL_LEDGER_FIXED_ROWS * (SL_REASONS + SL_LEDGER_DESTINATION_KINDS))
+#define EXTRAS_NAMED (SL_LEDGER_FIXED_ROWS * SL_LEDGER_DESTINATION_KINDS * 256)
 #define ASKED_COUNT  16384
 #define GIVEN_A_TURN 64
 
@@ -87,7 +88,8 @@ struct sl_ledger_book *sl_ledger_book_create(uint32_t rows_max, uint32_t tenants
 	memset(book, 0, sizeof(*book));
 	book->rows_max = SL_MAX(rows_max, SL_LEDGER_ROWS_MIN) + SL_LEDGER_FIXED_ROWS;
 	book->extras_shared = book->rows_max * EXTRAS_A_ROW;
-	book->extras_max = book->extras_shared + EXTRAS_FIXED;
+	book->extras_named = book->extras_shared + EXTRAS_NAMED;
+	book->extras_max = book->extras_named + EXTRAS_FIXED;
 	book->row_of_bytes = tenants_max * sizeof(*book->row_of);
 	book->rows_bytes = book->rows_max * sizeof(*book->rows);
 	book->extras_bytes = book->extras_max * sizeof(*book->extras);
@@ -195,18 +197,26 @@ static uint32_t find_extra(const struct sl_ledger_book *book, const struct sl_le
 	return index;
 }
 
-// The last of them are kept for the fixed rows, whose keys are not more than they are.
-static uint32_t take_extra(struct sl_ledger_book *book, bool fixed)
+static bool by_destination(uint32_t key)
 {
+	return sl_ledger_kinds[sl_ledger_kind_of(key)].by == SL_LEDGER_BY_DESTINATION &&
+	       sl_ledger_index_of(key);
+}
+
+// The last of them are kept for the fixed rows, whose keys without names of destinations are not
+// more than they are.
+static uint32_t take_extra(struct sl_ledger_book *book, bool fixed, uint32_t key)
+{
+	const uint32_t most = !fixed                ? book->extras_shared
+			      : by_destination(key) ? book->extras_named
+						    : book->extras_max;
 	const uint32_t index = book->free_extra;
 
 	if (index) {
 		book->free_extra = book->extras[index].next;
 		return index;
 	}
-	if (book->extra_count >= (fixed ? book->extras_max : book->extras_shared))
-		return 0;
-	return book->extra_count++;
+	return book->extra_count < most ? book->extra_count++ : 0;
 }
 
 // Adds to a count of the row that has been begun; to one of `_other` when there is no room.
@@ -217,8 +227,13 @@ static void add_extra(struct sl_ledger_book *book, struct sl_ledger_row *row, ui
 	uint32_t index = find_extra(book, row, key);
 
 	if (SL_UNLIKELY(!index)) {
-		index = take_extra(book, fixed);
-		assert(index || !fixed);
+		index = take_extra(book, fixed, key);
+		if (!index && fixed) {
+			assert(by_destination(key));
+			sl_count(&book->overflows, 1);
+			add_extra(book, row, key & ~UINT32_C(0xffff), items, bytes, requests);
+			return;
+		}
 		if (!index) {
 			struct sl_ledger_row *other = &book->rows[SL_LEDGER_OTHER + row->signal];
 

@@ -59,8 +59,9 @@ struct sl_ledger_book {
 	struct sl_ledger_row *rows;
 	struct sl_ledger_extra *extras; // 0 is none
 	uint32_t row_count, extra_count, free_row, free_extra;
-	uint32_t rows_max, extras_max, extras_shared; // beyond: of the fixed rows only
-	uint32_t rows_high;                           // writer: the shard; rows used so far
+	uint32_t rows_max, extras_max;
+	uint32_t extras_shared, extras_named; // beyond: of the fixed rows only; without names
+	uint32_t rows_high;                   // writer: the shard; rows used so far
 	uint64_t overflows;          // writer: the shard; parts and ends counted under `_other`
 	struct sl_ring asked, given; // rows with their stamps; with their answers
 	size_t row_of_bytes, rows_bytes, extras_bytes, names_bytes;

@@ -9,8 +9,10 @@
 
 void sl_ledger_drop_records(struct sl_ledger *ledger)
 {
-	for (uint32_t i = 0; i < ledger->record_count; i++)
+	for (uint32_t i = 0; i < ledger->record_count; i++) {
+		ledger->records[i].account->billing = false;
 		sl_ledger_counts_fini(&ledger->records[i].counts);
+	}
 	free(ledger->records);
 	ledger->records = NULL;
 	ledger->record_count = ledger->confirmed = 0;
@@ -62,6 +64,7 @@ static void cut_account(struct sl_ledger *ledger, struct sl_ledger_account *acco
 		}
 		at += run.count;
 	}
+	account->billing |= unbilled->count > 0;
 	sl_ledger_counts_fini(unbilled);
 }
 

@@ -39,6 +39,7 @@ static void copy_row(const struct sl_ledger_book *book, const struct sl_ledger_r
 		     struct sl_ledger_image *image)
 {
 	image->name = __atomic_load_n(&row->name, __ATOMIC_ACQUIRE);
+	image->tenant = __atomic_load_n(&row->tenant, __ATOMIC_ACQUIRE);
 	image->name_bytes = __atomic_load_n(&row->name_bytes, __ATOMIC_ACQUIRE);
 	image->signal = (enum sl_signal)__atomic_load_n(&row->signal, __ATOMIC_ACQUIRE);
 	image->received = take_cell(&row->received);
@@ -159,8 +160,10 @@ static void fold_row(struct sl_ledger *ledger, struct sl_ledger_mirror *mirror, 
 		return;
 	}
 	if (!seen->account) {
-		seen->account = sl_ledger_account(ledger, sl_bytes(image->name, image->name_bytes));
+		seen->account = sl_ledger_account_of(ledger, image);
 		mirror->live += seen->account != NULL;
+		if (seen->account)
+			seen->account->rows++;
 	}
 	// Without memory it stays unseen: the next fold takes it over.
 	if (!seen->account || sl_ledger_book_change(ledger, seen->account, &ledger->change)) {
@@ -181,6 +184,8 @@ static void forget(struct sl_ledger_mirror *mirror, uint32_t index)
 		mirror->extras[i] = (struct sl_ledger_seen_extra){0};
 		i = next;
 	}
+	assert(seen->account->rows > 0);
+	seen->account->rows--;
 	*seen = (struct sl_ledger_seen){.stamp = seen->stamp};
 	mirror->live--;
 }

@@ -8,9 +8,11 @@
 // What the files of ledger/ share. Everything is under `lock`, but what says otherwise.
 //
 // Threading: under the lock. Memory: accounts live as long as the ledger.
-#define SL_LEDGER_NAME_MAX     255
-#define SL_LEDGER_REST         SL_LITERAL("_other")
-#define SL_LEDGER_IMAGE_EXTRAS (SL_REASONS + SL_LEDGER_KIND_COUNT * SL_LEDGER_DESTINATIONS_MAX)
+#define SL_LEDGER_NAME_MAX 255
+#define SL_LEDGER_REST     SL_LITERAL("_other")
+#define SL_LEDGER_DEPARTED "_departed"
+#define SL_LEDGER_IMAGE_EXTRAS                                                                     \
+	(SL_REASONS + SL_LEDGER_DESTINATION_KINDS * SL_LEDGER_DESTINATIONS_MAX)
 
 struct sl_ledger_account {
 	struct sl_ledger_counts total;
@@ -18,8 +20,12 @@ struct sl_ledger_account {
 	struct sl_ledger_counts elsewhere; // of `total`, what went into `other`; see `begun`
 	uint64_t exported_ns;              // since when
 	double score;                      // recent volume
+	uint64_t changed_ns;
+	uint16_t rows; // of shards, that are added to it
+	uint16_t made; // from a template: its class' number + 1; 0: it is configured
+	bool billing;  // some records of the last cut are its
 	bool exported;
-	bool rest;  // SL_LEDGER_REST itself: never exported by name
+	bool rest;  // SL_LEDGER_REST, or of those that left: never exported by name
 	bool begun; // was exported once: `elsewhere` counts. Else all of it went into `other`
 	uint8_t name_bytes;
 	char name[];
@@ -52,6 +58,7 @@ struct sl_ledger_image {
 	uint32_t stamp;
 	const uint8_t *name;
 	uint8_t name_bytes;
+	sl_tenant_id tenant;
 	enum sl_signal signal;
 	struct sl_ledger_cell received, accepted, in_flight;
 	uint64_t adjusted, sampled_out, dropped;
@@ -89,13 +96,34 @@ struct sl_ledger {
 	uint64_t cut_ns;                  // when the one before it was: the pending records' begin
 	struct sl_ledger_record *records; // of the last cut; NULL: all confirmed
 	uint32_t record_count, confirmed;
+	struct sl_ledger_maker maker;
+	uint64_t now_ns, began_ns; // of the last depart(), and the first; 0: none yet
+	char **classes;            // names, of those that were made
+	uint32_t class_count, class_max;
+	uint32_t made, hand;            // accounts of such; the next one to look at
+	uint64_t departed;              // accounts that went since the start
 	struct sl_ledger_image image;   // scratch
 	struct sl_ledger_counts change; // scratch
 };
 
+SL_INLINE struct sl_bytes sl_ledger_name(const struct sl_ledger_account *account)
+{
+	return sl_bytes(account->name, account->name_bytes);
+}
+
 // The account of a name, new or known; NULL when out of memory.
 struct sl_ledger_account *sl_ledger_account(struct sl_ledger *ledger, struct sl_bytes name);
 struct sl_ledger_account *sl_ledger_find(const struct sl_ledger *ledger, struct sl_bytes name);
+// Out of the list and freed; nothing refers to it.
+void sl_ledger_remove(struct sl_ledger *ledger, struct sl_ledger_account *account);
+// departed.c: the account of a row: by name, or of those that left where there are too many names.
+struct sl_ledger_account *sl_ledger_account_of(struct sl_ledger *ledger,
+					       const struct sl_ledger_image *image);
+// SL_LEDGER_DEPARTED, or that of a class.
+bool sl_ledger_is_departed(struct sl_bytes name);
+// Made from a template of that class; NULL: configured.
+void sl_ledger_mark(struct sl_ledger *ledger, struct sl_ledger_account *account,
+		    const char *class_name);
 // What a key's index is called: a reason, a destination, or "".
 const char *sl_ledger_label(const struct sl_ledger *ledger, uint32_t key);
 // Adds to an account and all that is made of it. Returns 0, or -ENOMEM and has changed nothing.

@@ -85,5 +85,8 @@ SL_INLINE enum sl_ledger_kind sl_ledger_refusal(enum sl_reason reason)
 		       : SL_LEDGER_REFUSED;
 }
 
-// Destinations have numbers for as long as the process runs; 0 is all beyond the last.
-#define SL_LEDGER_DESTINATIONS_MAX 64
+// Destinations have numbers for as long as the process runs; 0 is all beyond the last. A name that
+// no count has any more is not in the file, so that its number is free again after a restart.
+#define SL_LEDGER_DESTINATIONS_MAX 4096
+// Of what is counted by destination.
+#define SL_LEDGER_DESTINATION_KINDS (SL_LEDGER_KIND_COUNT - SL_LEDGER_DELIVERED)

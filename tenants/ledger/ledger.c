@@ -63,6 +63,9 @@ void sl_ledger_destroy(struct sl_ledger *ledger)
 	}
 	free(ledger->accounts);
 	free(ledger->index);
+	for (uint32_t i = 0; i < ledger->class_count; i++)
+		free(ledger->classes[i]);
+	free(ledger->classes);
 	for (uint32_t i = 0; i < ledger->destination_count; i++)
 		free(ledger->destinations[i]);
 	sl_ledger_counts_fini(&ledger->other);
@@ -122,7 +125,7 @@ static uint32_t *slot(const struct sl_ledger *ledger, struct sl_bytes name)
 	while (ledger->index[at]) {
 		const struct sl_ledger_account *account = ledger->accounts[ledger->index[at] - 1];
 
-		if (sl_bytes_equal(sl_bytes(account->name, account->name_bytes), name))
+		if (sl_bytes_equal(sl_ledger_name(account), name))
 			break;
 		at = (at + 1) & ledger->index_mask;
 	}
@@ -173,7 +176,8 @@ struct sl_ledger_account *sl_ledger_account(struct sl_ledger *ledger, struct sl_
 	*account = (struct sl_ledger_account){.name_bytes = (uint8_t)name.size};
 	memcpy(account->name, name.data, name.size);
 	// Where there is room it is exported from its first item on.
-	account->rest = sl_bytes_equal(name, SL_LEDGER_REST);
+	account->changed_ns = ledger->now_ns;
+	account->rest = sl_bytes_equal(name, SL_LEDGER_REST) || sl_ledger_is_departed(name);
 	if (!account->rest && ledger->exported < ledger->options.export_max) {
 		account->exported = account->begun = true;
 		ledger->exported++;
@@ -181,6 +185,39 @@ struct sl_ledger_account *sl_ledger_account(struct sl_ledger *ledger, struct sl_
 	*slot(ledger, name) = ledger->account_count + 1;
 	ledger->accounts[ledger->account_count++] = account;
 	return account;
+}
+
+// Those behind the hole move up; the last account takes the number that is free.
+void sl_ledger_remove(struct sl_ledger *ledger, struct sl_ledger_account *account)
+{
+	uint32_t *index = ledger->index, mask = ledger->index_mask;
+	uint32_t hole = (uint32_t)(slot(ledger, sl_ledger_name(account)) - index);
+	const uint32_t number = index[hole] - 1;
+
+	assert(index[hole] && ledger->accounts[number] == account);
+	for (uint32_t at = (hole + 1) & mask; index[at]; at = (at + 1) & mask) {
+		const uint32_t home =
+			(uint32_t)sl_hash(sl_ledger_name(ledger->accounts[index[at] - 1])) & mask;
+
+		if (((at - home) & mask) < ((at - hole) & mask))
+			continue;
+		index[hole] = index[at];
+		hole = at;
+	}
+	index[hole] = 0;
+	ledger->account_count--;
+	if (number < ledger->account_count) {
+		struct sl_ledger_account *last = ledger->accounts[ledger->account_count];
+
+		*slot(ledger, sl_ledger_name(last)) = number + 1;
+		ledger->accounts[number] = last;
+	}
+	ledger->exported -= account->exported;
+	ledger->made -= account->made != 0;
+	sl_ledger_counts_fini(&account->total);
+	sl_ledger_counts_fini(&account->unbilled);
+	sl_ledger_counts_fini(&account->elsewhere);
+	free(account);
 }
 
 int sl_ledger_book_change(struct sl_ledger *ledger, struct sl_ledger_account *account,
@@ -195,6 +232,7 @@ int sl_ledger_book_change(struct sl_ledger *ledger, struct sl_ledger_account *ac
 	    (other && sl_ledger_counts_room(other, change)) ||
 	    (elsewhere && sl_ledger_counts_room(elsewhere, change)))
 		return -ENOMEM;
+	account->changed_ns = ledger->now_ns;
 	for (uint32_t i = 0; i < change->count; i++) {
 		const uint32_t key = change->list[i].key;
 		const struct sl_ledger_cell *cell = &change->list[i].cell;
@@ -219,6 +257,7 @@ void sl_ledger_stats(struct sl_ledger *ledger, struct sl_ledger_stats *stats)
 	*stats = (struct sl_ledger_stats){0};
 	pthread_mutex_lock(&ledger->lock);
 	stats->accounts = ledger->account_count;
+	stats->departed = ledger->departed;
 	stats->exported = ledger->exported;
 	stats->unread = ledger->unread;
 	stats->pending = ledger->record_count - ledger->confirmed;

@@ -11,7 +11,7 @@
 //                                    `--cut--> usage records: what came since the last cut
 //
 // Threading: any thread, one lock; never a shard's (its own are in book.h), but for number().
-// Memory: 96 bytes, the name and 32 bytes a count that is not zero for a tenant that has sent.
+// Memory: 112 bytes, the name and 32 bytes a count that is not zero for a tenant that has sent.
 struct sl_ledger;
 
 struct sl_ledger_options {
@@ -42,9 +42,26 @@ uint64_t sl_ledger_fold(struct sl_ledger *ledger, bool pass);
 // The last one: no shard runs any more.
 void sl_ledger_close(struct sl_ledger *ledger);
 
+// Who makes tenants from a template. The functions are called from any thread, and without one
+// (NULL) nobody is made.
+struct sl_ledger_maker {
+	const void *self;
+	// The class ("": none) of a number that is for tenants that are made; NULL of others.
+	const char *(*class_of)(const void *self, sl_tenant_id tenant);
+	bool (*is_there)(const void *self, struct sl_bytes name); // a tenant of that name now
+	uint32_t (*most)(const void *self);                       // tenants at a time
+};
+void sl_ledger_made_by(struct sl_ledger *ledger, const struct sl_ledger_maker *maker);
+// Accounts of tenants that were made and left `keep_ns` ago go into one of their class,
+// `_departed:CLASS`; the sums stay. Beyond so many names (and those that are there) they go sooner,
+// and new names count there at once. Looks at some of them: call it at each fold.
+#define SL_LEDGER_DEPARTED_MAX 65536
+void sl_ledger_depart(struct sl_ledger *ledger, uint64_t keep_ns, uint64_t now_ns);
+
 struct sl_ledger_stats {
 	uint32_t accounts, rows, exported;
 	uint64_t overflows; // counted under `_other` for want of a row
+	uint64_t departed;  // accounts that went into those of classes
 	uint64_t unread;    // rows put off because memory was short
 	uint32_t pending;   // usage records made and not confirmed
 	uint64_t sequence;  // of the last cut

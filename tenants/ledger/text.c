@@ -13,6 +13,7 @@
 //   cut SEQUENCE FROM TO
 //   destination NAME                                    in the order of their numbers
 //   tenant NAME
+//   made CLASS                                          from a template; its class may be empty
 //   total SIGNAL KIND LABEL ITEMS BYTES REQUESTS        LABEL: reason, destination, or -
 //   unbilled ...
 //   record NAME SIGNAL                                  of the last cut, not confirmed
@@ -37,11 +38,31 @@ static void put_counts(const struct sl_ledger *ledger, FILE *out, const char *wh
 	}
 }
 
+static void note_used(const struct sl_ledger_counts *counts, bool *used)
+{
+	for (uint32_t i = 0; i < counts->count; i++) {
+		const uint32_t key = counts->list[i].key;
+
+		if (sl_ledger_kinds[sl_ledger_kind_of(key)].by == SL_LEDGER_BY_DESTINATION)
+			used[sl_ledger_index_of(key)] = true;
+	}
+}
+
+// Those that something is counted for: the others' numbers are free after a restart.
 static void put_destinations(struct sl_ledger *ledger, FILE *out)
 {
+	bool used[SL_LEDGER_DESTINATIONS_MAX] = {false};
+
+	for (uint32_t i = 0; i < ledger->account_count; i++) {
+		note_used(&ledger->accounts[i]->total, used);
+		note_used(&ledger->accounts[i]->unbilled, used);
+	}
+	for (uint32_t i = 0; i < ledger->record_count; i++)
+		note_used(&ledger->records[i].counts, used);
 	pthread_mutex_lock(&ledger->names_lock);
 	for (uint32_t i = 1; i < ledger->destination_count; i++)
-		fprintf(out, "destination %s\n", ledger->destinations[i]);
+		if (used[i])
+			fprintf(out, "destination %s\n", ledger->destinations[i]);
 	pthread_mutex_unlock(&ledger->names_lock);
 }
 
@@ -57,6 +78,8 @@ static void put_all(struct sl_ledger *ledger, FILE *out)
 		const struct sl_ledger_account *account = ledger->accounts[i];
 
 		fprintf(out, "tenant %.*s\n", (int)account->name_bytes, account->name);
+		if (account->made)
+			fprintf(out, "made %s\n", ledger->classes[account->made - 1]);
 		put_counts(ledger, out, "total", &account->total);
 		put_counts(ledger, out, "unbilled", &account->unbilled);
 	}
@@ -239,6 +262,14 @@ static bool read_tenant(struct reader *reader, char *rest)
 	return reader->account || fail_memory(reader);
 }
 
+static bool read_made(struct reader *reader, char *rest)
+{
+	if (!reader->account || strlen(rest) > SL_TENANT_NAME_MAX || strchr(rest, ' '))
+		return fail(reader, "is no class of a tenant");
+	sl_ledger_mark(reader->ledger, reader->account, rest);
+	return reader->account->made || reader->account->rest || fail_memory(reader);
+}
+
 static bool read_record(struct reader *reader, char *rest)
 {
 	struct sl_ledger *ledger = reader->ledger;
@@ -259,6 +290,7 @@ static bool read_record(struct reader *reader, char *rest)
 	reader->record = &ledger->records[ledger->record_count++];
 	*reader->record = (struct sl_ledger_record){.account = account,
 						    .signal = (enum sl_signal)signal};
+	account->billing = true;
 	return true;
 }
 
@@ -303,6 +335,7 @@ static bool read_line(struct reader *reader, char *line)
 		{"tenant", read_tenant}, {"record", read_record},
 		{"sent", read_sent},     {"instance", read_instance},
 		{"cut", read_cut},       {"destination", read_destination},
+		{"made", read_made},
 	};
 	char *rest = line;
 	const char *word = strsep(&rest, " ");
@@ -325,7 +358,7 @@ static void clear(struct sl_ledger *ledger)
 	free(ledger->index);
 	ledger->accounts = NULL;
 	ledger->index = NULL;
-	ledger->account_count = ledger->accounts_max = ledger->index_mask = 0;
+	ledger->account_count = ledger->accounts_max = ledger->index_mask = ledger->made = 0;
 	sl_ledger_counts_fini(&ledger->other);
 	ledger->sequence = ledger->cut_ns = 0;
 }

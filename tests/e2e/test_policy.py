@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import pytest
-from lib import otlp, wire
+from lib import ledger, otlp, wire
 from lib.redis import Redis
 from lib.sluice import BINARY, ROOT, digest, wait_for
 
@@ -182,6 +182,34 @@ def test_a_newcomers_name(start):
     wait_for("their accounts", booked, 20)
     assert ":new" not in sluice.log() and "tenant=second limit=spans" in sluice.log()
     assert ":new" not in sluice.admin("/metrics")[1]
+
+
+def test_accounts_of_those_who_left(start):
+    """What tenants from a template had is in their class' account once they have left, also what
+    came before a restart; sums stay, and who is configured keeps an account of its own."""
+    sluice = start(
+        tenants={"classes": {"trial": {}}, "tenants": {"demo": {}}},
+        config={"tenants": {"file": "tenants.yaml", "identify": [{"header": "X-Scope-OrgID"}],
+                            "unknown": "create", "template": "trial", "created_max": 10,
+                            "idle": "1s"},
+                "ledger": {"path": "ledger", "interval": "200ms", "departed": "1s"}})
+    for name in ("one", "two", "demo"):
+        assert status(sluice, name) == 200
+    assert ledger.settled(sluice)["one"]["traces"]["accepted"]["items"] == 10
+    sluice.stop()
+    sluice.start()
+
+    def left():
+        page = json.loads(sluice.admin("/tenants")[1])
+        return {one["tenant"] for one in page["list"]} == {"_departed:trial", "demo"}
+    wait_for("all to leave", left)
+    found = ledger.accounts(sluice)
+    assert found["_departed:trial"]["traces"]["accepted"]["items"] == 20
+    assert found["demo"]["traces"]["accepted"]["items"] == 10
+    assert sluice.metric("sluice_ledger_departed_accounts_total") == 2
+    assert sluice.metric("sluice_ledger_accounts") == 2
+    assert json.loads(sluice.admin("/tenants/_departed:trial/ledger")[1])["tenant"] == \
+        "_departed:trial"
 
 
 def test_template_over_resources(start):
