@@ -68,13 +68,25 @@ static struct value value_of(const struct sl_any *any)
 	return value;
 }
 
+// Whether an attribute of this key is read: few are.
+static bool is_asked(const struct sl_sampling_rule *rule, enum sl_signal signal,
+		     struct sl_bytes key)
+{
+	return sl_bytes_equal(key, rule->priority[signal]) ||
+	       (signal == SL_LOGS &&
+		(sl_bytes_equal(key, rule->attribute) || sl_bytes_equal(key, KEY_THRESHOLD) ||
+		 sl_bytes_equal(key, KEY_RANDOMNESS)));
+}
+
 static void read_attribute(const struct sl_sampling_rule *rule, enum sl_signal signal,
 			   const struct sl_wire_field *attribute, uint32_t base,
 			   struct found *found)
 {
-	struct sl_bytes key;
+	struct sl_bytes key = sl_wire_plain_key(attribute->data);
 	struct sl_any any;
 
+	if (key.size && !is_asked(rule, signal, key))
+		return;
 	sl_wire_key_value(attribute->data, &key, &any);
 	if (rule->priority[signal].size && sl_bytes_equal(key, rule->priority[signal]))
 		found->priority = value_of(&any);
@@ -129,10 +141,9 @@ static bool to_number(const struct value *value, double *number)
 // malformed.
 static bool read_log_state(const struct found *found, struct sl_tracestate *state)
 {
-	*state = (struct sl_tracestate){
-		.has_threshold = found->threshold.count > 0,
-		.has_randomness = found->randomness_value.type != VALUE_NONE,
-	};
+	(void)sl_tracestate_parse(SL_BYTES_NONE, state);
+	state->has_threshold = found->threshold.count > 0;
+	state->has_randomness = found->randomness_value.type != VALUE_NONE;
 	if (state->has_threshold &&
 	    (found->threshold_value.type != VALUE_TEXT ||
 	     !sl_threshold_parse(found->threshold_value.text, &state->threshold)))

@@ -13,6 +13,11 @@ set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
 
 add_compile_options(-Wall -Wextra -Wshadow -Wmissing-prototypes -Werror
 	-fno-omit-frame-pointer -fno-strict-aliasing)
+# GCC clears a small structure with `rep stos`, which takes longer to begin than the whole thing by
+# vectors: 7 % of a datagram.
+if(CMAKE_C_COMPILER_ID STREQUAL "GNU" AND CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
+	add_compile_options(-mmemset-strategy=vector_loop:768:noalign,libcall:-1:noalign)
+endif()
 add_compile_definitions(_GNU_SOURCE SL_VERSION="${PROJECT_VERSION}")
 include_directories(${CMAKE_SOURCE_DIR})
 

@@ -36,32 +36,6 @@ SL_INLINE bool is_ascii(struct walk *walk, struct sl_bytes bytes)
 	return walk->high >= bytes.data + bytes.size;
 }
 
-// sl_wire_next() for the common case: a tag and a length of a byte each.
-SL_INLINE bool next_field(struct sl_bytes payload, uint32_t *offset, struct sl_wire_field *field)
-{
-	const uint8_t *at = payload.data + *offset;
-	const size_t left = payload.size - *offset;
-
-	if (SL_UNLIKELY(left < 2 || at[0] >= 0x80))
-		return sl_wire_next(payload, offset, field);
-	field->number = at[0] >> 3;
-	field->wire_type = at[0] & 7;
-	if (field->wire_type == 2 && at[1] < 0x80 && left - 2 >= at[1]) {
-		field->data = sl_bytes(at + 2, at[1]);
-		*offset += 2 + at[1];
-		return true;
-	}
-	if (field->wire_type == 1 && left >= 9) {
-		*offset += 9;
-		return true;
-	}
-	if (field->wire_type == 0 && at[1] < 0x80) {
-		*offset += 2;
-		return true;
-	}
-	return sl_wire_next(payload, offset, field);
-}
-
 // As deep as the scan lets AnyValues nest.
 static bool message_valid(struct walk *walk, const struct sl_message *message,
 			  struct sl_bytes payload)
@@ -69,7 +43,7 @@ static bool message_valid(struct walk *walk, const struct sl_message *message,
 	struct sl_wire_field wire;
 	uint32_t offset = 0;
 
-	while (next_field(payload, &offset, &wire)) {
+	while (sl_wire_next(payload, &offset, &wire)) {
 		const struct sl_field *field;
 
 		if (wire.wire_type != 2 || is_ascii(walk, wire.data))

@@ -117,8 +117,52 @@ struct sl_wire_field {
 	uint64_t value;       // wire types 0, 1, 5
 	struct sl_bytes data; // wire type 2
 };
+bool sl_wire_next_any(struct sl_bytes payload, uint32_t *offset, struct sl_wire_field *field);
+
 // `*offset` starts at 0. Returns false at the end (groups are stepped over whole, wire_type 3).
-bool sl_wire_next(struct sl_bytes payload, uint32_t *offset, struct sl_wire_field *field);
+// What nearly all fields are is read here: a tag of one byte, a length of at most two.
+SL_INLINE bool sl_wire_next(struct sl_bytes payload, uint32_t *offset, struct sl_wire_field *field)
+{
+	const uint8_t *const at = payload.data + *offset;
+	const size_t left = payload.size - *offset;
+	uint32_t head = 2, bytes;
+
+	if (SL_UNLIKELY(*offset >= payload.size || left < 3 || at[0] >= 0x80))
+		return sl_wire_next_any(payload, offset, field);
+	switch (at[0] & 7) {
+	case 0:
+		if (at[1] >= 0x80)
+			return sl_wire_next_any(payload, offset, field);
+		*field = (struct sl_wire_field){.bytes = 2, .value = at[1]};
+		break;
+	case 1:
+		if (left < 9)
+			return sl_wire_next_any(payload, offset, field);
+		*field = (struct sl_wire_field){.wire_type = 1, .bytes = 9};
+		memcpy(&field->value, at + 1, 8);
+		break;
+	case 2:
+		bytes = at[1];
+		if (bytes >= 0x80 && at[2] < 0x80) {
+			bytes = (bytes & 0x7f) | (uint32_t)at[2] << 7;
+			head = 3;
+		}
+		if (at[head - 1] >= 0x80 || bytes > left - head)
+			return sl_wire_next_any(payload, offset, field);
+		*field = (struct sl_wire_field){
+			.wire_type = 2,
+			.bytes = head + bytes,
+			.data = sl_bytes(at + head, bytes),
+		};
+		break;
+	default:
+		return sl_wire_next_any(payload, offset, field);
+	}
+	field->number = at[0] >> 3;
+	field->at = *offset;
+	*offset += field->bytes;
+	return true;
+}
 
 // What an AnyValue holds, named after its field number; NONE: nothing.
 enum sl_any_type {
@@ -137,6 +181,21 @@ struct sl_any {
 	struct sl_bytes text; // STRING
 	uint64_t bits;        // BOOL, INT; DOUBLE as its IEEE 754 bits
 };
+
+// The key of a KeyValue in its usual form, a short key and then a value; NONE: ask the next.
+SL_INLINE struct sl_bytes sl_wire_plain_key(struct sl_bytes pair)
+{
+	struct sl_wire_field field;
+	struct sl_bytes key;
+	uint32_t offset = 0;
+
+	if (!sl_wire_next(pair, &offset, &field) || field.number != 1 || field.wire_type != 2)
+		return SL_BYTES_NONE;
+	key = field.data;
+	if (!sl_wire_next(pair, &offset, &field) || field.number == 1 || offset != pair.size)
+		return SL_BYTES_NONE;
+	return key;
+}
 
 // The one reader of a KeyValue: the last key, the merged value.
 void sl_wire_key_value(struct sl_bytes pair, struct sl_bytes *key, struct sl_any *any);

@@ -40,7 +40,7 @@ static const uint8_t *value_of(const uint8_t *at, const uint8_t *end, struct sl_
 	return NULL;
 }
 
-bool sl_wire_next(struct sl_bytes payload, uint32_t *offset, struct sl_wire_field *field)
+bool sl_wire_next_any(struct sl_bytes payload, uint32_t *offset, struct sl_wire_field *field)
 {
 	if (*offset >= payload.size)
 		return false;
