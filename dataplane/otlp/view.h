@@ -123,11 +123,15 @@ bool sl_wire_next_any(struct sl_bytes payload, uint32_t *offset, struct sl_wire_
 // What nearly all fields are is read here: a tag of one byte, a length of at most two.
 SL_INLINE bool sl_wire_next(struct sl_bytes payload, uint32_t *offset, struct sl_wire_field *field)
 {
-	const uint8_t *const at = payload.data + *offset;
-	const size_t left = payload.size - *offset;
+	const uint8_t *at;
 	uint32_t head = 2, bytes;
+	size_t left;
 
-	if (SL_UNLIKELY(*offset >= payload.size || left < 3 || at[0] >= 0x80))
+	if (*offset >= payload.size)
+		return false;
+	at = payload.data + *offset;
+	left = payload.size - *offset;
+	if (SL_UNLIKELY(left < 3 || at[0] >= 0x80))
 		return sl_wire_next_any(payload, offset, field);
 	switch (at[0] & 7) {
 	case 0:
