@@ -19,7 +19,9 @@
 	X(copied, GAUGE, "sluice_dpdk_copied_packets", none,                                       \
 	  "Frames copied out since the pool was low.")                                             \
 	X(dropped, GAUGE, "sluice_dpdk_dropped_packets", none,                                     \
-	  "Frames dropped: malformed, fragments, or no memory.")                                   \
+	  "Frames dropped: malformed, fragments, not believed, or no memory.")                     \
+	X(unbelieved, GAUGE, "sluice_dpdk_unbelieved_packets", none,                               \
+	  "Router advertisements and redirects; addresses and gateways are what was set.")         \
 	X(half_open_full, GAUGE, "sluice_dpdk_half_open_full_packets", none,                       \
 	  "SYNs dropped as their listener has all the half-open connections it may have.")         \
 	X(too_big, GAUGE, "sluice_dpdk_too_big_packets", none,                                     \

@@ -229,9 +229,9 @@ static uint32_t owner_of(const struct sl_dpdk *dpdk, const uint8_t *frame, size_
 		memcpy(key.peer, ip + 8, 16);
 		header = 40;
 		protocol = ip[6];
-		// Neighbour discovery (RFC 4861): types 133 to 137. Packet too big comes from some
-		// router, about some shard's flow.
-		if (protocol == 58 && ((ip[40] >= 133 && ip[40] <= 137) || ip[40] == 2))
+		// Neighbours (RFC 4861, 4.3 and 4.4). Packet too big comes from some router, about
+		// some shard's flow.
+		if (protocol == 58 && (ip[40] == 135 || ip[40] == 136 || ip[40] == 2))
 			return dpdk->shards;
 	}
 	if ((protocol == 6 || protocol == 17) && 14 + header + 4 <= bytes)
@@ -305,6 +305,7 @@ static void look(struct sl_lane *lane, uint64_t now_ns)
 	lane->look_ns = now_ns + LOOK_NS;
 	sl_gauge(&counters->copied[0], stats->copied_packets);
 	sl_gauge(&counters->dropped[0], stats->dropped_packets);
+	sl_gauge(&counters->unbelieved[0], stats->unbelieved);
 	sl_gauge(&counters->half_open_full[0], stats->half_open_full);
 	sl_gauge(&counters->too_big[0], stats->too_big);
 	if (lane->index == 0) // the port's own are counted once

@@ -38,52 +38,51 @@ static bool options_are_whole(const uint8_t *tcp, size_t left)
 	return true;
 }
 
+static bool upper4(const uint8_t *ip, size_t left, struct upper *upper)
+{
+	if (left < 20 || ip[0] >> 4 != 4)
+		return false;
+	*upper = (struct upper){
+		.at = (size_t)(ip[0] & 15) * 4,
+		.end = left,
+		.protocol = ip[9],
+	};
+	// Of TCP no fragments.
+	return upper->protocol != IP_PROTO_TCP || !((ip[6] & 0x3f) || ip[7]);
+}
+
 // Finds the connection that a frame belongs to. False: lwIP must not see it: it is cut short, or
 // lwIP would look for it in the wrong bucket and answer with a reset. True without TCP leaves
 // `*tcp` false.
-static bool flow_of(const uint8_t *frame, size_t bytes, struct flow *flow, bool *tcp, bool *syn)
+static bool flow_of(struct sl_stack *stack, uint8_t *frame, size_t bytes, struct flow *flow,
+		    bool *tcp, bool *syn)
 {
-	const uint8_t *ip = frame + SIZEOF_ETH_HDR, *ports;
+	uint8_t *ip = frame + SIZEOF_ETH_HDR;
 	const size_t left = bytes - SIZEOF_ETH_HDR;
-	uint8_t protocol;
-	size_t header;
+	const uint8_t *ports;
+	struct upper upper;
 
 	*tcp = false;
 	if (frame[12] == 0x08 && frame[13] == 0x00) {
-		if (left < 20 || ip[0] >> 4 != 4)
+		if (!upper4(ip, left, &upper))
 			return false;
-		header = (size_t)(ip[0] & 15) * 4;
-		protocol = ip[9];
-		if (protocol == IP_PROTO_TCP && ((ip[6] & 0x3f) || ip[7]))
-			return false; // a fragment
 		map_v4(flow->remote, ip + 12);
 		map_v4(flow->local, ip + 16);
 	} else if (frame[12] == 0x86 && frame[13] == 0xdd) {
-		if (left < 40)
+		if (!sl_lwip_admit6(stack, ip, left, &upper))
 			return false;
-		protocol = ip[6];
-		header = 40;
 		memcpy(flow->remote, ip + 8, 16);
 		memcpy(flow->local, ip + 24, 16);
-		// Hop-by-hop and destination options, routing headers (RFC 8200, 4).
-		while (protocol == 0 || protocol == 60 || protocol == 43) {
-			if (header + 8 > left)
-				return false;
-			protocol = ip[header];
-			header += 8 + (size_t)ip[header + 1] * 8;
-		}
-		if (protocol == 44)
-			return false; // fragments
 	} else {
 		// lwIP reads an ARP packet's addresses without a look at its length.
 		return frame[12] != 0x08 || frame[13] != 0x06 || left >= SIZEOF_ETHARP_HDR;
 	}
-	if (protocol != IP_PROTO_TCP)
+	if (upper.protocol != IP_PROTO_TCP)
 		return true;
-	if (header < 20 || header + 20 > left)
+	if (upper.at < 20 || upper.at + 20 > upper.end)
 		return false;
-	ports = ip + header;
-	if (!options_are_whole(ports, left - header))
+	ports = ip + upper.at;
+	if (!options_are_whole(ports, upper.end - upper.at))
 		return false;
 	flow->remote_port = (uint16_t)(ports[0] << 8 | ports[1]);
 	flow->local_port = (uint16_t)(ports[2] << 8 | ports[3]);
@@ -114,7 +113,7 @@ void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data,
 	struct flow flow;
 	bool tcp, syn;
 
-	if (bytes < SIZEOF_ETH_HDR || !flow_of(data, bytes, &flow, &tcp, &syn))
+	if (bytes < SIZEOF_ETH_HDR || !flow_of(stack, data, bytes, &flow, &tcp, &syn))
 		goto drop;
 	if (SL_UNLIKELY(!tcp && sl_lwip_take_too_big(stack, data, bytes))) {
 		stack->host.release(packet);

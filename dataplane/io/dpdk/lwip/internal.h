@@ -58,6 +58,12 @@ struct flow {
 	uint16_t local_port, remote_port;
 };
 
+// Where a packet's upper layer lies, from its header on.
+struct upper {
+	size_t at, end;
+	uint8_t protocol;
+};
+
 extern struct sl_stack *sl_lwip_stack; // the one of this copy
 
 SL_INLINE void map_v4(uint8_t to[16], const void *v4)
@@ -95,6 +101,9 @@ void sl_lwip_leave_starved(struct sl_stream *stream);
 void sl_lwip_feed_starved(struct sl_stack *stack);
 
 bool sl_lwip_is_flow(const struct tcp_pcb *pcb, const struct flow *flow);
+
+// admit6.c. False: lwIP must not see the packet. `ip` has `left` bytes; options may change places.
+bool sl_lwip_admit6(struct sl_stack *stack, uint8_t *ip, size_t left, struct upper *upper);
 
 // path.c. A frame that says "too big" is taken; lwIP must not see it, as it would believe it.
 bool sl_lwip_take_too_big(struct sl_stack *stack, const uint8_t *frame, size_t bytes);

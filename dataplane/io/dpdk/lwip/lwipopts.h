@@ -64,6 +64,7 @@
 #define LWIP_IPV6_AUTOCONFIG          0
 #define LWIP_IPV6_NUM_ADDRESSES       4
 #define LWIP_IPV6_SEND_ROUTER_SOLICIT 0
+#define LWIP_IPV6_DUP_DETECT_ATTEMPTS 0 // ours are set: a neighbour's word does not end them
 #define LWIP_ND6_NUM_NEIGHBORS        127
 #define LWIP_ND6_NUM_DESTINATIONS     127
 
