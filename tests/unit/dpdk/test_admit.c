@@ -77,6 +77,17 @@ static void put16(uint8_t *at, uint32_t value)
 	at[1] = (uint8_t)value;
 }
 
+static void put32(uint8_t *at, uint32_t value)
+{
+	put16(at, value >> 16);
+	put16(at + 2, value);
+}
+
+static uint32_t get32(const uint8_t *at)
+{
+	return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
 static uint32_t add(uint32_t total, const uint8_t *data, size_t size)
 {
 	for (size_t i = 0; i < size; i++)
@@ -309,6 +320,16 @@ static void give_icmp(const uint8_t *from, const uint8_t *to, const char *hex)
 	give(&packet, payload, from_hex(payload, hex));
 }
 
+static void give_tcp(const uint8_t *from, uint32_t seq, uint32_t ack, const char *flags_and_more)
+{
+	const struct packet packet = {6, 64, 6, from, own, .sum_at = 16};
+	uint8_t payload[256] = {9999 >> 8, 9999 & 255, PORT >> 8, PORT & 255};
+
+	put32(payload + 4, seq);
+	put32(payload + 8, ack);
+	give(&packet, payload, 12 + from_hex(payload + 12, flags_and_more));
+}
+
 // A neighbour's word is that its address is ours, too: we stay.
 static void test_our_address_stays_ours(void **state)
 {
@@ -338,6 +359,57 @@ static void test_the_address_is_not_the_first_option(void **state)
 	assert_memory_equal(sent[0].data, peer_mac, 6);
 }
 
+#define SYN_JUMBO "6002 ffff 0000 0000 0204 2300"
+#define SYN_1460  "6002 ffff 0000 0000 0204 05b4"
+#define ACK       "5010 ffff 0000 0000"
+#define ACK_JUMBO "6010 ffff 0000 0000 0204 2300"
+
+static struct sl_stream *accept_after(const char *syn, const char *again)
+{
+	struct sl_stream *stream;
+	uint32_t next;
+
+	give_icmp(peer, asked, ASKS OWN SENDER);
+	give_tcp(peer, 1000, 0, syn);
+	assert_int_equal(sent_count, 1);
+	next = get32(sent[0].data + ETHERNET + HEADER + 4) + 1;
+	if (again)
+		give_tcp(peer, 1000, 0, again);
+	give_tcp(peer, 1001, next, ACK);
+	stream = ops->next_ready(stack);
+	assert_non_null(stream);
+	give_tcp(peer, 1001, next, ACK_JUMBO);
+	return stream;
+}
+
+// Whatever a peer says of the size of its segments, and when: a packet of ours fits the MTU.
+static void test_segments_fit(void **state)
+{
+	static const struct {
+		const char *syn, *again;
+	} cases[] = {
+		{SYN_JUMBO, NULL},
+		{SYN_JUMBO, SYN_JUMBO}, // the answer was lost
+		{SYN_1460, SYN_1460},   // more than IPv6's header leaves room for
+	};
+	static uint8_t sample[16384];
+	const struct iovec piece = {sample, sizeof(sample)};
+
+	for (size_t i = 0; i < SL_COUNT_OF(cases); i++) {
+		struct sl_stream *stream = accept_after(cases[i].syn, cases[i].again);
+		size_t largest = 0;
+
+		assert_int_equal(ops->write(stream, &piece, 1), sizeof(sample));
+		assert_true(sent_count > 1);
+		for (unsigned k = 0; k < sent_count; k++)
+			largest = SL_MAX(largest, sent[k].bytes);
+		assert_int_equal(largest, ETHERNET + MTU); // transmit() looks that none is more
+		ops->drop(stream, true);
+		assert_int_equal(tear_down(state), 0);
+		assert_int_equal(set_up(state), 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -347,6 +419,7 @@ int main(void)
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_the_address_is_not_the_first_option, set_up,
 						tear_down),
+		cmocka_unit_test_setup_teardown(test_segments_fit, set_up, tear_down),
 	};
 
 	sl_hash_seed();

@@ -6,6 +6,7 @@
 
 // Frames on their way in and out.
 #define PIECES_MAX 64
+#define OPTION_MSS 2
 
 struct room {
 	struct pbuf_custom custom;
@@ -20,7 +21,8 @@ static void packet_freed(struct pbuf *p)
 	sl_lwip_stack->host.release(room->packet);
 }
 
-// lwIP reads an option's length without a look at the header's end.
+// lwIP reads an option's length without a look at the header's end, and a segment size in any
+// segment, though only a SYN may say one (RFC 9293, 3.7.1): it would pass the MTU.
 static bool options_are_whole(const uint8_t *tcp, size_t left)
 {
 	const size_t end = (size_t)(tcp[12] >> 4) * 4;
@@ -32,6 +34,8 @@ static bool options_are_whole(const uint8_t *tcp, size_t left)
 		const size_t size = tcp[at] == 1 ? 1 : at + 1 < end ? tcp[at + 1] : 0;
 
 		if (!size || (size == 1 && tcp[at] != 1) || at + size > end)
+			return false;
+		if (tcp[at] == OPTION_MSS && !(tcp[13] & TCP_SYN))
 			return false;
 		at += size;
 	}

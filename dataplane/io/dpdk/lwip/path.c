@@ -23,11 +23,14 @@ static struct path *path_of(struct sl_stack *stack, const uint8_t peer[16])
 uint16_t sl_lwip_path_mss(struct sl_stack *stack, const uint8_t peer[16], uint16_t mss)
 {
 	const struct path *path = path_of(stack, peer);
+	const int heads = TCP_HEAD + (sl_endpoint_is_v4(peer) ? 20 : 40);
 
+	// lwIP takes a repeated SYN's word for it.
+	mss = SL_MIN(mss, (uint16_t)(stack->config.mtu - heads));
 	if (!path->mtu || memcmp(path->peer, peer, 16) != 0 ||
 	    stack->tick_ns - path->since_ns > FORGET_NS)
 		return mss;
-	return SL_MIN(mss, (uint16_t)(path->mtu - TCP_HEAD - (sl_endpoint_is_v4(peer) ? 20 : 40)));
+	return SL_MIN(mss, (uint16_t)(path->mtu - heads));
 }
 
 err_t sl_lwip_split(struct tcp_pcb *pcb, u16_t bytes)
