@@ -95,6 +95,7 @@ static struct sl_dpdk_config dpdk_config(const struct sl_process_config *config)
 		.mtu = (uint32_t)config->dpdk.mtu,
 		.packets = (uint32_t)config->dpdk.packets,
 		.idle_ns = config->dpdk.idle_ns,
+		.offloads = config->dpdk.offloads,
 	};
 }
 

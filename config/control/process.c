@@ -61,6 +61,8 @@ static const struct sl_setting dpdk_rows[] = {
 	IN(dpdk, idle_ns, "idle", DURATION, .max = 1e7, .preset = "50us", .apply = SL_APPLY_RESTART,
 	   .help = "A shard without traffic sleeps this long between looks; 0: never, a whole "
 		   "core each."),
+	IN(dpdk, offloads, "offloads", BOOL, .preset = "true", .apply = SL_APPLY_RESTART,
+	   .help = "The device checks and computes checksums, those that it offers to."),
 };
 static const struct sl_settings dpdk_settings = {
 	.name = "dpdk",

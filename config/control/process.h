@@ -18,6 +18,7 @@ struct sl_process_config {
 		struct sl_list eal, addresses; // const char *
 		const char *device, *gateway4, *gateway6;
 		uint64_t mtu, packets, idle_ns;
+		bool offloads;
 	} dpdk;
 	struct {
 		uint64_t spin_ns, nap_ns;

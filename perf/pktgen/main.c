@@ -16,6 +16,7 @@ static const char usage[] =
 	"  --tcp             gRPC calls over TCP instead of datagrams\n"
 	"  --rate R          datagrams or calls a second, open loop (1000); 0 with --tcp: as fast\n"
 	"                    as answers come\n"
+	"  --no-offloads     checksums are computed here, not by the port\n"
 	"  --seconds T       measured time (10)    --warm-up T   before it (1)\n"
 	"  --signal S        traces, metrics or logs (logs)\n"
 	"  --items K         spans, points or records in each (1)\n"
@@ -111,6 +112,7 @@ enum {
 	RATE,
 	SECONDS,
 	WARM_UP,
+	NO_OFFLOADS,
 	ADMIN,
 	PID,
 	NUMBERS
@@ -131,6 +133,7 @@ static const struct option longs[] = {
 	{"warm-up", 1, NULL, WARM_UP},
 	{"admin", 1, NULL, ADMIN},
 	{"pid", 1, NULL, PID},
+	{"no-offloads", 0, NULL, NO_OFFLOADS},
 	{"items", 1, NULL, NUMBERS},
 	{"flows", 1, NULL, NUMBERS + 1},
 	{"sources", 1, NULL, NUMBERS + 2},
@@ -196,6 +199,9 @@ static void take_option(struct sl_pktgen_options *options, int letter, const cha
 		break;
 	case WARM_UP:
 		options->warm_up = atof(value);
+		break;
+	case NO_OFFLOADS:
+		options->no_offloads = true;
 		break;
 	case PID:
 		options->pid = atoi(value);
@@ -281,7 +287,8 @@ int main(int argc, char **argv)
 					 .addresses = &options.address,
 					 .address_count = 1,
 					 .gateway4 = options.gateway,
-					 .mtu = options.mtu};
+					 .mtu = options.mtu,
+					 .offloads = !options.no_offloads};
 	dpdk = sl_dpdk_open(&config, 1, sl_metrics_create(), error, sizeof(error));
 	if (!dpdk) {
 		fprintf(stderr, "sluice-pktgen: %s\n", error);

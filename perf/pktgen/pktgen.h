@@ -24,6 +24,7 @@ struct sl_pktgen_options {
 	uint16_t admin; // of the gateway, on loopback; 0: none
 	int pid;        // the gateway's; 0: none
 	bool tcp, json;
+	bool no_offloads; // checksums are not the device's
 };
 
 struct sl_pktgen_results {

@@ -312,7 +312,7 @@ static void give(const uint8_t *data, size_t size, uint8_t flags)
 	world.sent = 0;
 	world.inside = true;
 	sl_stack_ops.input(world.stack, packet, packet->room, packet->data, (uint16_t)size,
-			   flags & COPY);
+			   flags & COPY ? SL_INPUT_COPY : 0);
 	world.inside = false;
 }
 

@@ -25,6 +25,7 @@ class Neighbour:
         self.raw.bind((interface, 0))
         self.address, self.peer = socket.inet_aton(address), socket.inet_aton(peer)
         self.mac = bytes.fromhex(peer_mac.replace(":", ""))
+        self.damaged = None  # this bit of what is sent, counted from the IP header's first byte
 
     def close(self):
         self.raw.close()
@@ -33,7 +34,10 @@ class Neighbour:
         head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), 1, 0, 64, protocol, 0,
                            source or self.address, self.peer)
         head = head[:10] + struct.pack("!H", summed(head)) + head[12:]
-        self.raw.send(self.mac + MAC + b"\x08\x00" + head + payload)
+        packet = bytearray(head + payload)
+        if self.damaged is not None:
+            packet[self.damaged // 8] ^= 1 << self.damaged % 8
+        self.raw.send(self.mac + MAC + b"\x08\x00" + packet)
 
     def segment(self, port, to, flags, seq, ack=0, data=b"", window=65535, options=b"",
                 source=None):

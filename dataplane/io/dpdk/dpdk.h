@@ -22,6 +22,7 @@ struct sl_dpdk_config {
 	uint32_t mtu;
 	uint32_t packets; // mbufs; 0: by the number of shards
 	uint64_t idle_ns;
+	bool offloads; // checksums are the device's, where it offers them
 };
 
 // Whether this build has DPDK at all.

@@ -52,7 +52,8 @@ struct sl_dpdk {
 	struct rte_mempool *pool;
 	struct sl_metrics *metrics;
 	uint16_t port, queues;
-	bool hashed; // the port itself spreads flows over queues
+	bool hashed;  // the port itself spreads flows over queues
+	bool trusted; // what the device says of a received frame's checksums
 	bool started;
 	uint32_t shards, packets;
 	struct sl_lane **lanes;

@@ -1,6 +1,8 @@
 #include <errno.h>
 #include <rte_ethdev.h>
+#include <rte_ip.h>
 #include <rte_lcore.h>
+#include <rte_tcp.h>
 #include <stdlib.h>
 
 #include "dataplane/base/hash.h"
@@ -132,6 +134,24 @@ void sl_lane_release(void *packet)
 
 // --- out ----------------------------------------------------------------------------------------
 
+// Some devices want more than the pseudo-header's sum. What one will not have is dropped: behind it
+// all others would wait.
+static uint16_t give(struct sl_lane *lane, struct rte_mbuf **packets, uint16_t count)
+{
+	uint16_t ready = count;
+
+	if (lane->dpdk->stack.device_sums)
+		ready = rte_eth_tx_prepare(lane->dpdk->port, lane->queue, packets, count);
+	if (SL_UNLIKELY(!ready && count)) {
+		sl_count(&lane->counters.tx_full[0], 1);
+		rte_pktmbuf_free(packets[0]);
+		return 1;
+	}
+	ready = rte_eth_tx_burst(lane->dpdk->port, lane->queue, packets, ready);
+	sl_count(&lane->counters.tx[0], ready);
+	return ready;
+}
+
 // To the port, or to the lane that has a queue. What has no room waits for the next turn: lwIP
 // takes a frame that was dropped for lost, and times out for all connections at once.
 static void put_out(struct sl_lane *lane)
@@ -142,14 +162,13 @@ static void put_out(struct sl_lane *lane)
 	uint16_t sent = 0;
 
 	if (lane->has_queue) {
-		sent = rte_eth_tx_burst(lane->dpdk->port, lane->queue, from, count);
+		sent = give(lane, from, count);
 	} else {
 		struct sl_ring *ring = &lane->dpdk->lanes[lane->queue]->through[lane->index];
 
 		while (sent < count && sl_ring_push(ring, from[sent]))
 			sent++;
 	}
-	sl_count(&lane->counters.tx[0], sent);
 	lane->out_first += sent;
 	lane->out_count -= sent;
 	lane->out_full = sent < count;
@@ -184,6 +203,33 @@ void sl_lane_send(struct sl_lane *lane)
 		drop_out(lane);
 }
 
+// What the device is to sum up: it wants to know where, and TCP's field to hold the
+// pseudo-header's.
+static void leave_sums(uint8_t which, struct rte_mbuf *packet)
+{
+	uint8_t *frame = rte_pktmbuf_mtod(packet, uint8_t *);
+	struct rte_ipv4_hdr *ip4 = (void *)(frame + RTE_ETHER_HDR_LEN);
+	struct rte_ipv6_hdr *ip6 = (void *)ip4;
+	struct rte_tcp_hdr *tcp;
+	const bool v4 = frame[12] == 0x08 && frame[13] == 0x00;
+
+	if (!v4 && (frame[12] != 0x86 || frame[13] != 0xdd))
+		return;
+	packet->l2_len = RTE_ETHER_HDR_LEN;
+	packet->l3_len = v4 ? (uint16_t)(ip4->version_ihl & 15) * 4 : sizeof(*ip6);
+	if (v4 && (which & SL_SUM_IP)) {
+		packet->ol_flags |= RTE_MBUF_F_TX_IPV4 | RTE_MBUF_F_TX_IP_CKSUM;
+		ip4->hdr_checksum = 0;
+	}
+	if (!(which & SL_SUM_TCP) || (v4 ? ip4->next_proto_id : ip6->proto) != IPPROTO_TCP)
+		return;
+	tcp = (void *)(frame + RTE_ETHER_HDR_LEN + packet->l3_len);
+	packet->l4_len = (uint64_t)(tcp->data_off >> 4) * 4 & 0xff;
+	packet->ol_flags |= RTE_MBUF_F_TX_TCP_CKSUM |
+			    (v4 ? RTE_MBUF_F_TX_IPV4 : RTE_MBUF_F_TX_IPV6);
+	tcp->cksum = v4 ? rte_ipv4_phdr_cksum(ip4, 0) : rte_ipv6_phdr_cksum(ip6, 0);
+}
+
 bool sl_lane_transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes)
 {
 	struct sl_lane *lane = self;
@@ -198,6 +244,8 @@ bool sl_lane_transmit(void *self, const struct iovec *pieces, unsigned count, si
 		memcpy(to, pieces[i].iov_base, pieces[i].iov_len);
 		to += pieces[i].iov_len;
 	}
+	if (lane->dpdk->stack.device_sums)
+		leave_sums(lane->dpdk->stack.device_sums, packet);
 	queue_out(lane, packet);
 	return true;
 }
@@ -239,16 +287,45 @@ static uint32_t owner_of(const struct sl_dpdk *dpdk, const uint8_t *frame, size_
 	return (uint32_t)(((sl_hash(sl_bytes(&key, sizeof(key))) >> 32) * dpdk->shards) >> 32);
 }
 
+// NONE: the sum was left open by a neighbour on this machine, and nothing has touched the frame
+// since.
+static unsigned how_it_came(const struct sl_lane *lane, uint64_t flags)
+{
+	const uint64_t ip = flags & RTE_MBUF_F_RX_IP_CKSUM_MASK;
+	const uint64_t tcp = flags & RTE_MBUF_F_RX_L4_CKSUM_MASK;
+	unsigned how = lane->low ? SL_INPUT_COPY : 0;
+
+	if (ip == RTE_MBUF_F_RX_IP_CKSUM_GOOD || ip == RTE_MBUF_F_RX_IP_CKSUM_NONE)
+		how |= SL_INPUT_IP_FINE;
+	if (tcp == RTE_MBUF_F_RX_L4_CKSUM_GOOD || tcp == RTE_MBUF_F_RX_L4_CKSUM_NONE)
+		how |= SL_INPUT_TCP_FINE;
+	return how;
+}
+
+static bool is_bad(uint64_t flags)
+{
+	return (flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) == RTE_MBUF_F_RX_IP_CKSUM_BAD ||
+	       (flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_BAD;
+}
+
 static void take_in(struct sl_lane *lane, struct rte_mbuf *packet)
 {
+	const uint64_t flags = lane->dpdk->trusted ? packet->ol_flags : 0;
+
+	if (SL_UNLIKELY(is_bad(flags))) {
+		sl_count(&lane->counters.bad_sum[0], 1);
+		rte_pktmbuf_free(packet);
+		return;
+	}
 	if (lane->datagram_count &&
 	    sl_lane_take_datagram(lane, rte_pktmbuf_mtod(packet, const uint8_t *),
-				  rte_pktmbuf_data_len(packet), packet->ol_flags)) {
+				  rte_pktmbuf_data_len(packet), flags)) {
 		rte_pktmbuf_free(packet);
 		return;
 	}
 	lane->ops->input(lane->stack, packet, sl_dpdk_room(packet),
-			 rte_pktmbuf_mtod(packet, void *), rte_pktmbuf_data_len(packet), lane->low);
+			 rte_pktmbuf_mtod(packet, void *), rte_pktmbuf_data_len(packet),
+			 how_it_came(lane, flags));
 }
 
 static void hand_over(struct sl_lane *lane, uint32_t to, struct rte_mbuf *packet)

@@ -145,6 +145,26 @@ static int set_up_queues(struct sl_dpdk *dpdk, const struct rte_eth_dev_info *in
 	return 0;
 }
 
+#define RX_SUMS                                                                                    \
+	(RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM |                            \
+	 RTE_ETH_RX_OFFLOAD_TCP_CKSUM)
+#define TX_SUMS (RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_CKSUM)
+
+// No UDP is sent by the stack. Segments are not left to the device: README.md, Limits.
+static void ask_for_sums(struct sl_dpdk *dpdk, const struct rte_eth_dev_info *info,
+			 struct rte_eth_conf *conf)
+{
+	if (!dpdk->config.offloads)
+		return;
+	conf->rxmode.offloads |= info->rx_offload_capa & RX_SUMS;
+	conf->txmode.offloads |= info->tx_offload_capa & TX_SUMS;
+	dpdk->trusted = conf->rxmode.offloads & RX_SUMS;
+	if (conf->txmode.offloads & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM)
+		dpdk->stack.device_sums |= SL_SUM_IP;
+	if (conf->txmode.offloads & RTE_ETH_TX_OFFLOAD_TCP_CKSUM)
+		dpdk->stack.device_sums |= SL_SUM_TCP;
+}
+
 static int start_port(struct sl_dpdk *dpdk, char *error, size_t error_size)
 {
 	struct rte_eth_conf conf = {.rxmode = {.mq_mode = RTE_ETH_MQ_RX_NONE}};
@@ -172,6 +192,7 @@ static int start_port(struct sl_dpdk *dpdk, char *error, size_t error_size)
 		if (info.hash_key_size > sizeof(symmetric_key))
 			conf.rx_adv_conf.rss_conf.rss_key = NULL;
 	}
+	ask_for_sums(dpdk, &info, &conf);
 	failed = rte_eth_dev_configure(dpdk->port, dpdk->queues, dpdk->queues, &conf);
 	if (failed < 0)
 		return tell_port("configuring the port", failed, error, error_size);
@@ -226,6 +247,7 @@ static int make_pool(struct sl_dpdk *dpdk, char *error, size_t error_size)
 struct sl_dpdk *sl_dpdk_open(const struct sl_dpdk_config *config, uint32_t shards,
 			     struct sl_metrics *metrics, char *error, size_t error_size)
 {
+	static const char *const sums[] = {"software", "port:ip", "port:tcp", "port:ip,tcp"};
 	struct sl_dpdk *dpdk = calloc(1, sizeof(*dpdk));
 
 	if (!dpdk) {
@@ -252,10 +274,12 @@ struct sl_dpdk *sl_dpdk_open(const struct sl_dpdk_config *config, uint32_t shard
 		}
 	}
 	sl_log(SL_LOG_INFO, "dpdk_started",
-	       "port=%u queues=%u mac=%02x:%02x:%02x:%02x:%02x:%02x mtu=%u buffers=%u spread=%s",
+	       "port=%u queues=%u mac=%02x:%02x:%02x:%02x:%02x:%02x mtu=%u buffers=%u spread=%s "
+	       "sums_in=%s sums_out=%s",
 	       dpdk->port, dpdk->queues, dpdk->stack.mac[0], dpdk->stack.mac[1], dpdk->stack.mac[2],
 	       dpdk->stack.mac[3], dpdk->stack.mac[4], dpdk->stack.mac[5], dpdk->stack.mtu,
-	       dpdk->packets, dpdk->hashed ? "port" : "software");
+	       dpdk->packets, dpdk->hashed ? "port" : "software",
+	       dpdk->trusted ? "port" : "software", sums[dpdk->stack.device_sums]);
 	return dpdk;
 }
 

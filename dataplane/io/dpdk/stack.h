@@ -69,6 +69,17 @@ struct sl_stack_host {
 #define SL_STACK_ADDRESSES_MAX 16
 #define SL_STACK_LISTENERS_MAX 64
 
+// Checksums that a device may see to. Of TCP what is sent then holds none, not even the
+// pseudo-header's.
+enum { SL_SUM_IP = 1, SL_SUM_TCP = 2 };
+
+// How a frame comes in.
+enum {
+	SL_INPUT_COPY = 1,     // it is copied, and released at once
+	SL_INPUT_IP_FINE = 2,  // the device has found its IP checksum right
+	SL_INPUT_TCP_FINE = 4, // and that of TCP
+};
+
 struct sl_stack_config {
 	uint8_t mac[6];
 	uint16_t mtu;
@@ -79,6 +90,7 @@ struct sl_stack_config {
 	uint32_t address_count;
 	uint8_t gateway4[4], gateway6[16]; // all zero: none
 	uint64_t window_budget;            // bytes that all peers together may be granted
+	uint8_t device_sums;               // SL_SUM_*: left to the device in what is sent
 };
 
 // Bytes of a packet's headroom-like room for the stack's own words.
@@ -99,9 +111,9 @@ struct sl_stack_ops {
 				   const struct sl_stack_config *config);
 	void (*destroy)(struct sl_stack *stack);
 	// A frame from Ethernet up, in `room` (SL_STACK_ROOM_BYTES) and `data`; `packet` goes to
-	// release(). With `copy` it is copied, and released at once.
+	// release(). `how`: SL_INPUT_*.
 	void (*input)(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
-		      bool copy);
+		      unsigned how);
 	void (*tick)(struct sl_stack *stack, uint64_t now_ns);
 	// The turn's end: sends the acknowledgements that no answer has carried.
 	void (*acknowledge)(struct sl_stack *stack);

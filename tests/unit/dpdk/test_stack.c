@@ -33,6 +33,9 @@ static struct sl_random chance;
 static unsigned lose, repeat, reorder; // percent
 static size_t narrow;                  // the MTU in the middle; 0: as the ends'
 static unsigned told;                  // of it
+static unsigned damage;                // percent of frames: one bit flips
+static uint8_t device_sums;            // the devices at both ends: SL_SUM_*
+static unsigned refused;               // frames that a device found damaged
 static int frames_alive;
 static uint64_t now_ns;
 static char listener;
@@ -112,6 +115,59 @@ static bool is_too_big(struct end *from, const uint8_t *data, size_t bytes)
 	return true;
 }
 
+// Over a header or a segment: 0 when it carries its own complement (RFC 1071).
+static uint16_t sum_of(uint32_t sum, const uint8_t *data, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i++)
+		sum += i % 2 ? data[i] : (uint32_t)data[i] << 8;
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)~sum;
+}
+
+static uint16_t sum_of_tcp(const uint8_t *ip)
+{
+	const uint16_t size = (uint16_t)((ip[2] << 8 | ip[3]) - 20);
+	const uint32_t addresses = (uint16_t)~sum_of(0, ip + 12, 8);
+
+	return sum_of(addresses + 6 + size, ip + 20, size);
+}
+
+static void put16(uint8_t *at, uint16_t value)
+{
+	at[0] = (uint8_t)(value >> 8);
+	at[1] = (uint8_t)value;
+}
+
+static bool is_v4(const uint8_t *frame)
+{
+	return frame[12] == 0x08 && frame[13] == 0x00;
+}
+
+// As a device computes what was left to it.
+static void sum_up(uint8_t *frame)
+{
+	uint8_t *ip = frame + 14;
+
+	if (!is_v4(frame))
+		return;
+	if (device_sums & SL_SUM_TCP) {
+		assert_int_equal(ip[9], 6);
+		assert_int_equal(ip[20 + 16] | ip[20 + 17], 0);
+		put16(ip + 20 + 16, sum_of_tcp(ip));
+	}
+	if (device_sums & SL_SUM_IP) {
+		put16(ip + 10, 0);
+		put16(ip + 10, sum_of(0, ip, 20));
+	}
+}
+
+// As a device checks what it received. False: it is damaged.
+static bool is_whole(const uint8_t *frame)
+{
+	return !is_v4(frame) || (!sum_of(0, frame + 14, 20) && !sum_of_tcp(frame + 14));
+}
+
 static bool transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes)
 {
 	struct end *end = self;
@@ -124,6 +180,9 @@ static bool transmit(void *self, const struct iovec *pieces, unsigned count, siz
 		at += pieces[i].iov_len;
 	}
 	assert_int_equal(at, bytes);
+	sum_up(data);
+	if (is_v4(data) && happens(damage))
+		data[14 + sl_random_below(&chance, bytes - 14)] ^= 1 << sl_random_below(&chance, 8);
 	if (is_too_big(end, data, bytes) || happens(lose))
 		return true;
 	push(end->peer, data, bytes);
@@ -136,7 +195,7 @@ static int set_up(void **state)
 {
 	(void)state;
 	memset(ends, 0, sizeof(ends));
-	lose = repeat = reorder = 0;
+	lose = repeat = reorder = damage = refused = 0;
 	narrow = told = 0;
 	now_ns = 1000 * SL_S;
 	sl_random_init(&chance, 7);
@@ -147,6 +206,7 @@ static int set_up(void **state)
 			.mtu = 1500,
 			.address_count = 1,
 			.window_budget = 8 * SL_MIB,
+			.device_sums = device_sums,
 		};
 		char error[256] = "";
 
@@ -184,9 +244,16 @@ static void deliver(struct end *end)
 	end->ops->tick(end->stack, now_ns);
 	while (end->head != until) {
 		struct frame *frame = end->in[end->head++ % FRAMES_MAX];
+		unsigned how = happens(10) ? SL_INPUT_COPY : 0;
 
-		end->ops->input(end->stack, frame, frame->room, frame->data, frame->bytes,
-				happens(10));
+		if (device_sums && !is_whole(frame->data)) {
+			refused++;
+			release(frame);
+			continue;
+		}
+		if (device_sums)
+			how |= SL_INPUT_IP_FINE | SL_INPUT_TCP_FINE;
+		end->ops->input(end->stack, frame, frame->room, frame->data, frame->bytes, how);
 	}
 	end->ops->acknowledge(end->stack);
 }
@@ -499,7 +566,7 @@ static void take_in(void)
 	while (end->head != end->tail) {
 		struct frame *frame = end->in[end->head++ % FRAMES_MAX];
 
-		end->ops->input(end->stack, frame, frame->room, frame->data, frame->bytes, false);
+		end->ops->input(end->stack, frame, frame->room, frame->data, frame->bytes, 0);
 	}
 }
 
@@ -543,6 +610,69 @@ static void test_one_acknowledgement_a_turn(void **state)
 	assert_int_equal(bytes.size, 8);
 	assert_memory_equal(bytes.data, "ananswer", 8);
 	ends[1].ops->eat(stream);
+}
+
+// Damage is found, by lwIP or by the device, and what was damaged is sent again.
+static void test_echo_over_a_wire_that_damages(void **state)
+{
+	(void)state;
+	damage = 3;
+	lose = 1;
+	exchange(SL_MIB);
+	assert_int_equal(refused > 20, device_sums != 0);
+	exchange_from(30001, 1000); // of an odd size each, and some of one segment
+	exchange_from(30002, 1);
+}
+
+static int set_up_device(void **state)
+{
+	device_sums = SL_SUM_IP | SL_SUM_TCP;
+	return set_up(state);
+}
+
+static int tear_down_device(void **state)
+{
+	device_sums = 0;
+	return tear_down(state);
+}
+
+// What the device has found right is not summed up again; what nobody has looked at is.
+static void test_a_sum_is_trusted_or_computed(void **state)
+{
+	static char request[100];
+	const struct iovec all = {request, sizeof(request)};
+	struct end *server = &ends[0];
+	struct sl_endpoint from = client_at;
+	struct sl_stream *stream, *accepted;
+	struct sl_bytes bytes;
+
+	(void)state;
+	from.port = 30000;
+	stream = ends[1].ops->connect(ends[1].stack, &from, &server_at);
+	for (unsigned i = 0; i < 10; i++)
+		step(SL_MS);
+	accepted = server->ops->next_ready(server->stack);
+	assert_non_null(accepted);
+	accepted->events = 0;
+	for (unsigned fine = 0; fine < 2; fine++) {
+		struct frame *frame;
+
+		assert_int_equal(ends[1].ops->write(stream, &all, 1), sizeof(request));
+		assert_int_equal(server->tail - server->head, 1);
+		frame = server->in[server->head++ % FRAMES_MAX];
+		frame->data[14 + 20 + 16] ^= 1;
+		server->ops->input(server->stack, frame, frame->room, frame->data, frame->bytes,
+				   fine ? SL_INPUT_TCP_FINE : 0);
+		assert_int_equal(server->ops->peek(accepted, &bytes), fine);
+		// What was not taken comes again.
+		for (unsigned i = 0; i < 100 && !server->ops->peek(accepted, &bytes); i++)
+			step(100 * SL_MS);
+		assert_true(server->ops->peek(accepted, &bytes));
+		assert_int_equal(bytes.size, sizeof(request));
+		server->ops->eat(accepted);
+		for (unsigned i = 0; i < 10; i++)
+			step(SL_MS);
+	}
 }
 
 static void test_half_open_is_bounded(void **state)
@@ -600,6 +730,13 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_one_acknowledgement_a_turn, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_writes_without_memory, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_half_open_is_bounded, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_sum_is_trusted_or_computed, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(test_echo_over_a_wire_that_damages, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(test_echo, set_up_device, tear_down_device),
+		cmocka_unit_test_setup_teardown(test_echo_over_a_wire_that_damages, set_up_device,
+						tear_down_device),
 		cmocka_unit_test_setup_teardown(test_noise, set_up, tear_down),
 	};
 

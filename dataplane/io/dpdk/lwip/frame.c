@@ -110,7 +110,7 @@ static bool meets_full_backlog(const struct flow *flow)
 }
 
 void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
-		   bool copy)
+		   unsigned how)
 {
 	struct room *own = room;
 	struct pbuf *p = NULL;
@@ -123,7 +123,7 @@ void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data,
 		stack->host.release(packet);
 		return;
 	}
-	if (copy) {
+	if (how & SL_INPUT_COPY) {
 		p = pbuf_alloc(PBUF_RAW, bytes, PBUF_POOL);
 		if (!p || pbuf_take(p, data, bytes) != ERR_OK)
 			goto drop;
@@ -138,6 +138,10 @@ void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data,
 		sl_lwip_select(stack, sl_lwip_bucket(stack, &flow));
 	if (SL_UNLIKELY(tcp && syn && meets_full_backlog(&flow)))
 		sl_count(&stack->stats.half_open_full, 1);
+	// lwIP asks the interface whether to check; here that is the frame's.
+	stack->netifs[0].chksum_flags =
+		(u16_t)(stack->sums & ~((how & SL_INPUT_IP_FINE ? NETIF_CHECKSUM_CHECK_IP : 0) |
+					(how & SL_INPUT_TCP_FINE ? NETIF_CHECKSUM_CHECK_TCP : 0)));
 	if (stack->netifs[0].input(p, &stack->netifs[0]) != ERR_OK)
 		pbuf_free(p);
 	// Who has just gone to TIME_WAIT is the first of it; lwIP will free it without a word.

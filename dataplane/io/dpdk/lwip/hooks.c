@@ -1,5 +1,6 @@
 #include "dataplane/io/dpdk/lwip/hooks.h"
 
+#include <lwip/inet_chksum.h>
 #include <lwip/sys.h>
 
 #include "dataplane/io/dpdk/lwip/internal.h"
@@ -12,6 +13,13 @@ uint32_t sl_lwip_random(void)
 u32_t sys_now(void)
 {
 	return (u32_t)(sl_lwip_stack->tick_ns / SL_MS);
+}
+
+// lwIP sums up while it copies, whether or not its interface then asks for the sum.
+uint16_t sl_lwip_copy(void *to, const void *from, uint16_t size)
+{
+	memcpy(to, from, size);
+	return sl_lwip_stack->sums & NETIF_CHECKSUM_GEN_TCP ? (u16_t)~inet_chksum(to, size) : 0;
 }
 
 // RFC 6528: a clock of 4 us, and a keyed hash that keeps connections apart.

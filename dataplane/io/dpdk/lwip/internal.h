@@ -37,6 +37,7 @@ struct sl_stack {
 	struct sl_stack_config config;
 	struct netif netifs[NETIFS_MAX];
 	uint32_t netif_count;
+	u16_t sums; // what lwIP checks and computes, of all frames
 	struct tcp_pcb *active[BUCKETS], *waiting[BUCKETS];
 	uint32_t bucket; // whose lists lwIP has now
 	uint64_t tick_ns;
@@ -114,7 +115,7 @@ void sl_lwip_forbid_fragments(uint8_t *ip);
 
 // frame.c
 void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
-		   bool copy);
+		   unsigned how);
 err_t sl_lwip_output(struct netif *netif, struct pbuf *p);
 #define SL_LWIP_GATHER_BYTES 1024
 bool sl_lwip_gather(uint8_t to[SL_LWIP_GATHER_BYTES], struct iovec *whole,

@@ -92,6 +92,7 @@
 
 #define LWIP_CHECKSUM_CTRL_PER_NETIF 1
 #define LWIP_CHECKSUM_ON_COPY        1
+#define LWIP_CHKSUM_COPY             sl_lwip_copy
 
 // RFC 6528: an initial sequence number that an outsider cannot guess.
 #define LWIP_HOOK_FILENAME              "dataplane/io/dpdk/lwip/hooks.h"

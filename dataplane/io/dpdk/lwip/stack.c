@@ -609,6 +609,7 @@ static err_t set_netif(struct netif *netif)
 	netif->mtu6 = stack->config.mtu;
 	netif->hwaddr_len = 6;
 	memcpy(netif->hwaddr, stack->config.mac, 6);
+	NETIF_SET_CHECKSUM_CTRL(netif, stack->sums);
 	netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET |
 		       NETIF_FLAG_LINK_UP | NETIF_FLAG_MLD6;
 	return ERR_OK;
@@ -675,6 +676,8 @@ static struct sl_stack *create(const struct sl_stack_host *host,
 	stack->host = *host;
 	stack->config = *config;
 	stack->ready_last = &stack->ready;
+	stack->sums = (u16_t) ~((config->device_sums & SL_SUM_IP ? NETIF_CHECKSUM_GEN_IP : 0) |
+				(config->device_sums & SL_SUM_TCP ? NETIF_CHECKSUM_GEN_TCP : 0));
 	sl_lwip_stack = stack;
 	lwip_init();
 	if (!set_addresses(stack)) {

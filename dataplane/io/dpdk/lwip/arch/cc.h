@@ -20,3 +20,5 @@
 #define SYS_ARCH_UNPROTECT(x)
 
 uint32_t sl_lwip_random(void);
+// Copies, and returns the sum of what it copied, unless the device sums up.
+uint16_t sl_lwip_copy(void *to, const void *from, uint16_t size);
