@@ -6,7 +6,6 @@
 
 #include "dataplane/base/disk.h"
 #include "dataplane/base/log.h"
-#include "dataplane/base/thread.h"
 
 // Held for a look at the list only: a disk that hangs holds up its own spool.
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -35,7 +34,7 @@ struct sl_spool_limits sl_spool_limits_of(const struct sl_spool_config *config)
 static void free_spool(struct sl_spool *spool)
 {
 	sl_spool_store_close(spool->store);
-	sl_waker_fini(&spool->waker);
+	sl_sides_end(&spool->sides);
 	pthread_mutex_destroy(&spool->settings_lock);
 	free(spool->path);
 	free(spool);
@@ -88,7 +87,6 @@ static struct sl_spool *alloc_spool(const struct sl_spool_config *config)
 	if (!spool)
 		return NULL;
 	pthread_mutex_init(&spool->settings_lock, NULL);
-	spool->waker.fd = -1;
 	spool->references = 1;
 	spool->changing = true;
 	spool->now = spool->config = *config;
@@ -117,9 +115,9 @@ static int start_spool(struct sl_spool *spool)
 	find_items(spool);
 	pthread_mutex_unlock(&lock);
 	sl_spool_publish(spool);
-	failed = sl_waker_init(&spool->waker);
+	failed = sl_sides_init(&spool->sides, &sl_spool_sides);
 	if (!failed)
-		failed = sl_thread_start(&spool->thread, "spool", sl_spool_thread, spool);
+		failed = sl_sides_start(&spool->sides, sl_spool_thread, spool);
 	return failed;
 }
 
@@ -193,7 +191,7 @@ void sl_spool_configure(struct sl_spool *spool, const struct sl_spool_config *co
 	spool->config = *config;
 	__atomic_add_fetch(&spool->config_version, 1, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&spool->settings_lock);
-	sl_waker_wake(&spool->waker);
+	sl_waker_wake(&spool->sides.waker);
 }
 
 void sl_spool_put(struct sl_spool *spool)
@@ -208,9 +206,7 @@ void sl_spool_put(struct sl_spool *spool)
 	pthread_mutex_unlock(&lock);
 	if (!last)
 		return;
-	__atomic_store_n(&spool->stop, 1, __ATOMIC_RELEASE);
-	sl_waker_wake(&spool->waker);
-	pthread_join(spool->thread, NULL); // as long as its disk takes
+	sl_sides_end(&spool->sides); // as long as its disk takes
 	if (!sl_spool_store_is_empty(spool->store))
 		sl_log(SL_LOG_WARN, "spool_left", "folder=\"%s\" bytes=%llu", spool->path,
 		       (unsigned long long)sl_spool_store_figures(spool->store)->bytes);

@@ -2,33 +2,26 @@
 
 #include <pthread.h>
 
-#include "dataplane/base/ring.h"
+#include "dataplane/base/sides.h"
 #include "routing/spool/spool.h"
 
 // What the files of a spool with its thread share: spool.c, the thread and the shards' sides;
 // holders.c, who has it open.
+//
+// Threading: as each field says; publish is the thread's, and its starter's before it runs.
 
 #define SL_SPOOL_GROUP_MAX      256 // records appended at once
 #define SL_SPOOL_BACKOFF_MIN_NS (100 * SL_MS)
 
+// Records go down to the thread, replays come up from it.
 struct sl_spool_side {
-	struct sl_spool_side *next; // the thread's, once it is on the list
-	struct sl_spool *spool;
-	struct sl_waker *waker;      // the shard's
-	struct sl_ring todo, done;   // records to the thread, and back
-	struct sl_ring out, ended;   // replays from the thread, and back
-	uint32_t in_flight, replays; // the shard's: with the thread; from it
-	bool pushed;                 // the shard's: since the last flush
-	uint32_t out_count;          // the thread's: replays with the shard
-	uint32_t told;               // writer: the thread; it has something for the shard
-	uint32_t busy;               // writer: the thread; the shard's waker is in use
-	uint32_t retired;            // writer: the shard
-	uint32_t leaving, closed;    // writer: the shard; not to be woken, to be freed
+	struct sl_side base;
+	uint32_t retired; // writer: the shard
 };
 
 struct sl_spool_handed {
 	struct sl_record *record;
-	struct sl_spool_side *side;
+	struct sl_side *side;
 };
 
 struct sl_spool {
@@ -36,24 +29,22 @@ struct sl_spool {
 	uint32_t references;   // under `lock`
 	bool changing;         // under `lock`: it is opened or ended by the thread that said so
 	char *path;
-	struct sl_waker waker; // the thread's
-	struct sl_spool_side *opened;
-	uint32_t stop, behind;
+	struct sl_sides sides;
+	uint32_t behind;
 	uint64_t refuse_until_ns;
-	pthread_t thread;
 	pthread_mutex_t settings_lock;
 	struct sl_spool_config config; // under settings_lock
 	uint32_t config_version;
 	// News, under settings_lock; `teller` is the side that passes them on.
 	struct sl_spool_news news;
-	struct sl_spool_side *teller;
+	struct sl_side *teller;
 	bool untold; // under settings_lock: nobody has asked since they changed
 	// The thread's.
 	struct sl_spool_config now;
 	uint32_t now_version;
 	struct sl_spool_store *store;
 	struct sl_spool_figures told;
-	struct sl_spool_side *sides, *turn;
+	struct sl_side *turn;
 	struct sl_spool_handed group[SL_SPOOL_GROUP_MAX];
 	struct sl_spool_write writes[SL_SPOOL_GROUP_MAX];
 	bool dirty, refusing;
@@ -66,6 +57,7 @@ struct sl_spool {
 	uint64_t try_ns, backoff_ns;
 };
 
+extern const struct sl_sides_kind sl_spool_sides;
 void *sl_spool_thread(void *spool);
 // What the store's figures have become, for whoever tells them.
 void sl_spool_publish(struct sl_spool *spool);

@@ -1,34 +1,18 @@
 #include "routing/spool/spool.h"
 
-#include <poll.h>
-#include <sched.h>
 #include <stdlib.h>
 
 #include "dataplane/base/clock.h"
 #include "dataplane/base/log.h"
 #include "routing/spool/running.h"
 
-#define RING_COUNT     4096 // records of one shard with the thread
+#define RECORDS_MAX    4096 // of one shard with the thread
 #define GROUP_BYTES    (16 * SL_MIB)
 #define TICK_NS        SL_S
 #define BACKOFF_MAX_NS (5 * SL_S)
 #define REFUSE_NS      SL_S // after a failure nothing is handed over for so long
 
 // --- the thread: in ------------------------------------------------------------------------------
-
-// Another side is the first next time.
-static void rotate_sides(struct sl_spool *spool)
-{
-	struct sl_spool_side *first = spool->sides, **last = &spool->sides;
-
-	if (!first || !first->next)
-		return;
-	while (*last)
-		last = &(*last)->next;
-	*last = first;
-	spool->sides = first->next;
-	first->next = NULL;
-}
 
 // A share for each shard, so that busy ones do not starve the others.
 static uint32_t collect(struct sl_spool *spool, bool *sync)
@@ -38,11 +22,11 @@ static uint32_t collect(struct sl_spool *spool, bool *sync)
 	uint64_t bytes = 0;
 
 	*sync = spool->now.fsync == SL_SPOOL_FSYNC_ALWAYS;
-	for (struct sl_spool_side *side = spool->sides; side; side = side->next) {
+	for (struct sl_side *side = spool->sides.first; side; side = side->next) {
 		for (uint32_t i = 0;
 		     i < SL_SPOOL_GROUP_MAX / 4 && count < SL_SPOOL_GROUP_MAX && bytes < bytes_max;
 		     i++) {
-			struct sl_record *record = sl_ring_pop(&side->todo);
+			struct sl_record *record = sl_helper_take(side);
 
 			if (!record)
 				break;
@@ -51,7 +35,7 @@ static uint32_t collect(struct sl_spool *spool, bool *sync)
 			spool->group[count++] = (struct sl_spool_handed){record, side};
 		}
 	}
-	rotate_sides(spool);
+	sl_sides_rotate(&spool->sides);
 	return count;
 }
 
@@ -109,10 +93,7 @@ static bool take_records(struct sl_spool *spool)
 		struct sl_spool_handed *entry = &spool->group[i];
 
 		entry->record->driver_data = failed ? NULL : entry->record;
-		// A shard has no more with the thread than the ring holds.
-		if (!sl_ring_push(&entry->side->done, entry->record))
-			abort();
-		entry->side->told = 1;
+		sl_helper_return(entry->side, entry->record);
 	}
 	return true;
 }
@@ -156,7 +137,6 @@ static void end_replay(struct sl_spool *spool, struct sl_spool_replay *replay)
 
 	spool->out_count--;
 	spool->out_bytes -= replay->read->body.size;
-	replay->side->out_count--;
 	sl_spool_store_end(spool->store, replay->read->slot,
 			   end == SL_SPOOL_END_GONE ||
 				   (end == SL_SPOOL_END_FAILED && put_last(spool, replay->read)));
@@ -170,10 +150,10 @@ static bool take_ends(struct sl_spool *spool)
 {
 	bool any = false;
 
-	for (struct sl_spool_side *side = spool->sides; side; side = side->next) {
+	for (struct sl_side *side = spool->sides.first; side; side = side->next) {
 		struct sl_spool_replay *replay;
 
-		while ((replay = sl_ring_pop(&side->ended))) {
+		while ((replay = sl_helper_settle(side))) {
 			end_replay(spool, replay);
 			any = true;
 		}
@@ -181,14 +161,16 @@ static bool take_ends(struct sl_spool *spool)
 	return any;
 }
 
-static struct sl_spool_side *next_side(struct sl_spool *spool)
+static struct sl_side *next_side(struct sl_spool *spool)
 {
-	struct sl_spool_side *side = spool->turn;
+	struct sl_side *side = spool->turn;
 
 	for (unsigned rounds = 0; rounds < 2; side = NULL, rounds++) {
-		for (side = side ? side->next : spool->sides; side; side = side->next) {
-			if (__atomic_load_n(&side->retired, __ATOMIC_RELAXED) ||
-			    __atomic_load_n(&side->leaving, __ATOMIC_RELAXED))
+		for (side = side ? side->next : spool->sides.first; side; side = side->next) {
+			const struct sl_spool_side *own = (struct sl_spool_side *)side;
+
+			if (__atomic_load_n(&own->retired, __ATOMIC_RELAXED) ||
+			    sl_helper_is_leaving(side))
 				continue;
 			spool->turn = side;
 			return side;
@@ -199,8 +181,9 @@ static struct sl_spool_side *next_side(struct sl_spool *spool)
 
 static bool send_replay(struct sl_spool *spool)
 {
-	struct sl_spool_side *side;
 	struct sl_spool_replay *replay;
+	struct sl_side *side;
+	bool given;
 
 	spool->held = spool->failing && !spool->out_count && sl_clock_now_ns() < spool->try_ns;
 	if (spool->out_bytes >= SL_SPOOL_OUT_BYTES || spool->out_count >= SL_SPOOL_OUT_MAX ||
@@ -212,7 +195,7 @@ static bool send_replay(struct sl_spool *spool)
 		return false;
 	// While it fails, it may be the fault of the one that came back: others have their turn.
 	replay->read = sl_spool_store_next(spool->store, spool->failing && spool->probes++ % 2);
-	replay->side = side;
+	replay->side = (struct sl_spool_side *)side;
 	replay->end = SL_SPOOL_END_UNTRIED; // until its shard says more
 	if (!replay->read) {
 		free(replay);
@@ -220,74 +203,40 @@ static bool send_replay(struct sl_spool *spool)
 	}
 	spool->out_count++;
 	spool->out_bytes += replay->read->body.size;
-	side->out_count++;
-	side->told = 1;
-	if (!sl_ring_push(&side->out, replay)) // holds as many as may be out
-		abort();
+	given = sl_helper_give(side, replay);
+	assert(given); // a side may have as many as may be out
 	return true;
 }
 
 // --- the thread ----------------------------------------------------------------------------------
 
-static void wake_sides(struct sl_spool *spool)
+// A side goes; its shard may have left replays in the ring.
+static void side_gone(struct sl_sides *sides, struct sl_side *side)
 {
-	for (struct sl_spool_side *side = spool->sides; side; side = side->next) {
-		if (!side->told)
-			continue;
-		side->told = 0;
-		__atomic_store_n(&side->busy, 1, __ATOMIC_SEQ_CST);
-		if (!__atomic_load_n(&side->leaving, __ATOMIC_SEQ_CST))
-			sl_waker_wake(side->waker);
-		__atomic_store_n(&side->busy, 0, __ATOMIC_SEQ_CST);
-	}
+	struct sl_spool *spool = SL_CONTAINER_OF(sides, struct sl_spool, sides);
+	struct sl_spool_replay *replay;
+
+	while ((replay = sl_helper_settle(side)))
+		end_replay(spool, replay);
+	if (spool->turn == side)
+		spool->turn = NULL;
 }
 
-static void free_side(struct sl_spool_side *side)
-{
-	sl_ring_fini(&side->todo);
-	sl_ring_fini(&side->done);
-	sl_ring_fini(&side->out);
-	sl_ring_fini(&side->ended);
-	free(side);
-}
-
-// Takes what shards have opened, frees what they have closed.
-static void update_sides(struct sl_spool *spool)
-{
-	struct sl_spool_side *side = __atomic_exchange_n(&spool->opened, NULL, __ATOMIC_ACQUIRE);
-	struct sl_spool_side *next;
-
-	for (; side; side = next) {
-		next = side->next;
-		side->next = spool->sides;
-		spool->sides = side;
-	}
-	for (struct sl_spool_side **link = &spool->sides; (side = *link);) {
-		struct sl_spool_replay *replay;
-
-		if (!__atomic_load_n(&side->closed, __ATOMIC_ACQUIRE)) {
-			link = &side->next;
-			continue;
-		}
-		while ((replay = sl_ring_pop(&side->ended)))
-			end_replay(spool, replay);
-		while ((replay = sl_ring_pop(&side->out))) // never seen by its shard
-			end_replay(spool, replay);
-		assert(!side->out_count);
-		*link = side->next;
-		if (spool->turn == side)
-			spool->turn = NULL;
-		free_side(side);
-	}
-}
+const struct sl_sides_kind sl_spool_sides = {
+	.name = "spool",
+	.side_bytes = sizeof(struct sl_spool_side),
+	.down = RECORDS_MAX,
+	.up = SL_SPOOL_OUT_MAX,
+	.gone = side_gone,
+};
 
 // Under settings_lock: the teller may be going.
 static void wake_teller(struct sl_spool *spool)
 {
-	struct sl_spool_side *teller = spool->teller ? spool->teller : spool->sides;
+	struct sl_side *teller = spool->teller ? spool->teller : spool->sides.first;
 
 	if (teller)
-		teller->told = 1;
+		sl_helper_tell(teller);
 }
 
 void sl_spool_publish(struct sl_spool *spool)
@@ -368,103 +317,71 @@ void *sl_spool_thread(void *argument)
 	struct sl_spool *spool = argument;
 
 	for (;;) {
-		struct pollfd wait = {.fd = spool->waker.fd, .events = POLLIN};
-		const bool stop = __atomic_load_n(&spool->stop, __ATOMIC_ACQUIRE);
 		bool worked;
 
-		sl_waker_clear(&spool->waker);
+		sl_sides_turn(&spool->sides);
 		take_settings(spool);
-		update_sides(spool);
 		worked = take_records(spool);
 		worked |= take_ends(spool);
 		for (unsigned i = 0; i < SL_SPOOL_OUT_MAX / 8 && send_replay(spool); i++)
 			worked = true;
 		tick(spool, sl_clock_now_ns());
 		sl_spool_publish(spool);
-		wake_sides(spool);
+		sl_sides_wake(&spool->sides);
 		if (worked)
 			continue;
-		if (stop && !spool->sides)
+		if (sl_sides_are_over(&spool->sides))
 			break;
-		poll(&wait, 1, wait_ms(spool, sl_clock_now_ns()));
+		sl_sides_wait(&spool->sides, wait_ms(spool, sl_clock_now_ns()));
 	}
 	return NULL;
 }
 
 // --- a shard's side ------------------------------------------------------------------------------
 
+static struct sl_spool *spool_of(const struct sl_spool_side *side)
+{
+	return SL_CONTAINER_OF(side->base.sides, struct sl_spool, sides);
+}
+
 struct sl_spool_side *sl_spool_side_open(struct sl_spool *spool, struct sl_waker *waker)
 {
-	struct sl_spool_side *side = NULL;
-
-	if (posix_memalign((void **)&side, SL_CACHE_LINE, sizeof(*side)) != 0)
-		return NULL;
-	memset(side, 0, sizeof(*side));
-	side->spool = spool;
-	side->waker = waker;
-	if (sl_ring_init(&side->todo, RING_COUNT) < 0 ||
-	    sl_ring_init(&side->done, RING_COUNT) < 0 ||
-	    sl_ring_init(&side->out, SL_SPOOL_OUT_MAX) < 0 ||
-	    sl_ring_init(&side->ended, SL_SPOOL_OUT_MAX) < 0) {
-		free_side(side);
-		return NULL;
-	}
-	side->next = __atomic_load_n(&spool->opened, __ATOMIC_RELAXED);
-	while (!__atomic_compare_exchange_n(&spool->opened, &side->next, side, true,
-					    __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-		;
-	sl_waker_wake(&spool->waker);
-	return side;
+	return sl_side_open(&spool->sides, waker);
 }
 
 void sl_spool_side_close(struct sl_spool_side *side)
 {
-	struct sl_spool *spool = side->spool;
+	struct sl_spool *spool = spool_of(side);
 
-	assert(!side->in_flight && !side->replays);
 	pthread_mutex_lock(&spool->settings_lock);
-	if (spool->teller == side)
+	if (spool->teller == &side->base)
 		spool->teller = NULL;
 	pthread_mutex_unlock(&spool->settings_lock);
-	__atomic_store_n(&side->leaving, 1, __ATOMIC_SEQ_CST);
-	// The thread may be about to wake a shard that goes.
-	while (__atomic_load_n(&side->busy, __ATOMIC_SEQ_CST))
-		sched_yield();
-	__atomic_store_n(&side->closed, 1, __ATOMIC_RELEASE); // the thread frees it
-	sl_waker_wake(&spool->waker);
+	sl_side_close(&side->base);
 }
 
 bool sl_spool_side_take(struct sl_spool_side *side, struct sl_record *record, bool sync,
 			uint64_t now_ns)
 {
-	if (side->in_flight == RING_COUNT ||
-	    now_ns < __atomic_load_n(&side->spool->refuse_until_ns, __ATOMIC_RELAXED))
+	if (now_ns < __atomic_load_n(&spool_of(side)->refuse_until_ns, __ATOMIC_RELAXED) ||
+	    sl_side_is_full(&side->base))
 		return false;
 	record->driver_data = sync ? record : NULL;
-	if (!sl_ring_push(&side->todo, record))
-		return false;
-	side->in_flight++;
-	side->pushed = true;
-	return true;
+	return sl_side_give(&side->base, record);
 }
 
 struct sl_record *sl_spool_side_confirmed(struct sl_spool_side *side, bool *kept)
 {
-	struct sl_record *record = sl_ring_pop(&side->done);
+	struct sl_record *record = sl_side_settle(&side->base);
 
-	if (!record)
-		return NULL;
-	side->in_flight--;
-	*kept = record->driver_data != NULL;
+	if (record)
+		*kept = record->driver_data != NULL;
 	return record;
 }
 
 struct sl_spool_replay *sl_spool_side_replay(struct sl_spool_side *side)
 {
-	struct sl_spool_replay *replay = sl_ring_pop(&side->out);
-
-	side->replays += replay != NULL;
-	return replay;
+	return sl_side_take(&side->base);
 }
 
 void sl_spool_side_retire(struct sl_spool_side *side, bool retired)
@@ -474,38 +391,30 @@ void sl_spool_side_retire(struct sl_spool_side *side, bool retired)
 
 void sl_spool_side_end(struct sl_spool_replay *replay, enum sl_spool_end end)
 {
-	struct sl_spool_side *side = replay->side;
-
 	replay->end = end;
-	side->replays--;
-	side->pushed = true;
-	if (!sl_ring_push(&side->ended, replay)) // holds as many as may be out
-		abort();
+	sl_side_return(&replay->side->base, replay);
 }
 
 void sl_spool_side_flush(struct sl_spool_side *side)
 {
-	if (!side->pushed)
-		return;
-	side->pushed = false;
-	sl_waker_wake(&side->spool->waker);
+	sl_side_flush(&side->base);
 }
 
 bool sl_spool_side_is_behind(const struct sl_spool_side *side)
 {
-	return __atomic_load_n(&side->spool->behind, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&spool_of(side)->behind, __ATOMIC_ACQUIRE);
 }
 
 bool sl_spool_side_news(struct sl_spool_side *side, struct sl_spool_news *news)
 {
-	struct sl_spool *spool = side->spool;
+	struct sl_spool *spool = spool_of(side);
 	bool teller;
 
 	if (pthread_mutex_trylock(&spool->settings_lock) != 0)
 		return false; // next time
 	if (!spool->teller)
-		spool->teller = side;
-	teller = spool->teller == side;
+		spool->teller = &side->base;
+	teller = spool->teller == &side->base;
 	if (teller) {
 		*news = spool->news;
 		spool->untold = false;
