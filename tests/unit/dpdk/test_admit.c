@@ -410,6 +410,46 @@ static void test_segments_fit(void **state)
 	}
 }
 
+// A peer that says it takes a byte at a time, or had a window of eight, does not get as many
+// packets.
+static void test_segments_are_no_crumbs(void **state)
+{
+	static const struct {
+		const char *syn, *ack;
+	} cases[] = {
+		{"6002 ffff 0000 0000 0204 0001", ACK},
+		{"6002 0008 0000 0000 0204 05a0", "5010 0008 0000 0000"},
+	};
+	static uint8_t sample[11 * 88];
+	const struct iovec piece = {sample, sizeof(sample)};
+
+	for (size_t i = 0; i < SL_COUNT_OF(cases); i++) {
+		struct sl_stream *stream;
+		unsigned data = 0;
+		uint32_t next;
+
+		give_icmp(peer, asked, ASKS OWN SENDER);
+		give_tcp(peer, 1000, 0, cases[i].syn);
+		next = get32(sent[0].data + ETHERNET + HEADER + 4) + 1;
+		give_tcp(peer, 1001, next, cases[i].ack);
+		stream = ops->next_ready(stack);
+		assert_non_null(stream);
+		assert_int_equal(ops->write(stream, &piece, 1), sizeof(sample));
+		for (unsigned turn = 0; turn < 2; turn++) {
+			for (unsigned k = 0; k < sent_count; k++) {
+				assert_in_range(sent[k].bytes, ETHERNET + HEADER + 20 + 88,
+						ETHERNET + MTU);
+				data++;
+			}
+			give_tcp(peer, 1001, next, ACK); // the window opens
+		}
+		assert_true(data > 0);
+		ops->drop(stream, true);
+		assert_int_equal(tear_down(state), 0);
+		assert_int_equal(set_up(state), 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -420,6 +460,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_the_address_is_not_the_first_option, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_segments_fit, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_segments_are_no_crumbs, set_up, tear_down),
 	};
 
 	sl_hash_seed();

@@ -109,7 +109,10 @@ bool sl_lwip_admit6(struct sl_stack *stack, uint8_t *ip, size_t left, struct upp
 // path.c. A frame that says "too big" is taken; lwIP must not see it, as it would believe it.
 bool sl_lwip_take_too_big(struct sl_stack *stack, const uint8_t *frame, size_t bytes);
 // The segment size towards a peer: at most `mss`, and what the port's and the path's MTU take.
+// So small that sending would be all work, it is not believed.
 uint16_t sl_lwip_path_mss(struct sl_stack *stack, const uint8_t peer[16], uint16_t mss);
+// What a connection sends in one segment, from what its peer has said.
+void sl_lwip_bound_segments(struct sl_stream *stream, struct tcp_pcb *pcb);
 // An IPv4 packet of TCP gets its DF.
 void sl_lwip_forbid_fragments(uint8_t *ip);
 

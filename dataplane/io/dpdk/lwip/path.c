@@ -13,7 +13,8 @@
 #define MTU6_MIN     1280 // RFC 8200, section 5
 #define FORGET_NS    (600 * SL_S)
 #define TCP_HEAD     20
-#define QUOTED_BYTES 8 // of TCP: ports and sequence number
+#define MSS_MIN      88 // nobody's link: smaller ones are asked for to make us work
+#define QUOTED_BYTES 8  // of TCP: ports and sequence number
 
 static struct path *path_of(struct sl_stack *stack, const uint8_t peer[16])
 {
@@ -26,18 +27,27 @@ uint16_t sl_lwip_path_mss(struct sl_stack *stack, const uint8_t peer[16], uint16
 	const int heads = TCP_HEAD + (sl_endpoint_is_v4(peer) ? 20 : 40);
 
 	// lwIP takes a repeated SYN's word for it.
-	mss = SL_MIN(mss, (uint16_t)(stack->config.mtu - heads));
+	mss = SL_MAX(SL_MIN(mss, (uint16_t)(stack->config.mtu - heads)), (uint16_t)MSS_MIN);
 	if (!path->mtu || memcmp(path->peer, peer, 16) != 0 ||
 	    stack->tick_ns - path->since_ns > FORGET_NS)
 		return mss;
 	return SL_MIN(mss, (uint16_t)(path->mtu - heads));
 }
 
+void sl_lwip_bound_segments(struct sl_stream *stream, struct tcp_pcb *pcb)
+{
+	pcb->mss = sl_lwip_path_mss(stream->stack, stream->peer.address, pcb->mss);
+	// lwIP sends no more in one segment than half of the largest window it has seen.
+	pcb->snd_wnd_max = SL_MAX(pcb->snd_wnd_max, (tcpwnd_size_t)(2 * MSS_MIN));
+}
+
 err_t sl_lwip_split(struct tcp_pcb *pcb, u16_t bytes)
 {
 	struct tcp_seg *segment = pcb->unsent;
-	const bool whole = !segment || segment->len <= bytes;
-	const err_t failed = tcp_split_unsent_seg(pcb, bytes);
+	// One that found no memory to be cut when the path got narrow is longer.
+	const u16_t most = SL_MIN(bytes, pcb->mss);
+	const bool whole = !segment || segment->len <= most;
+	const err_t failed = tcp_split_unsent_seg(pcb, most);
 
 	// lwIP means to move these to the second part, and leaves them on the first as well: a FIN
 	// in the midst of the bytes.

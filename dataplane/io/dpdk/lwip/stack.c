@@ -248,7 +248,7 @@ static err_t on_connected(void *argument, struct tcp_pcb *pcb, err_t failed)
 	struct sl_stream *stream = argument;
 
 	(void)failed;
-	pcb->mss = sl_lwip_path_mss(stream->stack, stream->peer.address, pcb->mss); // now agreed
+	sl_lwip_bound_segments(stream, pcb); // now agreed
 	sl_lwip_note(stream, SL_STREAM_CONNECTED);
 	return ERR_OK;
 }
@@ -274,7 +274,7 @@ static void attach(struct sl_stream *stream, struct tcp_pcb *pcb)
 	from_lwip(stream->peer.address, &pcb->remote_ip);
 	stream->local.port = pcb->local_port;
 	stream->peer.port = pcb->remote_port;
-	pcb->mss = sl_lwip_path_mss(stack, stream->peer.address, pcb->mss);
+	sl_lwip_bound_segments(stream, pcb);
 }
 
 static void narrow(struct tcp_pcb *pcb)
