@@ -169,13 +169,20 @@ sl_tenant_id sl_created_name_to_tenant(struct sl_created *created, struct sl_byt
 	return created->newcomers;
 }
 
+const struct sl_tenant_class *sl_tenants_template(const struct sl_tenants *tenants)
+{
+	uint16_t class_index = UINT16_MAX;
+
+	if (tenants->creates)
+		class_index = tenants->entries[tenants->created->newcomers].class_index;
+	return class_index == UINT16_MAX ? NULL : &tenants->classes[class_index];
+}
+
 void sl_created_set_class(struct sl_created *created, const struct sl_tenants *tenants)
 {
-	const uint16_t class_index = tenants->entries[created->newcomers].class_index;
+	const struct sl_tenant_class *class = sl_tenants_template(tenants);
 
-	__atomic_store_n(&created->class_name,
-			 class_index == UINT16_MAX ? "" : tenants->classes[class_index].name,
-			 __ATOMIC_RELEASE);
+	__atomic_store_n(&created->class_name, class ? class->name : "", __ATOMIC_RELEASE);
 }
 
 // --- the quota thread ----------------------------------------------------------------------------
@@ -293,6 +300,8 @@ static void settle_leaving(struct sl_created *created, const struct sl_tenants *
 			continue;
 		}
 		sl_registry_reset_pool(pool);
+		if (tenants->cardinality && tenants->cardinality[seat->tenant])
+			sl_cardinality_reset(tenants->cardinality[seat->tenant]);
 		seat->state = SL_CREATED_FREE;
 		push(created, &created->free, number);
 		__atomic_fetch_add(&created->free_count, 1, __ATOMIC_RELAXED);

@@ -42,9 +42,40 @@ static int add(struct sl_tenants *tenants, const struct sl_tenant_config *from,
 	if (before && before->cardinality && tenant < before->entry_count)
 		known = before->cardinality[tenant];
 	if (!tenants->cardinality[tenant])
-		tenants->cardinality[tenant] = sl_cardinality_create(configs, known,
-								     &tenants->cardinality_bytes);
+		tenants->cardinality[tenant] = sl_cardinality_create(
+			configs, known, &tenants->cardinality_bytes, NULL);
 	return tenants->cardinality[tenant] ? 0 : -ENOMEM;
+}
+
+// Of all that the template makes: in one mapping a limit, however many there may be.
+static int add_made(struct sl_tenants *tenants, const struct sl_tenants *before,
+		    struct sl_distinct_block *blocks)
+{
+	const struct sl_created *created = tenants->created;
+	const struct sl_tenant_class *class = sl_tenants_template(tenants);
+	const struct sl_list *configs = class ? &class->config.cardinality : NULL;
+
+	if (!configs || !configs->count || configs->count > SL_CARDINALITY_RULES_MAX)
+		return 0;
+	if (!tenants->cardinality)
+		tenants->cardinality = calloc(tenants->entry_count,
+					      sizeof(struct sl_cardinality *));
+	if (!tenants->cardinality)
+		return -ENOMEM;
+	for (size_t i = 0; i < configs->count; i++)
+		blocks[i] = (struct sl_distinct_block){.most = created->seat_count};
+	for (uint32_t i = 0; i < created->seat_count; i++) {
+		const sl_tenant_id tenant = created->seats[i].tenant;
+		const struct sl_cardinality *known = NULL;
+
+		if (before && before->cardinality && tenant < before->entry_count)
+			known = before->cardinality[tenant];
+		tenants->cardinality[tenant] = sl_cardinality_create(
+			configs, known, &tenants->cardinality_bytes, blocks);
+		if (!tenants->cardinality[tenant])
+			return -ENOMEM;
+	}
+	return 0;
 }
 
 int sl_tenants_build_cardinality(struct sl_tenants *tenants,
@@ -52,8 +83,11 @@ int sl_tenants_build_cardinality(struct sl_tenants *tenants,
 				 const struct sl_quotas_config *config,
 				 const struct sl_tenants *before, struct sl_errors *errors)
 {
-	int error = 0;
+	struct sl_distinct_block blocks[SL_CARDINALITY_RULES_MAX] = {0};
+	int error = add_made(tenants, before, blocks);
 
+	for (unsigned i = 0; i < SL_CARDINALITY_RULES_MAX; i++)
+		sl_distinct_block_end(&blocks[i]);
 	for (uint32_t i = 0; i < count; i++) {
 		const struct sl_tenant_config *from = files[i]->tenants.items;
 

@@ -557,11 +557,10 @@ static int set_template(struct builder *builder, const struct sl_tenants_config 
 			      "tenants.template: class %s has a volume, which tenants that come "
 			      "and go would have anew each time",
 			      class->name);
-	if (class && class->config.cardinality.count)
+	if (class && class->config.cardinality.count > SL_CARDINALITY_RULES_MAX)
 		sl_errors_add(builder->errors, &config->template_where,
-			      "tenants.template: class %s limits cardinality, which tenants that "
-			      "are made cannot have yet",
-			      class->name);
+			      "tenants.template: class %s: cardinality: at most %d limits",
+			      class->name, SL_CARDINALITY_RULES_MAX);
 
 	const struct sl_tenant_entry made = {
 		.limits = class ? &class->limits : &sl_limits_none,

@@ -99,6 +99,9 @@ const struct sl_credential *sl_tenants_credential(const struct sl_tenants *tenan
 const struct sl_certificate *sl_tenants_certificate(const struct sl_tenants *tenants,
 						    struct sl_bytes name);
 
+// The class of those that a template makes; NULL: none, or nobody is made.
+const struct sl_tenant_class *sl_tenants_template(const struct sl_tenants *tenants);
+
 // distinct.c: limits on different values, of the tenants that a snapshot has. 0 or -ENOMEM;
 // problems in `errors`.
 int sl_tenants_build_cardinality(struct sl_tenants *tenants,

@@ -24,10 +24,15 @@ struct pass {
 	uint32_t windows[SL_CARDINALITY_RULES_MAX];
 	bool series, attributes;   // somebody asks for them
 	bool items;                // somebody asks for items
+	bool resources;            // or for their resources' attributes
+	bool lost;                 // the resource at work has one that is over: all in it goes
+	uint64_t lost_hash;        // attributes that were cut out of it: its series have them not
 	uint32_t resource, metric; // whose hashes these are; SL_TOP: none yet
 	uint64_t resource_hash, metric_hash;
 	struct sl_bytes metric_name;
 };
+
+static const struct sl_trim_limits no_trim;
 
 // --- telling -------------------------------------------------------------------------------------
 
@@ -35,12 +40,14 @@ static void tell(const struct pass *pass, const struct sl_cardinality_rule *rule
 {
 	const struct sl_part *part = pass->part;
 
+	char kind[32];
+
 	if (!sl_distinct_tell(rule->distinct, pass->windows[which]))
 		return;
+	snprintf(kind, sizeof(kind), "%s%s", sl_cardinality_kind(rule), rule->key_bytes ? "=" : "");
 	sl_log(SL_LOG_WARN, "cardinality_exceeded", "tenant=%.*s %s%.*s limit=%llu window_s=%llu",
-	       (int)part->tenant_name.size, part->tenant_name.data,
-	       rule->key_bytes ? "attribute=" : "series", (int)rule->key_bytes, rule->key,
-	       (unsigned long long)rule->distinct->limit,
+	       (int)part->tenant_name.size, part->tenant_name.data, kind, (int)rule->key_bytes,
+	       rule->key, (unsigned long long)rule->distinct->limit,
 	       (unsigned long long)(rule->distinct->window_ns / SL_S));
 }
 
@@ -54,8 +61,11 @@ static void explain(struct sl_part *part, const struct sl_cardinality_rule *rule
 	size = snprintf(text, sizeof(text), "Tenant %.*s has more than %llu %s%.*s in %llu s.",
 			(int)part->tenant_name.size, part->tenant_name.data,
 			(unsigned long long)rule->distinct->limit,
-			rule->key_bytes ? "values of " : "metric series", (int)rule->key_bytes,
-			rule->key, (unsigned long long)(rule->distinct->window_ns / SL_S));
+			!rule->key_bytes ? "metric series"
+			: rule->resource ? "values of resources' "
+					 : "values of ",
+			(int)rule->key_bytes, rule->key,
+			(unsigned long long)(rule->distinct->window_ns / SL_S));
 	part->cut_message = sl_arena_copy(&part->request->arena, sl_bytes(text, (size_t)size));
 }
 
@@ -135,7 +145,7 @@ static void enter_metric(struct pass *pass, uint32_t index)
 	resource = view->envelopes[scope].parent;
 	if (resource != pass->resource) {
 		pass->resource = resource;
-		pass->resource_hash = hash_resource(view, resource);
+		pass->resource_hash = hash_resource(view, resource) - pass->lost_hash;
 	}
 	pass->metric = metric;
 	pass->metric_name = first_field(sl_view_envelope_payload(view, metric), METRIC_NAME);
@@ -155,8 +165,8 @@ static uint64_t mix(uint64_t a, uint64_t b)
 
 enum fate { FATE_KEEP, FATE_CUT, FATE_DROP, FATE_NO_MEMORY };
 
-// One attribute against all rules that are for it. CUT: it is gone.
-static enum fate judge_pair(struct pass *pass, struct sl_bytes pair, uint32_t at, uint32_t bytes)
+// One attribute against all rules that are for it. CUT: it has to go.
+static enum fate judge_pair(struct pass *pass, struct sl_bytes pair, bool resource)
 {
 	const struct sl_cardinality *cardinality = pass->cardinality;
 	const uint8_t signal = (uint8_t)(1u << pass->view->signal);
@@ -167,7 +177,7 @@ static enum fate judge_pair(struct pass *pass, struct sl_bytes pair, uint32_t at
 	for (unsigned i = 0; i < cardinality->count; i++) {
 		const struct sl_cardinality_rule *rule = &cardinality->rules[i];
 
-		if (!rule->key_bytes || !(rule->signals & signal) ||
+		if (!rule->key_bytes || rule->resource != resource || !(rule->signals & signal) ||
 		    !sl_bytes_equal(key, sl_bytes(rule->key, rule->key_bytes)) ||
 		    !is_over(pass, i, sl_hash(pair), &any))
 			continue;
@@ -175,9 +185,6 @@ static enum fate judge_pair(struct pass *pass, struct sl_bytes pair, uint32_t at
 			explain(pass->part, rule);
 			return FATE_DROP;
 		}
-		if (sl_edits_add(&pass->part->edits, &pass->part->request->arena, at, bytes,
-				 SL_BYTES_NONE))
-			return FATE_NO_MEMORY;
 		pass->counts->attributes++;
 		return FATE_CUT;
 	}
@@ -217,7 +224,10 @@ static enum fate judge_attribute(struct pass *pass, struct sl_trim *trim, uint32
 			return trimmed == SL_TRIM_DROPPED ? FATE_CUT : FATE_NO_MEMORY;
 	}
 	if (pass->attributes)
-		fate = judge_pair(pass, pair, at, field->bytes);
+		fate = judge_pair(pass, pair, false);
+	if (fate == FATE_CUT && sl_edits_add(&pass->part->edits, &pass->part->request->arena, at,
+					     field->bytes, SL_BYTES_NONE))
+		return FATE_NO_MEMORY;
 	if (fate != FATE_KEEP)
 		return fate;
 	if (pass->series)
@@ -259,6 +269,18 @@ static enum fate judge_item(struct pass *pass, uint32_t index)
 	return pass->series ? judge_series(pass, index, sum) : FATE_KEEP;
 }
 
+// Takes an item out; false: no memory.
+static bool lose_item(struct pass *pass, uint32_t index)
+{
+	struct sl_part *part = pass->part;
+
+	if (!sl_part_own_keep(part))
+		return false;
+	part->keep[index / 64] &= ~(UINT64_C(1) << (index % 64));
+	pass->counts->items++;
+	return true;
+}
+
 // False: no memory.
 static bool hold_item(struct pass *pass, uint32_t index)
 {
@@ -271,12 +293,8 @@ static bool hold_item(struct pass *pass, uint32_t index)
 	fate = judge_item(pass, index);
 	if (SL_LIKELY(fate == FATE_KEEP))
 		return true;
-	if (fate == FATE_NO_MEMORY || !sl_part_own_keep(part))
-		return false;
 	pass->counts->trimmed = before; // of what is lost, nothing was trimmed
-	part->keep[index / 64] &= ~(UINT64_C(1) << (index % 64));
-	pass->counts->items++;
-	return true;
+	return fate != FATE_NO_MEMORY && lose_item(pass, index);
 }
 
 // --- envelopes -----------------------------------------------------------------------------------
@@ -304,6 +322,33 @@ static bool trim_about(struct pass *pass, struct sl_trim *trim, uint32_t index, 
 	return true;
 }
 
+// A resource's attribute. False: it has to go, or all that is in the resource has.
+static bool judge_resource(void *self, struct sl_bytes pair, struct sl_bytes whole)
+{
+	struct pass *pass = self;
+	const enum fate fate = judge_pair(pass, pair, true);
+
+	pass->lost |= fate == FATE_DROP;
+	if (fate == FATE_CUT)
+		pass->lost_hash += sl_hash(whole);
+	return fate == FATE_KEEP;
+}
+
+// What is left of it goes. False: no memory.
+static bool lose_resource(struct pass *pass, const struct sl_envelope *envelope,
+			  const struct sl_trim_counts *before)
+{
+	const uint32_t end = envelope->first_item + envelope->item_count;
+
+	if (SL_LIKELY(!pass->lost))
+		return true;
+	pass->counts->trimmed = *before;
+	for (uint32_t i = envelope->first_item; i < end; i++)
+		if (sl_keep_has(pass->part->keep, i) && !lose_item(pass, i))
+			return false;
+	return true;
+}
+
 // Whether some of its items are the part's.
 static bool is_ours(const struct pass *pass, const struct sl_envelope *envelope)
 {
@@ -316,26 +361,35 @@ static bool is_ours(const struct pass *pass, const struct sl_envelope *envelope)
 }
 
 // An envelope with all that is in it, at most four deep. `*next` goes to the one behind it. False:
-// no memory.
+// no memory. A Resource behind its items (nobody writes one so) is judged after they were: its
+// series are then those of all of it.
 static bool hold_envelope(struct pass *pass, uint32_t *next)
 {
 	const struct sl_view *view = pass->view;
 	const uint32_t index = (*next)++;
 	const struct sl_envelope *envelope = &view->envelopes[index];
 	const bool resource = envelope->kind == SL_ENVELOPE_RESOURCE;
-	const bool about = pass->trim && (resource || envelope->kind == SL_ENVELOPE_SCOPE) &&
+	const bool judged = resource && pass->resources;
+	const bool about = (judged ||
+			    (pass->trim && (resource || envelope->kind == SL_ENVELOPE_SCOPE))) &&
 			   is_ours(pass, envelope);
-	struct sl_trim trim = {.limits = pass->trim,
+	const struct sl_trim_counts before = pass->counts->trimmed;
+	struct sl_trim trim = {.limits = pass->trim ? pass->trim : &no_trim,
 			       .shape = resource ? &sl_trim_resource : &sl_trim_scope,
 			       .part = pass->part,
 			       .counts = &pass->counts->trimmed,
-			       .edited = pass->edited};
+			       .edited = pass->edited,
+			       .judge = judged ? judge_resource : NULL,
+			       .judge_self = pass};
 	const uint32_t end = envelope->first_item + envelope->item_count;
 
+	if (resource)
+		pass->lost = false, pass->lost_hash = 0;
 	if (about)
-		trim.most = resource ? pass->trim->resource_attributes
-				     : pass->trim->scope_attributes;
-	if (about && !trim_about(pass, &trim, index, false))
+		trim.most = resource ? trim.limits->resource_attributes
+				     : trim.limits->scope_attributes;
+	if (about &&
+	    (!trim_about(pass, &trim, index, false) || !lose_resource(pass, envelope, &before)))
 		return false;
 	if (*next == view->envelope_count || view->envelopes[*next].parent != index)
 		for (uint32_t i = envelope->first_item; pass->items && i < end; i++)
@@ -344,7 +398,8 @@ static bool hold_envelope(struct pass *pass, uint32_t *next)
 	while (*next < view->envelope_count && view->envelopes[*next].parent == index)
 		if (!hold_envelope(pass, next))
 			return false;
-	return !about || trim_about(pass, &trim, index, true);
+	return !about ||
+	       (trim_about(pass, &trim, index, true) && lose_resource(pass, envelope, &before));
 }
 
 static void prepare(struct pass *pass)
@@ -359,7 +414,9 @@ static void prepare(struct pass *pass)
 		pass->windows[i] = sl_distinct_window(rule->distinct, pass->now_ns);
 		if (!(rule->signals & signal))
 			continue;
-		if (rule->key_bytes)
+		if (rule->resource)
+			pass->resources = true;
+		else if (rule->key_bytes)
 			pass->attributes = true;
 		else
 			pass->series = true;

@@ -6,10 +6,11 @@
 
 #include "dataplane/base/hash.h"
 
-#define TAG_BITS  16
-#define TAG_MASK  UINT64_C(0xffff)
-#define READ_MAX  10000 // a reader's patience with the flag
-#define SLOTS_MIN 64
+#define TAG_BITS   16
+#define TAG_MASK   UINT64_C(0xffff)
+#define READ_MAX   10000 // a reader's patience with the flag
+#define SLOTS_MIN  64
+#define PAGE_BYTES 4096
 
 // Two thirds full at most: a value that is not there is told by three looks or so.
 static uint64_t slots_for(uint64_t limit)
@@ -23,25 +24,80 @@ static uint64_t slots_for(uint64_t limit)
 
 size_t sl_distinct_bytes(uint64_t limit)
 {
-	return slots_for(limit) * sizeof(uint64_t) + SL_HLL_BYTES(SL_DISTINCT_HLL_BITS) +
-	       sizeof(struct sl_distinct_notes);
+	const size_t bytes = slots_for(limit) * sizeof(uint64_t) +
+			     SL_HLL_BYTES(SL_DISTINCT_HLL_BITS) + sizeof(struct sl_distinct_notes);
+
+	return (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 }
 
+// --- memory --------------------------------------------------------------------------------------
+
+struct sl_distinct_memory {
+	uint8_t *memory;
+	size_t bytes;
+	uint32_t references;
+};
+
+static struct sl_distinct_memory *take_memory(size_t bytes)
+{
+	struct sl_distinct_memory *memory = malloc(sizeof(*memory));
+
+	if (!memory)
+		return NULL;
+	*memory = (struct sl_distinct_memory){.bytes = bytes, .references = 1};
+	memory->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (memory->memory != MAP_FAILED)
+		return memory;
+	free(memory);
+	return NULL;
+}
+
+static void put_memory(struct sl_distinct_memory *memory)
+{
+	if (!memory || --memory->references)
+		return;
+	munmap(memory->memory, memory->bytes);
+	free(memory);
+}
+
+void sl_distinct_block_end(struct sl_distinct_block *block)
+{
+	put_memory(block->memory);
+	block->memory = NULL;
+}
+
+// --- making --------------------------------------------------------------------------------------
+
 struct sl_distinct *sl_distinct_create(uint64_t limit, uint64_t window_ns)
+{
+	struct sl_distinct_block alone = {.most = 1};
+	struct sl_distinct *distinct = sl_distinct_create_in(&alone, limit, window_ns);
+
+	sl_distinct_block_end(&alone);
+	return distinct;
+}
+
+struct sl_distinct *sl_distinct_create_in(struct sl_distinct_block *block, uint64_t limit,
+					  uint64_t window_ns)
 {
 	struct sl_distinct *distinct = calloc(1, sizeof(*distinct));
 	uint8_t *memory;
 
 	assert(limit > 0 && limit <= SL_DISTINCT_LIMIT_MAX && window_ns);
+	assert(block->used < block->most);
 	if (!distinct)
 		return NULL;
 	distinct->memory_bytes = sl_distinct_bytes(limit);
-	memory = mmap(NULL, distinct->memory_bytes, PROT_READ | PROT_WRITE,
-		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (memory == MAP_FAILED) {
+	if (!block->memory)
+		block->memory = take_memory(distinct->memory_bytes * block->most);
+	if (!block->memory) {
 		free(distinct);
 		return NULL;
 	}
+	memory = block->memory->memory + block->used++ * distinct->memory_bytes;
+	distinct->memory = block->memory;
+	distinct->memory->references++;
 	distinct->limit = limit;
 	distinct->window_ns = window_ns;
 	distinct->per_ns_q64 = UINT64_MAX / window_ns;
@@ -58,8 +114,18 @@ void sl_distinct_put(struct sl_distinct *distinct)
 {
 	if (!distinct || --distinct->references)
 		return;
-	munmap(distinct->slots, distinct->memory_bytes);
+	put_memory(distinct->memory);
 	free(distinct);
+}
+
+void sl_distinct_reset(struct sl_distinct *distinct)
+{
+	// Pages that are none read as zeroes.
+	if (madvise(distinct->slots, distinct->memory_bytes, MADV_DONTNEED))
+		memset(distinct->slots, 0, distinct->memory_bytes);
+	__atomic_store_n(&distinct->told, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&distinct->cut, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&distinct->state, 0, __ATOMIC_RELAXED);
 }
 
 static bool is_newer(uint32_t window, uint64_t state)

@@ -59,14 +59,29 @@ struct sl_distinct {
 	uint64_t cut;        // writer: shards, atomically; since it was made
 	uint32_t references; // control thread
 	size_t memory_bytes;
+	struct sl_distinct_memory *memory; // it lies in
+};
+
+// Of many that are alike, one mapping: the kernel counts those, too.
+struct sl_distinct_block {
+	uint32_t most; // of them; set by the caller
+	uint32_t used;
+	struct sl_distinct_memory *memory; // NULL: none was needed yet
 };
 
 enum sl_seen { SL_SEEN_KNOWN, SL_SEEN_NEW, SL_SEEN_OVER };
 
-// What one takes of the budget, all of it touched.
+// What one takes of the budget, all of it touched: whole pages.
 size_t sl_distinct_bytes(uint64_t limit);
 // NULL: no memory. One reference.
 struct sl_distinct *sl_distinct_create(uint64_t limit, uint64_t window_ns);
+// The next one of a block, all of whose have the same limit.
+struct sl_distinct *sl_distinct_create_in(struct sl_distinct_block *block, uint64_t limit,
+					  uint64_t window_ns);
+// No more of them: what is in use stays.
+void sl_distinct_block_end(struct sl_distinct_block *block);
+// As new, and its pages go. Nobody uses it meanwhile.
+void sl_distinct_reset(struct sl_distinct *distinct);
 void sl_distinct_put(struct sl_distinct *distinct); // NULL is fine
 
 // The number of the window that a time is in.

@@ -14,6 +14,9 @@ static const struct sl_setting rows[] = {
 	ROW(sl_cardinality_config, attribute, "attribute", STRING,
 	    .help = "The attribute of spans, data points and log records (not of their resource) "
 		    "whose different values are counted."),
+	ROW(sl_cardinality_config, resource_attribute, "resource_attribute", STRING,
+	    .help = "Or the attribute of their resources. drop_attribute cuts it out of the "
+		    "resource, drop_item loses all items in it."),
 	ROW(sl_cardinality_config, series, "series", BOOL, .preset = "false",
 	    .help = "Count metric series instead: metric name, attributes, scope and resource."),
 	ROW(sl_cardinality_config, signal, "signal", ENUM, .choices = signal_choices,
@@ -34,16 +37,19 @@ static void check(const void *object, struct sl_errors *errors)
 {
 	const struct sl_cardinality_config *config = object;
 
-	if (config->series == (config->attribute != NULL))
+	const char *key = config->attribute ? config->attribute : config->resource_attribute;
+
+	if (config->series + (config->attribute != NULL) + (config->resource_attribute != NULL) !=
+	    1)
 		sl_errors_add(errors, &config->where,
-			      "cardinality: expected either an attribute or series: true");
+			      "cardinality: expected one of attribute, resource_attribute and "
+			      "series: true");
 	if (config->series && config->over == SL_OVER_DROP_ATTRIBUTE)
 		sl_errors_add(errors, &config->where,
 			      "cardinality: of series there is no attribute to drop; drop_item?");
 	if (config->series && config->signal && config->signal != SL_METRICS + 1)
 		sl_errors_add(errors, &config->where, "cardinality: only metrics have series");
-	if (config->attribute &&
-	    (!*config->attribute || strlen(config->attribute) > SL_CARDINALITY_KEY_MAX))
+	if (key && (!*key || strlen(key) > SL_CARDINALITY_KEY_MAX))
 		sl_errors_add(errors, &config->where, "cardinality: expected 1-%d bytes",
 			      SL_CARDINALITY_KEY_MAX);
 	// Sampling writes these two into log records: it must find them.
@@ -71,12 +77,14 @@ static uint8_t signals_of(const struct sl_cardinality_config *config)
 static bool is_same(const struct sl_cardinality_rule *one, const struct sl_cardinality_rule *other)
 {
 	return one->key_bytes == other->key_bytes && one->signals == other->signals &&
+	       one->resource == other->resource &&
 	       memcmp(one->key, other->key, one->key_bytes) == 0;
 }
 
 static struct sl_distinct *continue_or_begin(const struct sl_cardinality_rule *rule,
 					     const struct sl_cardinality_config *config,
-					     const struct sl_cardinality *before)
+					     const struct sl_cardinality *before,
+					     struct sl_distinct_block *block)
 {
 	for (unsigned i = 0; before && i < before->count; i++) {
 		struct sl_distinct *distinct = before->rules[i].distinct;
@@ -87,11 +95,13 @@ static struct sl_distinct *continue_or_begin(const struct sl_cardinality_rule *r
 			return distinct;
 		}
 	}
-	return sl_distinct_create(config->limit, config->window_ns);
+	return block ? sl_distinct_create_in(block, config->limit, config->window_ns)
+		     : sl_distinct_create(config->limit, config->window_ns);
 }
 
 struct sl_cardinality *sl_cardinality_create(const struct sl_list *configs,
-					     const struct sl_cardinality *before, uint64_t *bytes)
+					     const struct sl_cardinality *before, uint64_t *bytes,
+					     struct sl_distinct_block *blocks)
 {
 	const struct sl_cardinality_config *config = configs->items;
 	struct sl_cardinality *made;
@@ -102,12 +112,17 @@ struct sl_cardinality *sl_cardinality_create(const struct sl_list *configs,
 		struct sl_cardinality_rule *rule = &made->rules[i];
 
 		if (!config[i].series) {
-			rule->key_bytes = (uint8_t)strlen(config[i].attribute);
-			memcpy(rule->key, config[i].attribute, rule->key_bytes);
+			const char *key = config[i].attribute ? config[i].attribute
+							      : config[i].resource_attribute;
+
+			rule->key_bytes = (uint8_t)strlen(key);
+			memcpy(rule->key, key, rule->key_bytes);
+			rule->resource = !config[i].attribute;
 		}
 		rule->signals = signals_of(&config[i]);
 		rule->over = (uint8_t)config[i].over;
-		rule->distinct = continue_or_begin(rule, &config[i], before);
+		rule->distinct = continue_or_begin(rule, &config[i], before,
+						   blocks ? &blocks[i] : NULL);
 		if (!rule->distinct) {
 			sl_cardinality_destroy(made);
 			return NULL;
@@ -128,6 +143,12 @@ void sl_cardinality_destroy(struct sl_cardinality *cardinality)
 	free(cardinality);
 }
 
+void sl_cardinality_reset(struct sl_cardinality *cardinality)
+{
+	for (unsigned i = 0; i < cardinality->count; i++)
+		sl_distinct_reset(cardinality->rules[i].distinct);
+}
+
 // --- for people ----------------------------------------------------------------------------------
 
 static void print_text(FILE *out, struct sl_bytes text)
@@ -141,6 +162,11 @@ static void print_text(FILE *out, struct sl_bytes text)
 		fwrite(character, 1, size, out);
 	}
 	fputc('"', out);
+}
+
+const char *sl_cardinality_kind(const struct sl_cardinality_rule *rule)
+{
+	return !rule->key_bytes ? "series" : rule->resource ? "resource_attribute" : "attribute";
 }
 
 static int by_count(const void *a, const void *b)
@@ -188,7 +214,7 @@ void sl_cardinality_describe(const struct sl_cardinality *cardinality, uint64_t 
 
 		fputs(i ? ",{" : "{", out);
 		if (rule->key_bytes) {
-			fputs("\"attribute\":", out);
+			fprintf(out, "\"%s\":", sl_cardinality_kind(rule));
 			print_text(out, sl_bytes(rule->key, rule->key_bytes));
 		} else {
 			fputs("\"series\":true", out);

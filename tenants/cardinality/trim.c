@@ -345,6 +345,15 @@ bool sl_trim_end(struct sl_trim *trim)
 	return end_run(trim, SL_BYTES_NONE) && edit(trim, trim->old_at, trim->old_size, put);
 }
 
+// What somebody edited before is not what it says.
+static bool may_stay(struct sl_trim *trim, uint32_t at, const struct sl_wire_field *field,
+		     struct sl_bytes pair)
+{
+	return !trim->judge ||
+	       (trim->edited && sl_edits_find(&trim->part->edits, at, field->bytes)) ||
+	       trim->judge(trim->judge_self, pair, field->data);
+}
+
 bool sl_trim_message(struct sl_trim *trim, uint32_t at, const struct sl_wire_field *whole)
 {
 	const uint32_t base = at + whole->bytes - (uint32_t)whole->data.size;
@@ -365,9 +374,16 @@ bool sl_trim_message(struct sl_trim *trim, uint32_t at, const struct sl_wire_fie
 			continue;
 		}
 		trimmed = sl_trim_pair(trim, field_at, &field, &pair, &put);
-		if (trimmed == SL_TRIM_NO_MEMORY ||
-		    (trimmed == SL_TRIM_KEPT && !sl_trim_keep(trim, field_at, field.bytes, put)))
+		if (trimmed == SL_TRIM_DROPPED)
+			continue;
+		if (trimmed == SL_TRIM_NO_MEMORY)
 			return false;
+		if (!may_stay(trim, field_at, &field, pair)) {
+			if (!edit(trim, field_at, field.bytes, SL_BYTES_NONE))
+				return false;
+		} else if (!sl_trim_keep(trim, field_at, field.bytes, put)) {
+			return false;
+		}
 	}
 	return sl_trim_end(trim) && put_head(trim, at, whole, trim->grown);
 }

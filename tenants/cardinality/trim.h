@@ -57,6 +57,10 @@ struct sl_trim {
 	uint32_t run_at, run_size; // dropped attributes side by side, not yet an edit
 	uint32_t old_at, old_size; // where it says what was dropped; old_size 0: it does not
 	int64_t grown;             // by how much it becomes longer
+	// sl_trim_message(): asked of each attribute that stays, as it is then. False: it goes too,
+	// and nobody counts it as dropped. NULL: all stay.
+	bool (*judge)(void *self, struct sl_bytes pair, struct sl_bytes whole);
+	void *judge_self;
 };
 
 // An attribute, before it is judged by others: `*pair` is what is left of its KeyValue, `*put` the

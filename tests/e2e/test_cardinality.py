@@ -36,6 +36,10 @@ def users_of(signal, message):
             for item in otlp.items(signal, message)]
 
 
+def resources(message):
+    return getattr(message, message.DESCRIPTOR.fields[0].name)
+
+
 def described(sluice, tenant="demo"):
     return json.loads(sluice.admin(f"/tenants/{tenant}")[1])["cardinality"]
 
@@ -164,3 +168,82 @@ def test_with_sampling_and_a_quota(start):
     arrived = [user for one in sluice.files("traces") for user in users_of("traces", one)]
     assert len(arrived) + sluice.metric("sluice_sampled_out_items_total") == 4
     assert set(arrived) <= set("abc")
+
+
+def test_attributes_of_resources(start):
+    """Values of a resource's attribute: cut out of it, which its series follow, or all in it goes."""
+    sluice = start(tenants=tenants(
+        {"resource_attribute": "pod", "limit": 1, "over": "drop_attribute", "window": "1d"},
+        {"resource_attribute": "zone", "limit": 1, "over": "drop_item", "window": "1d"},
+        {"series": True, "limit": 2, "over": "drop_item", "window": "1d"}))
+
+    def of_pod(signal, **named):
+        message = otlp.request(signal, 2)
+        for resource in resources(message):
+            for key, value in named.items():
+                resource.resource.attributes.add(key=key).value.string_value = value
+        return message
+
+    def pods(signal):
+        return [[a.value.string_value for a in resource.resource.attributes if a.key == "pod"]
+                for message in sluice.files(signal)
+                for resource in resources(message)]
+
+    for pod in "abca":
+        assert send(sluice, "logs", of_pod("logs", pod=pod, zone="one")) == (200, 0, "")
+    assert pods("logs") == [["a"], [], [], ["a"]]
+    status, rejected, text = send(sluice, "logs", of_pod("logs", zone="two"))
+    assert (status, rejected) == (200, 2) and "values of resources' zone" in text
+    assert len(sluice.files("logs")) == 4
+    # What is left of them is one series.
+    for pod in "bcd":
+        message = otlp.request("metrics", 1)
+        resources(message)[0].resource.attributes.add(
+            key="pod").value.string_value = pod
+        assert send(sluice, "metrics", message) == (200, 0, "")
+    assert pods("metrics") == [[], [], []]
+    pod, zone, series = described(sluice)
+    assert pod["resource_attribute"] == "pod" and set(pod["refused"]) == {"b", "c", "d"}
+    assert zone["refused"] == ["two"] and zone["cut"] == 1
+    assert series["admitted"] == 1
+    assert "resource_attribute=pod" in sluice.log()
+
+
+def test_tenants_from_a_template(start):
+    """Each that is made has its class' limits for itself, by name, and they survive a reload; who
+    comes into a seat that was another's begins anew."""
+    made = {"classes": {"c": {"cardinality": [limit("drop_attribute", 2)]}}, "tenants": {"demo": {}}}
+    sluice = start(tenants=made, config={"tenants": {
+        "file": "tenants.yaml", "identify": [{"header": "X-Scope-OrgID"}], "unknown": "create",
+        "template": "c", "created_max": 2, "idle": "3s"}})
+
+    def come(name, *users):
+        return send(sluice, "logs", with_users("logs", *users),
+                    headers={"X-Scope-OrgID": name})[0]
+
+    def there(name):
+        return sluice.admin(f"/tenants/{name}")[0] == 200
+
+    for name in ("one", "two"):
+        assert come(name, "first") == 200
+        wait_for("its seat", lambda name=name: there(name))
+    before = len(sluice.files("logs"))
+    assert come("one", "a", "b", "x") == 200 and come("two", "c", "d", "y") == 200
+    assert sorted(map(users_of, ["logs"] * 2, sluice.files("logs")[before:])) == [
+        ["a", "b", None], ["c", "d", None]]
+    (told,) = described(sluice, "one")
+    assert told["admitted"] == 2 and told["refused"] == ["x"]
+    assert described(sluice, "two")[0]["refused"] == ["y"]
+    sluice.tenants = {**made, "tenants": {"demo": {}, "more": {}}}
+    sluice.reload()
+    assert described(sluice, "one")[0]["admitted"] == 2
+
+    # In the seat of who has left nothing of him is left.
+    def third():
+        come("two", "c")
+        return come("three", "z") == 200 and there("three")
+    wait_for("a free seat", third)
+    assert not there("one")
+    assert come("three", "x", "z", "q") == 200
+    (told,) = described(sluice, "three")
+    assert told["admitted"] == 2 and "x" not in told["refused"] and told["cut"] == 1

@@ -217,7 +217,7 @@ static void test_as_the_model_cuts(void **state)
 				.window_ns = 3600 * SL_S,
 				.over = (uint32_t)sl_random_below(&random, 3),
 			};
-		cardinality = sl_cardinality_create(&list, NULL, &bytes);
+		cardinality = sl_cardinality_create(&list, NULL, &bytes, NULL);
 		assert_non_null(cardinality);
 		assert_true(bytes >= count * 4096);
 		for (unsigned i = 0; i < 6; i++) {
@@ -318,7 +318,7 @@ static void test_series_of_every_kind(void **state)
 	};
 	const struct sl_list list = {rules, SL_COUNT_OF(rules)};
 	uint64_t bytes = 0;
-	struct sl_cardinality *cardinality = sl_cardinality_create(&list, NULL, &bytes);
+	struct sl_cardinality *cardinality = sl_cardinality_create(&list, NULL, &bytes, NULL);
 
 	(void)state;
 	for (unsigned i = 0; i < 40; i++) {
@@ -352,14 +352,14 @@ static void test_over_a_reload(void **state)
 	};
 	const struct sl_list list = {rules, 2};
 	uint64_t bytes = 0;
-	struct sl_cardinality *first = sl_cardinality_create(&list, NULL, &bytes), *second;
+	struct sl_cardinality *first = sl_cardinality_create(&list, NULL, &bytes, NULL), *second;
 
 	(void)state;
 	sl_distinct_see(first->rules[0].distinct, 77, 1);
 	sl_distinct_see(first->rules[1].distinct, 77, 1);
 	rules[0].over = SL_OVER_DROP_ITEM;
 	rules[1].limit = 11;
-	second = sl_cardinality_create(&list, first, &bytes);
+	second = sl_cardinality_create(&list, first, &bytes, NULL);
 	sl_cardinality_destroy(first);
 	assert_int_equal(sl_distinct_see(second->rules[0].distinct, 77, 1), SL_SEEN_KNOWN);
 	assert_int_equal(sl_distinct_see(second->rules[1].distinct, 77, 1), SL_SEEN_NEW);
