@@ -206,8 +206,9 @@ def test_accounts_of_those_who_left(start):
     found = ledger.accounts(sluice)
     assert found["_departed:trial"]["traces"]["accepted"]["items"] == 20
     assert found["demo"]["traces"]["accepted"]["items"] == 10
-    assert sluice.metric("sluice_ledger_departed_accounts_total") == 2
-    assert sluice.metric("sluice_ledger_accounts") == 2
+    # Told when the ledger's thread has gone through all of it.
+    wait_for("the count", lambda: sluice.metric("sluice_ledger_departed_accounts_total") == 2)
+    wait_for("the accounts", lambda: sluice.metric("sluice_ledger_accounts") == 2)
     assert json.loads(sluice.admin("/tenants/_departed:trial/ledger")[1])["tenant"] == \
         "_departed:trial"
 
