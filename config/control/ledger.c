@@ -202,10 +202,15 @@ static int save(struct sl_ledger *ledger, const char *path)
 // Whether the path can be written is known at start, not when there is something to lose.
 static int load(struct sl_ledger *ledger, const char *path)
 {
-	char error[200] = "";
+	char error[200] = "", why[SL_DISK_WHY];
 	struct sl_ledger_stats stats;
-	const int loaded = sl_ledger_load(ledger, path, sl_clock_wall_ns(), error, sizeof(error));
+	int loaded = sl_ledger_lock(ledger, path, why);
 
+	if (loaded) {
+		sl_log(SL_LOG_ERROR, "ledger_not_opened", "path=%s reason=\"%s\"", path, why);
+		return loaded;
+	}
+	loaded = sl_ledger_load(ledger, path, sl_clock_wall_ns(), error, sizeof(error));
 	if (loaded == -EINVAL) {
 		sl_log(SL_LOG_ERROR, "ledger_refused",
 		       "path=%s reason=\"%s\" kept=%s.refused-* accounts=0", path, error, path);

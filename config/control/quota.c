@@ -12,6 +12,7 @@
 #include "config/control/carrier.h"
 #include "config/control/control.h"
 #include "dataplane/base/clock.h"
+#include "dataplane/base/disk.h"
 #include "dataplane/base/log.h"
 #include "dataplane/base/memory.h"
 #include "dataplane/base/thread.h"
@@ -58,6 +59,7 @@ struct sl_quota_thread {
 	uint32_t stop; // writer: the control thread
 	// The control thread's.
 	char *volume_path; // NULL: none
+	int volume_lock;   // -1: none
 	uint64_t save_ns, saved_stamp;
 	int wake_fd;
 	pthread_t thread;
@@ -251,12 +253,19 @@ static const struct sl_tenants *tenants_of(const struct sl_quota_thread *quota)
 // is in force, the rest is an operator's to look at.
 static int load_volumes(struct sl_quota_thread *quota, const char *path)
 {
-	char aside[4096];
+	char aside[4096], why[SL_DISK_WHY];
 	int taken;
 
 	quota->volume_path = strdup(path);
-	if (!quota->volume_path)
+	if (!quota->volume_path ||
+	    snprintf(aside, sizeof(aside), "%s.lock", path) >= (int)sizeof(aside))
 		return -ENOMEM;
+	// Two processes that write one file would each undo what the other has counted.
+	quota->volume_lock = sl_disk_lock(aside, why);
+	if (quota->volume_lock < 0) {
+		sl_log(SL_LOG_ERROR, "volumes_not_opened", "file=%s reason=\"%s\"", path, why);
+		return quota->volume_lock;
+	}
 	taken = sl_volume_file_read(path, tenants_of(quota));
 	if (taken >= 0) {
 		sl_log(SL_LOG_INFO, "volumes_read", "file=%s tenants=%d", path, taken);
@@ -320,6 +329,7 @@ struct sl_quota_thread *sl_quota_thread_create(struct sl_snapshots *snapshots, u
 	quota->snapshots = snapshots;
 	quota->reader = reader;
 	quota->metrics = metrics;
+	quota->volume_lock = -1;
 	quota->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (quota->wake_fd < 0)
 		error = -errno;
@@ -358,6 +368,8 @@ void sl_quota_thread_destroy(struct sl_quota_thread *quota)
 			save(quota);
 	}
 	free(quota->volume_path);
+	if (quota->volume_lock >= 0)
+		close(quota->volume_lock);
 	for (uint32_t i = 0; i < quota->carrier_count; i++)
 		sl_carrier_fini(&quota->carriers[i]);
 	for (uint32_t i = 0; i < SL_FLEET_LINKS_MAX; i++)

@@ -5,6 +5,8 @@
 #include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -107,4 +109,27 @@ int sl_disk_look(const char *path)
 	if (!S_ISDIR(found.st_mode))
 		return -ENOTDIR;
 	return access(folder, W_OK | X_OK) < 0 ? -errno : 0;
+}
+
+int sl_disk_lock(const char *path, char why[SL_DISK_WHY])
+{
+	const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	int failed = fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+	char text[16] = "";
+
+	if (!failed) {
+		dprintf(fd, "%-10d\n", (int)getpid()); // for whoever comes; a full disk matters not
+		return fd;
+	}
+	if (failed != -EWOULDBLOCK) {
+		snprintf(why, SL_DISK_WHY, "%s", strerror(-failed));
+	} else {
+		failed = -EBUSY;
+		if (pread(fd, text, sizeof(text) - 1, 0) <= 0)
+			text[0] = '\0';
+		snprintf(why, SL_DISK_WHY, "another process has it: %d", atoi(text));
+	}
+	if (fd >= 0)
+		close(fd);
+	return failed;
 }

@@ -21,3 +21,9 @@ int sl_disk_make_folders(char *path);
 // What making it and writing into it would meet, without making anything: the innermost folder that
 // is there must let us write. Returns 0 or -errno.
 int sl_disk_look(const char *path);
+
+// What belongs to one process at a time, by a file that stands for it, made where it is not there:
+// locked (flock) until the descriptor is closed or the process is gone, however it went. Returns
+// the descriptor, or -errno with the reason in `why`: -EBUSY, a process has it, this one perhaps.
+#define SL_DISK_WHY 64
+int sl_disk_lock(const char *path, char why[SL_DISK_WHY]);

@@ -41,6 +41,18 @@ static int read_file(const char *path, char **text, size_t *size)
 	return failed;
 }
 
+int sl_ledger_lock(struct sl_ledger *ledger, const char *path, char why[SL_DISK_WHY])
+{
+	char lock[PATH_MAX];
+
+	if (snprintf(lock, sizeof(lock), "%s.lock", path) >= (int)sizeof(lock)) {
+		snprintf(why, SL_DISK_WHY, "%s", strerror(ENAMETOOLONG));
+		return -ENAMETOOLONG;
+	}
+	ledger->file_lock = sl_disk_lock(lock, why);
+	return SL_MIN(ledger->file_lock, 0);
+}
+
 int sl_ledger_load(struct sl_ledger *ledger, const char *path, uint64_t wall_ns, char *error,
 		   size_t error_size)
 {

@@ -79,6 +79,7 @@ struct sl_ledger_record {
 struct sl_ledger {
 	struct sl_ledger_options options;
 	pthread_mutex_t lock, names_lock;
+	int file_lock;                                  // -1: none
 	char *destinations[SL_LEDGER_DESTINATIONS_MAX]; // names_lock; set once each
 	uint32_t destination_count;                     // names_lock
 	struct sl_ledger_mirror *mirrors;               // by shard

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "dataplane/base/hash.h"
 #include "tenants/ledger/internal.h"
@@ -27,6 +28,7 @@ struct sl_ledger *sl_ledger_create(const struct sl_ledger_options *options)
 	if (!ledger)
 		return NULL;
 	ledger->options = *options;
+	ledger->file_lock = -1;
 	ledger->since_ns = options->wall_ns;
 	pthread_mutex_init(&ledger->lock, NULL);
 	pthread_mutex_init(&ledger->names_lock, NULL);
@@ -62,6 +64,8 @@ void sl_ledger_destroy(struct sl_ledger *ledger)
 		free(ledger->accounts[i]);
 	}
 	free(ledger->accounts);
+	if (ledger->file_lock >= 0)
+		close(ledger->file_lock);
 	free(ledger->index);
 	for (uint32_t i = 0; i < ledger->class_count; i++)
 		free(ledger->classes[i]);

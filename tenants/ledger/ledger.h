@@ -1,5 +1,6 @@
 #pragma once
 
+#include "dataplane/base/disk.h"
 #include "tenants/ledger/book.h"
 #include "tenants/ledger/counts.h"
 
@@ -115,6 +116,9 @@ char *sl_ledger_write(struct sl_ledger *ledger, size_t *size);
 // -ENOMEM. What was in flight when it was written is unanswered.
 int sl_ledger_read(struct sl_ledger *ledger, struct sl_bytes text, char *error, size_t error_size);
 
+// Locks PATH.lock as long as the ledger lives: two processes that write one file would each undo
+// what the other has. Returns 0 or -errno with the reason in `why`.
+int sl_ledger_lock(struct sl_ledger *ledger, const char *path, char why[SL_DISK_WHY]);
 // Reads a file of it, when there is one. A file that cannot be taken is kept aside as
 // PATH.refused-TIME. Returns 1 when read, 0 when there is none, -EINVAL when refused (the reason in
 // `error`), -errno.

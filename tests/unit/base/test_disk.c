@@ -1,10 +1,12 @@
 #include "tests/unit/test.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "dataplane/base/disk.h"
@@ -70,11 +72,47 @@ static void test_stays(void **state)
 	assert_int_equal(sl_disk_sync_folder(folder), 0);
 }
 
+// Who has it is told; it is free again when that one is gone, even by SIGKILL.
+static void test_locked(void **state)
+{
+	char why[SL_DISK_WHY] = "", want[SL_DISK_WHY];
+	int ready[2], fd;
+	pid_t child;
+
+	(void)state;
+	assert_int_equal(pipe(ready), 0);
+	child = fork();
+	if (child == 0) {
+		char theirs[SL_DISK_WHY];
+
+		if (sl_disk_lock(path, theirs) < 0 || write(ready[1], "", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	assert_true(child > 0);
+	assert_int_equal(read(ready[0], want, 1), 1);
+	assert_int_equal(sl_disk_lock(path, why), -EBUSY);
+	snprintf(want, sizeof(want), "another process has it: %d", (int)child);
+	assert_string_equal(why, want);
+	assert_int_equal(kill(child, SIGKILL), 0);
+	assert_int_equal(waitpid(child, NULL, 0), child);
+	fd = sl_disk_lock(path, why);
+	assert_true(fd >= 0);
+	assert_int_equal(sl_disk_lock(path, why), -EBUSY); // nor twice of one process
+	close(fd);
+	close(ready[0]);
+	close(ready[1]);
+	assert_int_equal(sl_disk_lock("/nowhere/at/all", why), -ENOENT);
+	assert_string_equal(why, "No such file or directory");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_replaced),
 		cmocka_unit_test(test_stays),
+		cmocka_unit_test(test_locked),
 	};
 
 	return cmocka_run_group_tests(tests, begin, finish);
