@@ -109,7 +109,8 @@ void sl_http2_respond(struct sl_http_stream *base, const struct sl_http_response
 	struct sl_http2_server *server = (struct sl_http2_server *)base->server;
 	const bool grpc_error = response->grpc && response->grpc_status != 0;
 	const nghttp2_data_provider provider = {{.ptr = stream}, read_reply};
-	const bool body = !grpc_error && (response->grpc || response->body.size);
+	const bool body = !grpc_error && !stream->is_head &&
+			  (response->grpc || response->body.size);
 	uint8_t message[3 * MESSAGE_MAX], status[20], grpc_status[20], retry[20];
 	struct fields fields = {.count = 0};
 

@@ -94,6 +94,7 @@ static void refuse(struct sl_http2_server *server, const struct sl_http_block *b
 	server->base.upcalls->refused(
 		server->base.owner, NULL, code == NGHTTP2_REFUSED_STREAM ? 503 : 400,
 		block ? block->head.content_type : SL_BYTES_NONE, server->now_ns);
+	server->cut_max = SL_MAX(server->cut_max, id);
 	nghttp2_submit_rst_stream(server->session, NGHTTP2_FLAG_NONE, id, code);
 	glitch(server);
 }
@@ -112,8 +113,9 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
 	struct sl_http2_server *server = user;
 	struct sl_http2_stream *stream = find(server, id);
 
-	(void)session;
 	(void)code;
+	if (id != server->peer_cut && !nghttp2_session_get_stream_remote_close(session, id))
+		server->cut_max = SL_MAX(server->cut_max, id);
 	if (!stream)
 		return 0;
 	if (server->last == stream)
@@ -127,6 +129,37 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
 		server->finished = stream;
 	} else {
 		stream_free(server, stream);
+	}
+	return 0;
+}
+
+// A head on a stream that has ended, or whose number was passed over. Where we ended it, the peer
+// may not have heard of that; all else breaks RFC 9113, section 5.1. nghttp2 keeps no closed
+// streams, so it cannot tell. XXX: of DATA there, which it passes over, it tells nobody.
+static int late_head(struct sl_http2_server *server, int32_t id)
+{
+	if (id <= server->cut_max || server->final)
+		return 0;
+	die(server, NGHTTP2_STREAM_CLOSED, "stream_closed");
+	return NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+// Before anything of a frame is read. What nghttp2 does not check: late heads, and PRIORITY on no
+// stream, as its priorities are off (RFC 9113, section 6.3).
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *user)
+{
+	struct sl_http2_server *server = user;
+
+	(void)session;
+	if (SL_LIKELY(hd->type == NGHTTP2_DATA))
+		return 0;
+	if (hd->type == NGHTTP2_HEADERS && hd->stream_id > server->begun_max)
+		server->begun_max = hd->stream_id;
+	else if (hd->type == NGHTTP2_HEADERS && !find(server, hd->stream_id))
+		return late_head(server, hd->stream_id);
+	if (hd->type == NGHTTP2_PRIORITY && hd->stream_id == 0) {
+		die(server, NGHTTP2_PROTOCOL_ERROR, "priority_of_no_stream");
+		return NGHTTP2_ERR_CALLBACK_FAILURE;
 	}
 	return 0;
 }
@@ -229,6 +262,7 @@ static void request_head(struct sl_http2_server *server, struct sl_http_block *b
 	}
 	stream->told = true;
 	stream->content_length = block->head.content_length;
+	stream->is_head = sl_bytes_equal(block->head.method, SL_LITERAL("HEAD"));
 	block->head.end = end;
 	server->base.upcalls->head(server->base.owner, &stream->base, &block->head, server->now_ns);
 	if (end)
@@ -327,7 +361,11 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
 		break;
 	case NGHTTP2_WINDOW_UPDATE:
 		break;
-	default: // RST_STREAM, PRIORITY and what nobody uses
+	case NGHTTP2_RST_STREAM:
+		server->peer_cut = frame->hd.stream_id;
+		glitch(server);
+		break;
+	default: // PRIORITY and what nobody uses
 		glitch(server);
 	}
 	// Nothing more of a dying connection is read.
@@ -599,6 +637,7 @@ static int session_new(struct sl_http2_server *server, struct sl_http_pools *poo
 
 	if (nghttp2_session_callbacks_new(&callbacks) || nghttp2_option_new(&option))
 		goto done;
+	nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
 	nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
 	nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
 	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);

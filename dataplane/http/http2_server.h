@@ -27,6 +27,9 @@ struct sl_http2_server {
 	bool noticed;      // it was
 	bool final;        // the last GOAWAY was submitted
 	bool peer_going;   // the peer sent one
+	int32_t begun_max; // the highest id that a HEADERS frame had
+	int32_t cut_max;   // the highest id of a stream that we ended before its peer did: 0, none
+	int32_t peer_cut;  // the stream that the peer resets now
 	const char *debug; // of the two
 };
 
@@ -42,6 +45,7 @@ struct sl_http2_stream {
 	bool answered; // respond() was called
 	bool sent_end; // END_STREAM of the answer was sent
 	bool grpc;     // trailers follow the body
+	bool is_head;  // its answer has no body
 	bool complete;
 	uint64_t content_length, received, expected;
 	uint32_t unconsumed;

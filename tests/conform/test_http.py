@@ -49,6 +49,21 @@ def test_34_method(shared, method):
     assert status == 405 and headers["allow"] == "POST"
 
 
+def test_34_head_is_answered_without_a_body(shared):
+    """RFC 9110, section 9.3.2, on both protocols; the connection goes on."""
+    client = wire.Http1(shared.http_port)
+    client.send(b"HEAD /v1/traces HTTP/1.1\r\nHost: x\r\n\r\nHEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+    wait_for("both answers", lambda: client._more() and client.buffer.count(b"\r\n\r\n") == 2)
+    heads = client.buffer.split(b"\r\n\r\n")
+    assert heads[0].startswith(b"HTTP/1.1 405 ") and heads[1].startswith(b"HTTP/1.1 404 ")
+    client.close()
+    client = wire.Http2(shared.http_port)
+    for path, status in (("/v1/traces", "405"), ("/", "404")):
+        stream = client.finish(client.start(path, None, PROTOBUF, "HEAD", end_stream=True))
+        assert stream.headers[":status"] == status and stream.ended and stream.data == b""
+    client.close()
+
+
 @pytest.mark.parametrize("kind", [PROTOBUF + "; charset=utf-8", "Application/X-Protobuf",
                                   PROTOBUF + " ;x=y"])
 def test_35_parameters_are_allowed(shared, kind):

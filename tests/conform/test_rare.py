@@ -74,6 +74,14 @@ class Frames:
         self.socket.close()
 
 
+def goaway(frames):
+    """The error code of the GOAWAY that ends the connection."""
+    code = struct.unpack(">I", frames.until(lambda kind, *_: kind == GOAWAY)[3][4:8])[0]
+    while frames.next() is not None:
+        pass
+    return code
+
+
 @pytest.fixture
 def frames(shared):
     one = Frames(shared.grpc_port)
@@ -214,6 +222,39 @@ def test_priority_of_streams_that_are_not(frames):
         frames.send(frame(PRIORITY, 0, number, struct.pack(">IB", 3, 200)))
     assert call(frames, 1) == 0
     frames.send(frame(PRIORITY, 0, 1, struct.pack(">IB", 0, 1)))  # closed
+    assert call(frames, 3) == 0
+
+
+def test_priority_of_no_stream_ends_the_connection(frames):
+    frames.send(frame(PRIORITY, 0, 0, struct.pack(">IB", 3, 200)))
+    assert goaway(frames) == 1  # PROTOCOL_ERROR: RFC 9113, section 6.3
+
+
+@pytest.mark.parametrize("end", ["answered", "reset by the client", "never begun"])
+def test_late_heads_end_the_connection(frames, end):
+    """RFC 9113, sections 5.1 and 5.1.1: who has ended a stream, or passed its number over, says
+    nothing more on it."""
+    number = 3 if end == "never begun" else 5
+    if end == "reset by the client":
+        frames.send(frame(HEADERS, END_HEADERS, number, frames.head()) +
+                    frame(RST_STREAM, 0, number, struct.pack(">I", 8)))
+    else:
+        assert call(frames, 5) == 0
+    frames.send(frame(HEADERS, END_STREAM | END_HEADERS, number, frames.head()))
+    assert goaway(frames) == 5  # STREAM_CLOSED
+
+
+@pytest.mark.parametrize("cut", ["the path is unknown", "the head is malformed"])
+def test_late_frames_of_what_we_ended_are_passed_over(frames, cut):
+    """The client cannot know yet: body and trailers are on their way."""
+    fields = FIELDS + [("connection", "close")]
+    if cut == "the path is unknown":
+        fields = [(name, "/nowhere" if name == ":path" else value) for name, value in FIELDS]
+    frames.send(frame(HEADERS, END_HEADERS, 1, frames.head(fields)))
+    frames.until(lambda kind, flags, stream, payload: (
+        kind == RST_STREAM or kind == HEADERS and not frames.decoder.decode(payload)))
+    frames.send(frame(DATA, 0, 1, BODY) + frame(DATA, 0, 1, BODY) +
+                frame(HEADERS, END_HEADERS | END_STREAM, 1, frames.head([("x", "y")])))
     assert call(frames, 3) == 0
 
 
