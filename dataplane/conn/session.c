@@ -190,6 +190,23 @@ const struct sl_io_upcalls sl_session_upcalls = {
 	.closed = closed,
 };
 
+// Whether some call still has an answer to come. Those whose requests are not whole never will.
+static bool is_awaited(const struct sl_session *session)
+{
+	for (const struct sl_call *call = session->calls; call; call = call->next) {
+		if (call->with_shard && !call->answered)
+			return true;
+	}
+	return false;
+}
+
+// Whether nothing is left to say but what waits to be sent.
+static bool is_over(const struct sl_session *session)
+{
+	return session->ending || (session->http && sl_http_server_is_done(session->http)) ||
+	       (session->peer_ended && !is_awaited(session));
+}
+
 // Encrypts what http has to say; tls holds the cipher bytes until they are gone.
 static size_t pull_tls(struct sl_session *session, struct iovec *pieces)
 {
@@ -206,23 +223,14 @@ static size_t pull_tls(struct sl_session *session, struct iovec *pieces)
 				session->ending = true;
 		}
 	}
-	if (session->ending && (!session->http || !sl_http_server_wants_pull(session->http)))
+	// Without it the peer takes the end for a cut (RFC 8446, section 6.1).
+	if (is_over(session) && (!session->http || !sl_http_server_wants_pull(session->http)))
 		sl_tls_shutdown(session->tls);
 	cipher = sl_tls_pull(session->tls);
 	if (!cipher.size)
 		return 0;
 	pieces[0] = (struct iovec){(void *)cipher.data, cipher.size};
 	return 1;
-}
-
-// Whether some call still has an answer to come. Those whose requests are not whole never will.
-static bool is_awaited(const struct sl_session *session)
-{
-	for (const struct sl_call *call = session->calls; call; call = call->next) {
-		if (call->with_shard && !call->answered)
-			return true;
-	}
-	return false;
 }
 
 // One write a turn: what did not fit is told by sent(), and flushed in a later turn.
@@ -255,7 +263,6 @@ void sl_session_flush(struct sl_session *session)
 		sl_session_mark(session);
 		return;
 	}
-	if (session->ending || (session->http && sl_http_server_is_done(session->http)) ||
-	    (session->peer_ended && !is_awaited(session)))
+	if (is_over(session))
 		sl_session_close(session, LINGER_NS);
 }

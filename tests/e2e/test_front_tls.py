@@ -235,3 +235,27 @@ def test_large_bodies_through_tls(start, ca):
     client = wire.Http2(None, sock=connect(sluice, client_context(ca)))
     assert client.call(TRACES, body).grpc_status == 0
     client.close()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_the_end_is_told(start, ca, version):
+    """close_notify before the close (RFC 8446, section 6.1), else what ends looks cut."""
+    sluice = serve(start, [ca.issue("localhost", "DNS:localhost")])
+    context = client_context(ca, alpn=None)
+    context.minimum_version = context.maximum_version = version
+
+    def rest(sent):
+        with socket.create_connection(("127.0.0.1", sluice.grpc_port), timeout=30) as plain:
+            secure = context.wrap_socket(plain, server_hostname="localhost",
+                                         suppress_ragged_eofs=False)
+            secure.sendall(sent)
+            data = b""
+            while piece := secure.recv(65536):  # raises where the end was not told
+                data += piece
+            return data
+
+    close = WHOLE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+    assert rest(close).startswith(b"HTTP/1.1 200")
+    assert rest(b"no HTTP at all\r\n\r\n").startswith(b"HTTP/1.1 400")
+    goaway = bytes([0, 0, 8, 7, 0, 0, 0, 0, 0]) + bytes(8)
+    assert rest(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]) + goaway)
