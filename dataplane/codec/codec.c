@@ -10,7 +10,7 @@
 #include <zstd_errors.h>
 
 // Deflate's best case: 258 bytes for two bits. A claim beyond it is a lie.
-#define GZIP_RATIO_MAX 1032
+#define DEFLATE_RATIO_MAX 1032
 // zstd's best case: a block of one repeated byte, 128 KiB out of 4.
 #define ZSTD_RATIO_MAX (128 * SL_KIB / 4)
 // What every streaming decoder takes without being asked to. We decode into the result itself, so
@@ -38,9 +38,13 @@ enum sl_coding sl_coding_parse(struct sl_bytes name)
 		const char *name;
 		enum sl_coding coding;
 	} rows[] = {
-		{"", SL_CODING_IDENTITY}, {"identity", SL_CODING_IDENTITY},
-		{"gzip", SL_CODING_GZIP}, {"x-gzip", SL_CODING_GZIP}, // RFC 9110, section 8.4.1.3
+		{"", SL_CODING_IDENTITY},
+		{"identity", SL_CODING_IDENTITY},
+		{"gzip", SL_CODING_GZIP},
+		{"x-gzip", SL_CODING_GZIP}, // RFC 9110, section 8.4.1.3
 		{"zstd", SL_CODING_ZSTD},
+		{"deflate", SL_CODING_DEFLATE},
+		{"zlib", SL_CODING_DEFLATE},
 	};
 
 	for (size_t i = 0; i < SL_COUNT_OF(rows); i++)
@@ -122,6 +126,23 @@ static enum sl_codec_result gzip_attempt(struct sl_codec *codec, struct sl_bytes
 	return SL_CODEC_OK;
 }
 
+// One zlib stream (RFC 1950), and nothing behind it.
+static enum sl_codec_result zlib_attempt(struct sl_codec *codec, struct sl_bytes in,
+					 struct sl_buffer *out, size_t room)
+{
+	size_t used = 0;
+
+	switch (libdeflate_zlib_decompress_ex(codec->inflater, in.data, in.size, out->data, room,
+					      &used, &out->size)) {
+	case LIBDEFLATE_SUCCESS:
+		return used == in.size ? SL_CODEC_OK : SL_CODEC_CORRUPT;
+	case LIBDEFLATE_INSUFFICIENT_SPACE:
+		return SL_CODEC_TOO_LARGE;
+	default:
+		return SL_CODEC_CORRUPT;
+	}
+}
+
 static bool zstd_is_skippable(struct sl_bytes in)
 {
 	uint32_t magic;
@@ -182,6 +203,12 @@ static uint64_t gzip_hint(struct sl_bytes in)
 	return size;
 }
 
+// A zlib stream does not say.
+static uint64_t zlib_hint(struct sl_bytes in)
+{
+	return in.size * 4;
+}
+
 static uint64_t zstd_hint(struct sl_bytes in)
 {
 	const unsigned long long size = ZSTD_getFrameContentSize(in.data, in.size);
@@ -191,6 +218,17 @@ static uint64_t zstd_hint(struct sl_bytes in)
 	return size;
 }
 
+static const struct {
+	uint32_t ratio_max; // of what comes out
+	uint64_t (*hint)(struct sl_bytes in);
+	enum sl_codec_result (*attempt)(struct sl_codec *codec, struct sl_bytes in,
+					struct sl_buffer *out, size_t room);
+} inflaters[] = {
+	[SL_CODING_GZIP] = {DEFLATE_RATIO_MAX, gzip_hint, gzip_attempt},
+	[SL_CODING_ZSTD] = {ZSTD_RATIO_MAX, zstd_hint, zstd_attempt},
+	[SL_CODING_DEFLATE] = {DEFLATE_RATIO_MAX, zlib_hint, zlib_attempt},
+};
+
 // Inflates by whole attempts into one buffer, twice as large each time: the hint makes the first
 // one fit, and where it lied all attempts together cost no more than twice the last. The buffer
 // before is given back first, so that no more than the limit is ever held.
@@ -198,9 +236,8 @@ static enum sl_codec_result inflate(struct sl_codec *codec, enum sl_coding codin
 				    struct sl_bytes in, size_t limit, size_t slack,
 				    struct sl_buffer *out)
 {
-	const bool gzip = coding == SL_CODING_GZIP;
-	const uint64_t possible = in.size * (gzip ? GZIP_RATIO_MAX : ZSTD_RATIO_MAX);
-	const uint64_t hint = gzip ? gzip_hint(in) : zstd_hint(in);
+	const uint64_t possible = in.size * (uint64_t)inflaters[coding].ratio_max;
+	const uint64_t hint = inflaters[coding].hint(in);
 	size_t room = SL_MIN(hint > possible ? in.size * 4 : hint, limit);
 	enum sl_codec_result result;
 
@@ -210,8 +247,7 @@ static enum sl_codec_result inflate(struct sl_codec *codec, enum sl_coding codin
 		if (!out->data)
 			return SL_CODEC_NO_MEMORY;
 		room = SL_MIN(out->capacity - slack, limit);
-		result = gzip ? gzip_attempt(codec, in, out, room)
-			      : zstd_attempt(codec, in, out, room);
+		result = inflaters[coding].attempt(codec, in, out, room);
 		if (result == SL_CODEC_OK)
 			return result;
 		sl_buffer_give(codec->memory, out);
@@ -228,6 +264,7 @@ enum sl_codec_result sl_codec_inflate(struct sl_codec *codec, enum sl_coding cod
 	switch (coding) {
 	case SL_CODING_GZIP:
 	case SL_CODING_ZSTD:
+	case SL_CODING_DEFLATE:
 		// Nothing is not a member or frame.
 		return in.size ? inflate(codec, coding, in, limit, slack, out) : SL_CODEC_CORRUPT;
 	case SL_CODING_IDENTITY:
@@ -333,7 +370,7 @@ enum sl_codec_result sl_codec_deflate(struct sl_codec *codec, enum sl_coding cod
 	enum sl_codec_result result = SL_CODEC_CORRUPT;
 	uint64_t total = 0;
 
-	assert(coding < SL_CODING_UNKNOWN);
+	assert(coding < SL_CODINGS);
 	*out = (struct sl_buffer){.single = true};
 	for (size_t i = 0; i < count; i++)
 		total += pieces[i].iov_len;

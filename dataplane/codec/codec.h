@@ -4,15 +4,23 @@
 #include "dataplane/base/memory.h"
 
 // Content codings, both ways, bounded: whole bodies in and out (bodies are contiguous and capped).
-// gzip by libdeflate (many members are read), zstd by libzstd (many frames).
+// gzip by libdeflate (many members are read), zstd by libzstd (many frames). "deflate" is one zlib
+// stream (RFC 9110, section 8.4.1.2) and only read: some SDKs offer it, nobody needs it from us.
 //
 // Threading: a codec belongs to one shard. Memory: results come from the shard's memory and are
 // given back by the caller. What is inflated never passes `limit`: a bomb costs at most that.
-enum sl_coding { SL_CODING_IDENTITY, SL_CODING_GZIP, SL_CODING_ZSTD, SL_CODING_UNKNOWN };
-#define SL_CODINGS 3
+enum sl_coding {
+	SL_CODING_IDENTITY,
+	SL_CODING_GZIP,
+	SL_CODING_ZSTD,
+	SL_CODING_DEFLATE,
+	SL_CODING_UNKNOWN
+};
+#define SL_CODINGS 3                                  // those that are written too
 extern const char *const sl_coding_names[SL_CODINGS]; // "identity", "gzip", "zstd"
 
-// A token of Content-Encoding or grpc-encoding, case-insensitively; empty is identity.
+// A token of Content-Encoding or grpc-encoding, case-insensitively; empty is identity. "zlib" is
+// how Collectors spell deflate.
 enum sl_coding sl_coding_parse(struct sl_bytes name);
 
 enum sl_codec_result {
@@ -41,6 +49,7 @@ enum sl_codec_result sl_codec_inflate(struct sl_codec *codec, enum sl_coding cod
 				      struct sl_buffer *out);
 
 // Compresses the pieces, in order, into one member or frame (gzip: ISA-L level 1; zstd: level 1).
+// `coding` is below SL_CODINGS.
 struct iovec;
 enum sl_codec_result sl_codec_deflate(struct sl_codec *codec, enum sl_coding coding,
 				      const struct iovec *pieces, size_t count,

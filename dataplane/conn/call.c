@@ -208,8 +208,11 @@ void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_re
 		    uint64_t retry_after_ns)
 {
 	static const struct sl_http_header allow = {SL_LITERAL("allow"), SL_LITERAL("POST")};
-	static const struct sl_http_header codings = {SL_LITERAL("grpc-accept-encoding"),
-						      SL_LITERAL("identity,gzip,zstd")};
+	// What would have been taken: items 15 and 37 (RFC 9110, section 12.5.3).
+	static const struct sl_http_header codings[] = {
+		{SL_LITERAL("accept-encoding"), SL_LITERAL("gzip, zstd, deflate")},
+		{SL_LITERAL("grpc-accept-encoding"), SL_LITERAL("identity,gzip,zstd,deflate")},
+	};
 	struct sl_session *session = call->session;
 	const bool grpc = call->protocol == SL_PROTOCOL_GRPC;
 	struct sl_http_header headers[CORS_FIELDS_MAX + 2];
@@ -229,8 +232,8 @@ void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_re
 			  call->protocol == SL_PROTOCOL_HTTP_JSON, body);
 	if (reason == SL_REASON_METHOD && !grpc)
 		headers[response.header_count++] = allow;
-	if (reason == SL_REASON_CODING && grpc)
-		headers[response.header_count++] = codings;
+	if (reason == SL_REASON_CODING)
+		headers[response.header_count++] = codings[grpc];
 	response.header_count += put_cors(call, headers + response.header_count);
 	// Of a body that came too slowly nobody waits for the rest.
 	response.close = session->server->draining || session->going_away ||

@@ -187,7 +187,7 @@ static void parse(struct options *options, int argc, char **argv)
 	while ((letter = getopt_long(argc, argv, "", longs, NULL)) != -1)
 		take_option(options, letter, optarg);
 	if (!options->host[0] || !options->connections || !options->streams ||
-	    options->coding == SL_CODING_UNKNOWN)
+	    options->coding >= SL_CODINGS)
 		fail("--target, --connections, --streams or --coding");
 }
 

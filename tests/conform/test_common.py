@@ -17,7 +17,7 @@ def grpc(sluice, signal, message, headers=None, flag=0):
         client.close()
 
 
-@pytest.mark.parametrize("coding", ["identity", "gzip", "zstd"])
+@pytest.mark.parametrize("coding", ["identity", "gzip", "zstd", "deflate"])
 @pytest.mark.parametrize("signal", otlp.SIGNALS)
 def test_01_codings(shared, signal, coding):
     message = otlp.request(signal, 3)

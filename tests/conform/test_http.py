@@ -94,9 +94,10 @@ def test_37_response_is_plain_unless_asked(shared):
 
 @pytest.mark.parametrize("coding", ["br", "gzip, gzip", "lz4"])
 def test_37_unknown_coding(shared, coding):
-    status, _, body = wire.post(shared.http_port, "/v1/traces", BODY,
-                                headers={"Content-Encoding": coding})
+    status, headers, body = wire.post(shared.http_port, "/v1/traces", BODY,
+                                      headers={"Content-Encoding": coding})
     assert status == 415 and status_pb2.Status.FromString(body).message
+    assert headers["accept-encoding"] == "gzip, zstd, deflate"  # RFC 9110, section 15.5.16
 
 
 def test_37_corrupt(shared):

@@ -56,18 +56,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size == 0)
 		return 0;
 
-	const enum sl_coding coding = data[0] & 1 ? SL_CODING_GZIP : SL_CODING_ZSTD;
+	const enum sl_coding coding = data[0] & 1   ? SL_CODING_GZIP
+				      : data[0] & 2 ? SL_CODING_DEFLATE
+						    : SL_CODING_ZSTD;
+	const enum sl_coding back = coding == SL_CODING_DEFLATE ? SL_CODING_GZIP : coding;
 	const struct sl_bytes in = sl_bytes(data + 1, size - 1);
 
 	memory.peak_bytes = 0;
 	if (sl_codec_inflate(codec, coding, in, LIMIT, 32, &out) == SL_CODEC_OK) {
 		check(out.size <= LIMIT);
-		round_trip(codec, &memory, coding, sl_bytes(out.data, out.size));
+		round_trip(codec, &memory, back, sl_bytes(out.data, out.size));
 		sl_buffer_give(&memory, &out);
 	} else {
 		check(out.data == NULL);
 		check(memory.peak_bytes <= sl_memory_class_bytes(LIMIT + 32));
-		round_trip(codec, &memory, coding, in);
+		round_trip(codec, &memory, back, in);
 	}
 	check(memory.used_bytes == 0);
 	return 0;

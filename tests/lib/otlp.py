@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import zlib
 
 import zstandard
 from google.protobuf import json_format
@@ -100,6 +101,8 @@ def compress(coding, body):
         return gzip.compress(body)
     if coding == "zstd":
         return zstandard.ZstdCompressor().compress(body)
+    if coding == "deflate":
+        return zlib.compress(body)
     return body
 
 

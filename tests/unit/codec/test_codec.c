@@ -10,6 +10,8 @@
 
 #include "dataplane/codec/codec.h"
 
+#include <libdeflate.h>
+
 #define LIMIT (1 * SL_MIB)
 #define SLACK 32
 
@@ -91,7 +93,8 @@ static void test_names(void **state)
 		{"item 1", "gzip", SL_CODING_GZIP},
 		{"RFC 9110, 8.4.1.3", "X-GZIP", SL_CODING_GZIP},
 		{"item 15", "zstd", SL_CODING_ZSTD},
-		{"not offered", "deflate", SL_CODING_UNKNOWN},
+		{"RFC 9110, 8.4.1.2", "deflate", SL_CODING_DEFLATE},
+		{"the same, as Collectors spell it", "zlib", SL_CODING_DEFLATE},
 		{"not offered", "snappy", SL_CODING_UNKNOWN},
 		{"a list is the caller's to split", "gzip, gzip", SL_CODING_UNKNOWN},
 		{"a prefix is no name", "gzi", SL_CODING_UNKNOWN},
@@ -270,6 +273,84 @@ static void test_zstd_forms(void **state)
 	}
 }
 
+// RFC 1950. Some senders mean raw deflate by that name (RFC 9110, section 8.4.1.2): not ours.
+static void test_zlib_forms(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *why;
+		struct sl_bytes in;
+		enum sl_codec_result want;
+	} rows[] = {
+		{"a stream", SL_LITERAL("\x78\x9c\x4b\x4c\x4a\x06\x00\x02\x4d\x01\x27"),
+		 SL_CODEC_OK},
+		{"a stored block",
+		 SL_LITERAL("\x78\x01\x01\x03\x00\xfc\xff\x61\x62\x63\x02\x4d\x01\x27"),
+		 SL_CODEC_OK},
+		{"a wrong checksum", SL_LITERAL("\x78\x9c\x4b\x4c\x4a\x06\x00\x02\x4d\x01\x28"),
+		 SL_CODEC_CORRUPT},
+		{"no whole checksum", SL_LITERAL("\x78\x9c\x4b\x4c\x4a\x06\x00\x02\x4d\x01"),
+		 SL_CODEC_CORRUPT},
+		{"a second stream",
+		 SL_LITERAL("\x78\x9c\x4b\x4c\x4a\x06\x00\x02\x4d\x01\x27"
+			    "\x78\x9c\x4b\x4c\x4a\x06\x00\x02\x4d\x01\x27"),
+		 SL_CODEC_CORRUPT},
+		{"raw deflate", SL_LITERAL("\x4b\x4c\x4a\x06\x00"), SL_CODEC_CORRUPT},
+		{"a dictionary that we do not have",
+		 SL_LITERAL("\x78\xbb\x02\x4d\x01\x27\x4b\x4c\x4a\x06\x00\x02\x4d\x01\x27"),
+		 SL_CODEC_CORRUPT},
+		{"nothing", SL_BYTES_NONE, SL_CODEC_CORRUPT},
+	};
+	struct sl_buffer out;
+
+	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+		print_message("%s\n", rows[i].why);
+		assert_int_equal(unpack(SL_CODING_DEFLATE, rows[i].in, &out), rows[i].want);
+		if (rows[i].want == SL_CODEC_OK) {
+			assert_true(sl_bytes_equal(bytes_of(&out), SL_LITERAL("abc")));
+			assert_false(out.single); // never forwarded as it came
+			sl_buffer_give(&memory, &out);
+		}
+	}
+	assert_int_equal(sl_codec_inflate(codec, SL_CODING_DEFLATE, rows[0].in, 2, 0, &out),
+			 SL_CODEC_TOO_LARGE);
+}
+
+// A bomb costs no more memory than the limit, and what grows is inflated whole.
+static void test_zlib_limit(void **state)
+{
+	(void)state;
+	struct libdeflate_compressor *writer = libdeflate_alloc_compressor(6);
+	uint8_t *zeroes = calloc(1, 4 * LIMIT), *packet = malloc(4 * LIMIT);
+	const struct {
+		size_t bytes;
+		enum sl_codec_result want;
+	} rows[] = {{0, SL_CODEC_OK},
+		    {LIMIT, SL_CODEC_OK},
+		    {LIMIT + 1, SL_CODEC_TOO_LARGE},
+		    {4 * LIMIT, SL_CODEC_TOO_LARGE}};
+	const uint64_t before = memory.used_bytes;
+	struct sl_buffer out;
+
+	memory.peak_bytes = before;
+	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+		const size_t size = libdeflate_zlib_compress(writer, zeroes, rows[i].bytes, packet,
+							     4 * LIMIT);
+
+		assert_int_equal(unpack(SL_CODING_DEFLATE, sl_bytes(packet, size), &out),
+				 rows[i].want);
+		if (rows[i].want != SL_CODEC_OK)
+			continue;
+		assert_true(sl_bytes_equal(bytes_of(&out), sl_bytes(zeroes, rows[i].bytes)));
+		sl_buffer_give(&memory, &out);
+	}
+	assert_true(memory.peak_bytes - before <= sl_memory_class_bytes(LIMIT + SLACK));
+	assert_int_equal(memory.used_bytes, before);
+	libdeflate_free_compressor(writer);
+	free(packet);
+	free(zeroes);
+}
+
 // Item 2: the limit holds for what is inflated, exactly; a bomb costs no more memory than that.
 static void test_limit(void **state)
 {
@@ -374,6 +455,7 @@ int main(void)
 		cmocka_unit_test(test_zstd_forms),    cmocka_unit_test(test_limit),
 		cmocka_unit_test(test_lying_trailer), cmocka_unit_test(test_flipped_bits),
 		cmocka_unit_test(test_budget),        cmocka_unit_test(test_identity),
+		cmocka_unit_test(test_zlib_forms),    cmocka_unit_test(test_zlib_limit),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
