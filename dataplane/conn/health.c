@@ -1,3 +1,4 @@
+#include "dataplane/base/varint.h"
 #include "dataplane/conn/session.h"
 
 // grpc.health.v1.Health/Check on our own listeners: whether traffic should come here, as /readyz
@@ -5,18 +6,19 @@
 // the server for healthy, or use Check (UNIMPLEMENTED, as the protocol's text has it).
 #define SERVING     1
 #define NOT_SERVING 2
-#define NOT_FOUND   5 // a gRPC status
 #define CANCEL      8 // HTTP/2 error code
+#define SERVICE_TAG (1 << 3 | 2)
 
 bool sl_call_begin_health(struct sl_call *call, const struct sl_http_head *head)
 {
+	const enum sl_coding coding = sl_coding_parse(head->grpc_encoding);
+
 	if (head->http1 || sl_media_of(head->content_type) != SL_MEDIA_GRPC ||
 	    !sl_bytes_equal(head->path, SL_LITERAL("/grpc.health.v1.Health/Check")) ||
-	    !sl_bytes_equal(head->method, SL_LITERAL("POST")) ||
-	    (head->grpc_encoding.size &&
-	     !sl_bytes_equal(head->grpc_encoding, SL_LITERAL("identity"))))
+	    !sl_bytes_equal(head->method, SL_LITERAL("POST")) || coding == SL_CODING_UNKNOWN)
 		return false;
 	call->protocol = SL_PROTOCOL_GRPC;
+	call->coding = coding;
 	call->health = true;
 	return true;
 }
@@ -27,7 +29,7 @@ void sl_call_health_data(struct sl_call *call, struct sl_bytes bytes)
 	enum sl_grpc_event event;
 
 	while ((event = sl_grpc_next(&call->deframer, &bytes, &data)) != SL_GRPC_NEED_MORE) {
-		if (event == SL_GRPC_BAD || sl_grpc_is_compressed(&call->deframer)) {
+		if (event == SL_GRPC_BAD) {
 			sl_http_stream_reset(call->stream, CANCEL);
 			sl_session_mark(call->session);
 			return;
@@ -44,17 +46,62 @@ void sl_call_health_data(struct sl_call *call, struct sl_bytes bytes)
 	}
 }
 
-// HealthCheckRequest: service (1), which is the whole server when empty, or one of OTLP's.
-static bool is_ours(const struct sl_call *call)
+// Inflates the message in place. Returns 0 or a gRPC status.
+static uint8_t inflate(struct sl_call *call)
 {
-	struct sl_bytes service;
+	const struct sl_server_env *env = &call->session->server->env;
+	struct sl_buffer out;
 
-	if (!call->asked_bytes)
-		return true;
-	if (call->asked_bytes > sizeof(call->asked) || call->asked_bytes < 2 ||
-	    call->asked[0] != (1 << 3 | 2) || call->asked[1] != call->asked_bytes - 2)
-		return false;
-	service = sl_bytes(call->asked + 2, call->asked[1]);
+	if (!sl_grpc_is_compressed(&call->deframer))
+		return 0;
+	if (!env->codec || call->coding == SL_CODING_IDENTITY ||
+	    sl_codec_inflate(env->codec, call->coding, sl_bytes(call->asked, call->asked_bytes),
+			     sizeof(call->asked), 0, &out) != SL_CODEC_OK)
+		return SL_GRPC_INTERNAL;
+	if (out.size)
+		memcpy(call->asked, out.data, out.size);
+	call->asked_bytes = (uint8_t)out.size;
+	sl_buffer_give(env->memory, &out);
+	return 0;
+}
+
+// HealthCheckRequest: service (1), of which the last counts; other fields are passed over. False
+// when it does not decode.
+static bool service_of(struct sl_bytes message, struct sl_bytes *service)
+{
+	static const uint8_t fixed[8] = {[1] = 8, [5] = 4};
+
+	*service = SL_BYTES_NONE;
+	while (message.size) {
+		uint64_t tag, value = 0;
+		int used = sl_varint_get(message.data, message.size, &tag);
+
+		if (used <= 0)
+			return false;
+		message = sl_bytes(message.data + used, message.size - (size_t)used);
+		if ((tag & 7) == 0 || (tag & 7) == 2) {
+			used = sl_varint_get(message.data, message.size, &value);
+			if (used <= 0)
+				return false;
+			message = sl_bytes(message.data + used, message.size - (size_t)used);
+			value = (tag & 7) == 0 ? 0 : value;
+		} else {
+			value = fixed[tag & 7];
+			if (!value)
+				return false;
+		}
+		if (value > message.size)
+			return false;
+		if (tag == SERVICE_TAG)
+			*service = sl_bytes(message.data, value);
+		message = sl_bytes(message.data + value, message.size - value);
+	}
+	return true;
+}
+
+// The whole server when empty, or one of OTLP's services.
+static bool is_ours(struct sl_bytes service)
+{
 	for (unsigned i = 0; i < SL_SIGNALS; i++) {
 		const struct sl_bytes path = sl_signal_grpc_paths[i]; // "/service/Export"
 
@@ -65,6 +112,24 @@ static bool is_ours(const struct sl_call *call)
 	return !service.size;
 }
 
+// What the call is told: 0 or a gRPC status.
+static uint8_t verdict(struct sl_call *call)
+{
+	struct sl_bytes service;
+	uint8_t status;
+
+	if (!sl_grpc_is_whole(&call->deframer))
+		return SL_GRPC_UNIMPLEMENTED; // item 20
+	if (call->asked_bytes > sizeof(call->asked))
+		return SL_GRPC_NOT_FOUND;
+	status = inflate(call);
+	if (status)
+		return status;
+	if (!service_of(sl_bytes(call->asked, call->asked_bytes), &service))
+		return SL_GRPC_INTERNAL;
+	return is_ours(service) ? 0 : SL_GRPC_NOT_FOUND;
+}
+
 void sl_call_answer_health(struct sl_call *call)
 {
 	const struct sl_server *server = call->session->server;
@@ -73,14 +138,18 @@ void sl_call_answer_health(struct sl_call *call)
 			      __atomic_load_n(server->env.unready, __ATOMIC_RELAXED));
 	const uint8_t body[] = {1 << 3, unready ? NOT_SERVING : SERVING};
 	struct sl_http_response response = {
-		.status = 200, .grpc = true, .content_type = SL_LITERAL("application/grpc")};
+		.status = 200,
+		.grpc = true,
+		.grpc_status = verdict(call),
+		.content_type = SL_LITERAL("application/grpc"),
+	};
 
-	if (is_ours(call)) {
+	if (!response.grpc_status)
 		response.body = sl_bytes(body, sizeof(body));
-	} else {
-		response.grpc_status = NOT_FOUND;
-		response.grpc_message = SL_LITERAL("No such service.");
-	}
+	else
+		response.grpc_message = response.grpc_status == SL_GRPC_NOT_FOUND
+						? SL_LITERAL("No such service.")
+						: SL_LITERAL("The message does not decode.");
 	call->answered = true;
 	call->progress_ns = server->now_ns;
 	sl_http_stream_respond(call->stream, &response);

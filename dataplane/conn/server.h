@@ -1,6 +1,7 @@
 #pragma once
 
 #include "dataplane/base/metrics.h"
+#include "dataplane/codec/codec.h"
 #include "dataplane/conn/limits.h"
 #include "dataplane/http/http.h"
 #include "dataplane/io/io.h"
@@ -50,7 +51,8 @@ struct sl_server_env {
 	uint32_t shard;
 	const struct sl_server_host *host;
 	void *self;
-	const bool *unready; // for health checks; writer: another thread, atomic. NULL: never
+	struct sl_codec *codec; // of health checks that come compressed; NULL: none do
+	const bool *unready;    // for health checks; writer: another thread, atomic. NULL: never
 };
 
 struct sl_server *sl_server_create(const struct sl_server_env *env);

@@ -67,15 +67,15 @@ struct sl_call {
 	uint8_t coding;   // enum sl_coding as announced
 	bool with_shard;  // ready() was called: the request is the shard's
 	bool answered;
-	bool early;                     // it came before the time its client was told
-	bool from_browser;              // it has an Origin
-	bool health;                    // of the health service: what it asked for is in `asked`
-	uint8_t asked_bytes, asked[64]; // more than that: one more
-	uint16_t cors;                  // number of its configured origin, from 1; 0: not allowed
-	uint64_t began_ns, progress_ns; // body: first and last bytes; then: the answer
-	uint64_t deadline_ns;           // grpc-timeout; UINT64_MAX: none
-	uint64_t body_bytes;            // so far, as received
-	size_t reserved;                // part of session->unread_bytes
+	bool early;                      // it came before the time its client was told
+	bool from_browser;               // it has an Origin
+	bool health;                     // of the health service: what it asked for is in `asked`
+	uint8_t asked_bytes, asked[128]; // more than that: one more
+	uint16_t cors;                   // number of its configured origin, from 1; 0: not allowed
+	uint64_t began_ns, progress_ns;  // body: first and last bytes; then: the answer
+	uint64_t deadline_ns;            // grpc-timeout; UINT64_MAX: none
+	uint64_t body_bytes;             // so far, as received
+	size_t reserved;                 // part of session->unread_bytes
 };
 
 // What a method and path mean.

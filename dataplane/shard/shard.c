@@ -144,6 +144,8 @@ static int set_up(struct sl_shard *shard)
 	if (options->ledger)
 		shard->books.ledger = sl_ledger_book_of(options->ledger, options->index);
 
+	shard->codec = sl_codec_create(&shard->memory);
+
 	const struct sl_server_env server = {
 		.io = shard->io,
 		.memory = &shard->memory,
@@ -153,6 +155,7 @@ static int set_up(struct sl_shard *shard)
 		.shard = options->index,
 		.host = &sl_shard_host,
 		.self = shard,
+		.codec = shard->codec,
 		.unready = options->unready,
 	};
 	const struct sl_routing_env routing = {
@@ -162,7 +165,7 @@ static int set_up(struct sl_shard *shard)
 		.timers = &shard->timers,
 		.waker = &shard->waker,
 		.io = shard->io,
-		.codec = shard->codec = sl_codec_create(&shard->memory),
+		.codec = shard->codec,
 		.metrics = options->metrics,
 		.random = &shard->random,
 		.endings = {.self = shard->books.ledger,

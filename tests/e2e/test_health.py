@@ -2,7 +2,7 @@
 
 import grpc
 import pytest
-from lib import otlp
+from lib import otlp, wire
 from lib.sluice import wait_for
 from test_endpoints import send
 
@@ -31,6 +31,38 @@ def test_what_is_not_there(start, service, method, code):
     with pytest.raises(grpc.RpcError) as error:
         ask(start(), service, method)
     assert error.value.code() == code
+
+
+@pytest.mark.parametrize("message, code", [
+    (b"\x18\x07" + b"\x15abcd" + b"\x1a\x02xy" + b"\x21" + b"12345678", 0),  # fields to come
+    (b"\x0a\x01x" + b"\x0a\x00", 0),  # the last one counts
+    (b"\x0a\x05x", 13), (b"\x0b", 13), (b"\x80", 13),
+], ids=repr)
+def test_how_it_reads(shared, message, code):
+    client = wire.Http2(shared.grpc_port)
+    assert client.call(SERVICE + "Check", wire.frame(message)).grpc_status == code
+    client.close()
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip", "zstd", "deflate"])
+def test_it_reads_every_coding(shared, coding):
+    """A channel that compresses all it sends asks for health too."""
+    client = wire.Http2(shared.grpc_port)
+    name = otlp.SERVICES["logs"].split("/")[1].encode()
+    for service, status in ((name, 0), (name + b"x", 5)):
+        message = otlp.compress(coding, bytes([10, len(service)]) + service)
+        for flag in {0, int(coding != "identity")}:
+            body = message if flag else bytes([10, len(service)]) + service
+            stream = client.call(SERVICE + "Check", wire.frame(body, flag),
+                                 {"grpc-encoding": coding})
+            assert stream.grpc_status == status
+            assert stream.data == (wire.frame(SERVING) if status == 0 else b"")
+    for wrong in (b"", b"no such bytes", otlp.compress("gzip", bytes(10000))):
+        assert client.call(SERVICE + "Check", wire.frame(wrong, 1),
+                           {"grpc-encoding": coding}).grpc_status == 13
+    for none in (b"", wire.frame(b"") * 2):
+        assert client.call(SERVICE + "Check", none).grpc_status == 12  # item 20
+    client.close()
 
 
 def test_it_needs_no_tenant_and_costs_nothing(start):
