@@ -54,6 +54,10 @@ extern const struct sl_label sl_label_breaker; // enum sl_breaker_state
 	  "Damaged places in the spool's files.")                                                  \
 	X(spool_read_errors, COUNTER, "sluice_spool_read_errors", none,                            \
 	  "Reads of the spool's files that the disk failed; they are tried again.")                \
+	X(spool_unread, GAUGE, "sluice_spool_unread_files", none,                                  \
+	  "Segments that the disk does not give, put aside to be tried again.")                    \
+	X(spool_refusing, GAUGE, "sluice_spool_refusing", none,                                    \
+	  "1: the spool takes nothing, or not all: it is full, or its disk fails.")                \
 	X(stalled, GAUGE, "sluice_destination_stalled_shards", none,                               \
 	  "Shards on which records wait and none has been confirmed or refused for 10 s.")         \
 	X(retried_records, COUNTER, "sluice_retried_records", none, "Records tried once more.")    \

@@ -49,6 +49,8 @@ static void set_gauges(struct sl_egress *egress, const struct sl_spool_news *new
 
 	sl_gauge(&counters->spool_bytes[0], news->bytes);
 	sl_gauge(&counters->spool_age[0], news->age_ns / SL_S);
+	sl_gauge(&counters->spool_unread[0], news->aside);
+	sl_gauge(&counters->spool_refusing[0], news->refusing);
 	for (unsigned i = 0; i < SL_SIGNALS; i++)
 		sl_gauge(&counters->spool_items[i], news->items[i]);
 }

@@ -1,10 +1,11 @@
 #include "routing/spool/running.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
-#include "dataplane/base/disk.h"
 #include "dataplane/base/log.h"
 
 // Held for a look at the list only: a disk that hangs holds up its own spool.
@@ -31,9 +32,18 @@ struct sl_spool_limits sl_spool_limits_of(const struct sl_spool_config *config)
 	};
 }
 
-static void free_spool(struct sl_spool *spool)
+static void close_store(struct sl_spool *spool)
 {
 	sl_spool_store_close(spool->store);
+	spool->store = NULL;
+	if (spool->lock_fd >= 0)
+		close(spool->lock_fd);
+	spool->lock_fd = -1;
+}
+
+static void free_spool(struct sl_spool *spool)
+{
+	close_store(spool);
 	sl_sides_end(&spool->sides);
 	pthread_mutex_destroy(&spool->settings_lock);
 	free(spool->path);
@@ -87,6 +97,7 @@ static struct sl_spool *alloc_spool(const struct sl_spool_config *config)
 	if (!spool)
 		return NULL;
 	pthread_mutex_init(&spool->settings_lock, NULL);
+	spool->lock_fd = -1;
 	spool->references = 1;
 	spool->changing = true;
 	spool->now = spool->config = *config;
@@ -99,25 +110,76 @@ static struct sl_spool *alloc_spool(const struct sl_spool_config *config)
 	return NULL;
 }
 
-static int start_spool(struct sl_spool *spool)
+// The folder is there, and this process' own as long as the spool is.
+static int take_folder(struct sl_spool *spool, char why[SL_DISK_WHY])
 {
-	const struct sl_spool_limits limits = sl_spool_limits_of(&spool->now);
+	char lock_path[PATH_MAX];
 	char *path = strdup(spool->path); // others compare that one meanwhile
 	int failed = path ? sl_disk_make_folders(path) : -ENOMEM;
 
 	free(path);
+	if (!failed && access(spool->path, W_OK | X_OK) < 0)
+		failed = -errno;
+	if (!failed && snprintf(lock_path, sizeof(lock_path), "%s/lock", spool->path) >= PATH_MAX)
+		failed = -ENAMETOOLONG;
+	if (failed) {
+		snprintf(why, SL_DISK_WHY, "%s", strerror(-failed));
+		return failed;
+	}
+	spool->lock_fd = sl_disk_lock(lock_path, why);
+	return SL_MIN(spool->lock_fd, 0);
+}
+
+int sl_spool_open(struct sl_spool *spool, char why[SL_DISK_WHY])
+{
+	const struct sl_spool_limits limits = sl_spool_limits_of(&spool->now);
+	int failed = spool->lock_fd < 0 ? take_folder(spool, why) : 0;
+
 	if (failed)
 		return failed;
 	spool->store = sl_spool_store_open(spool->path, &limits, &failed);
-	if (!spool->store)
+	if (!spool->store) {
+		snprintf(why, SL_DISK_WHY, "%s", strerror(-failed));
 		return failed;
+	}
 	pthread_mutex_lock(&lock);
 	find_items(spool);
 	pthread_mutex_unlock(&lock);
+	return 0;
+}
+
+// Who wrote the settings has to see to it; all else is the disk's, and a matter of that one
+// destination: it goes without a spool until it has one.
+static bool is_mistake(int failed)
+{
+	switch (-failed) {
+	case EBUSY:
+	case EACCES:
+	case EPERM:
+	case ENOENT:
+	case ENOTDIR:
+	case ENAMETOOLONG:
+	case ELOOP:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static int start_spool(struct sl_spool *spool, char why[SL_DISK_WHY])
+{
+	int failed = sl_spool_open(spool, why);
+
+	if (failed && spool->lock_fd < 0 && is_mistake(failed))
+		return failed;
+	if (failed)
+		sl_spool_refuses(spool, why);
 	sl_spool_publish(spool);
 	failed = sl_sides_init(&spool->sides, &sl_spool_sides);
 	if (!failed)
 		failed = sl_sides_start(&spool->sides, sl_spool_thread, spool);
+	if (failed)
+		snprintf(why, SL_DISK_WHY, "%s", strerror(-failed));
 	return failed;
 }
 
@@ -150,6 +212,7 @@ static void unlist(struct sl_spool *spool)
 
 struct sl_spool *sl_spool_get(const struct sl_spool_config *config, struct sl_errors *errors)
 {
+	char why[SL_DISK_WHY] = "no memory";
 	struct sl_spool *spool;
 	int failed;
 
@@ -167,12 +230,13 @@ struct sl_spool *sl_spool_get(const struct sl_spool_config *config, struct sl_er
 	}
 	pthread_mutex_unlock(&lock);
 
-	failed = spool ? start_spool(spool) : -ENOMEM; // reads all of the folder
+	failed = spool ? start_spool(spool, why) : -ENOMEM; // reads all of the folder
 	if (failed)
-		sl_errors_add(errors, &config->where, "spool: %s: %s", config->path,
-			      failed == -EBUSY ? "another process has it" : strerror(-failed));
+		sl_errors_add(errors, &config->where, "spool: %s: %s", config->path, why);
 	if (!spool)
 		return NULL;
+	if (failed)
+		close_store(spool); // before anybody else tries
 	pthread_mutex_lock(&lock);
 	spool->changing = false;
 	if (failed)
@@ -196,8 +260,8 @@ void sl_spool_configure(struct sl_spool *spool, const struct sl_spool_config *co
 
 void sl_spool_put(struct sl_spool *spool)
 {
-	struct sl_spool_figures figures;
-	bool last;
+	struct sl_spool_figures figures = {0};
+	bool last, opened;
 
 	if (!spool)
 		return;
@@ -207,15 +271,17 @@ void sl_spool_put(struct sl_spool *spool)
 	if (!last)
 		return;
 	sl_sides_end(&spool->sides); // as long as its disk takes
-	if (!sl_spool_store_is_empty(spool->store))
+	if (spool->store)
+		figures = *sl_spool_store_figures(spool->store);
+	if (spool->store && !sl_spool_store_is_empty(spool->store))
 		sl_log(SL_LOG_WARN, "spool_left", "folder=\"%s\" bytes=%llu", spool->path,
-		       (unsigned long long)sl_spool_store_figures(spool->store)->bytes);
-	figures = *sl_spool_store_figures(spool->store);
-	sl_spool_store_close(spool->store);
-	spool->store = NULL;
+		       (unsigned long long)figures.bytes);
+	opened = spool->store != NULL;
+	close_store(spool);
 
 	pthread_mutex_lock(&lock);
-	leave_items(spool->path, figures.items);
+	if (opened)
+		leave_items(spool->path, figures.items);
 	unlist(spool);
 	pthread_cond_broadcast(&changed);
 	pthread_mutex_unlock(&lock);

@@ -1,15 +1,19 @@
 #pragma once
 
+#include <limits.h>
+
 #include "routing/spool/store.h"
 
 // What the files of a store share.
 
-#define SL_SPOOL_NAME "%016llx.spool"
+#define SL_SPOOL_NAME    "%016llx.spool"
+#define SL_SPOOL_UNREAD  ".unread"
+#define SL_SPOOL_DAMAGED ".damaged"
 
 struct sl_spool_segment {
 	struct sl_spool_segment *next; // newer
 	uint64_t number;               // its name
-	char name[32];
+	char name[40];
 	int fd; // -1: not open
 	uint64_t salt;
 	uint64_t bytes;             // whole entries end here
@@ -34,7 +38,7 @@ struct sl_spool_store {
 	char *folder;
 	struct sl_spool_limits limits;
 	struct sl_spool_figures figures;
-	int cursor;                                // its file; bears the lock
+	int cursor;                                // its file
 	bool moved;                                // since the cursor was written
 	uint64_t newest;                           // number of a segment
 	struct sl_spool_segment *segments, **last; // oldest first
@@ -43,6 +47,7 @@ struct sl_spool_store {
 	struct sl_spool_slot slots[SL_SPOOL_OUT_MAX];
 	uint32_t first, end; // of the slots in use, counted on; in the order of the file
 	uint32_t back_count;
+	uint64_t aside_due_ns; // wall time when what is aside is looked at again
 	// Of an append.
 	uint8_t (*heads)[SL_SPOOL_ENTRY_HEAD];
 	uint32_t head_capacity;
@@ -51,14 +56,31 @@ struct sl_spool_store {
 };
 
 int sl_spool_segment_fd(struct sl_spool_store *store, struct sl_spool_segment *segment);
-struct sl_spool_segment *sl_spool_segment_add(struct sl_spool_store *store, uint64_t number);
+// The path of a file in the folder. Returns 0 or -ENAMETOOLONG.
+int sl_spool_path(const struct sl_spool_store *store, const char *name, char path[PATH_MAX]);
+// Of that number, empty. NULL: no memory.
+struct sl_spool_segment *sl_spool_segment_make(uint64_t number);
+// Behind all others, with what is in it.
+void sl_spool_segment_add(struct sl_spool_store *store, struct sl_spool_segment *segment);
+void sl_spool_segment_close(struct sl_spool_segment *segment);
+// What is appended next begins a segment. Returns 0, or -errno: what was appended may not be on the
+// disk.
+int sl_spool_retire(struct sl_spool_store *store);
+
+// open.c: what another process has left.
+
+// The file gets `suffix` behind its name, on the disk. Returns 0 or -errno: it may be where it was.
+int sl_spool_put_aside(const struct sl_spool_store *store, const char *name, const char *suffix);
+// Takes what was aside and can be read now, when it is time.
+void sl_spool_try_aside(struct sl_spool_store *store, uint64_t wall_ns);
 
 // load.c: what is read.
 
-// Numbers of the segments in a folder, malloc'ed. Returns 0 or -errno.
-int sl_spool_list(const char *folder, uint64_t **numbers, uint32_t *count);
-// A segment of an earlier process: its items from `from` on (0: all), its end; a torn tail is cut.
-// 1; 0: nothing in it can be read; -errno: nobody knows.
+// Numbers of the segments in a folder, malloc'ed: of those with `suffix` behind their name. Returns
+// 0 or -errno.
+int sl_spool_list(const char *folder, const char *suffix, uint64_t **numbers, uint32_t *count);
+// A segment of an earlier process, not added yet: its items from `from` on (0: all), its end; a
+// torn tail is cut. 1; 0: nothing in it can be read; -errno: nobody knows.
 int sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segment, uint64_t from);
 // The slot's entry again. NULL: no memory or descriptor, or it cannot be read now, or it is
 // `*gone`: damaged since.

@@ -18,7 +18,7 @@ int sl_spool_salt(uint64_t *salt)
 	return getrandom(salt, sizeof(*salt), 0) == sizeof(*salt) ? 0 : -EIO;
 }
 
-int sl_spool_list(const char *folder, uint64_t **numbers, uint32_t *count)
+int sl_spool_list(const char *folder, const char *suffix, uint64_t **numbers, uint32_t *count)
 {
 	DIR *dir = opendir(folder);
 	struct dirent *entry;
@@ -31,11 +31,11 @@ int sl_spool_list(const char *folder, uint64_t **numbers, uint32_t *count)
 		return -errno;
 	while (errno = 0, (entry = readdir(dir))) {
 		unsigned long long number;
-		char name[32];
+		char name[64];
 
 		if (sscanf(entry->d_name, "%16llx", &number) != 1)
 			continue;
-		snprintf(name, sizeof(name), SL_SPOOL_NAME, number);
+		snprintf(name, sizeof(name), SL_SPOOL_NAME "%s", number, suffix);
 		if (strcmp(name, entry->d_name) != 0)
 			continue;
 		if (*count == capacity) {
@@ -115,27 +115,9 @@ static void damaged(struct sl_spool_store *store, const struct sl_spool_segment 
 	       store->folder, segment->name, (unsigned long long)at, (unsigned long long)bytes);
 }
 
-// A file that is no segment, or of a head that cannot be trusted, is kept for whoever looks.
-// Returns 0 or -errno: then it is where it was.
-static int put_aside(struct sl_spool_store *store, const struct sl_spool_segment *segment)
-{
-	char from[PATH_MAX], to[PATH_MAX];
-
-	if (snprintf(from, sizeof(from), "%s/%s", store->folder, segment->name) >= PATH_MAX ||
-	    snprintf(to, sizeof(to), "%s/%s.damaged", store->folder, segment->name) >= PATH_MAX)
-		return -ENAMETOOLONG;
-	if (rename(from, to) < 0)
-		return -errno;
-	store->figures.damaged++;
-	sl_log(SL_LOG_ERROR, "spool_segment_unreadable", "file=\"%s/%s\" kept_as=\"%s.damaged\"",
-	       store->folder, segment->name, segment->name);
-	return 0;
-}
-
 // Counts what can be read from `*at` on, and moves it to where the last whole entry ends. Returns 0
 // or -errno.
-static int count_entries(struct sl_spool_store *store, struct sl_spool_segment *segment,
-			 uint64_t *at, uint64_t size)
+static int count_entries(struct sl_spool_segment *segment, uint64_t *at, uint64_t size)
 {
 	uint8_t head[SL_SPOOL_ENTRY_HEAD];
 	struct sl_spool_entry entry;
@@ -158,7 +140,6 @@ static int count_entries(struct sl_spool_store *store, struct sl_spool_segment *
 			return 0;
 		*at += sl_spool_entry_bytes(&entry);
 		segment->items[entry.signal] += entry.items;
-		store->figures.items[entry.signal] += entry.items;
 		segment->newest_ns = SL_MAX(segment->newest_ns, entry.wall_ns);
 	}
 	return 0;
@@ -171,6 +152,20 @@ static int unreadable(struct sl_spool_store *store, const struct sl_spool_segmen
 	sl_log(SL_LOG_ERROR, "spool_not_read", "file=\"%s/%s\" reason=\"%s\"", store->folder,
 	       segment->name, strerror(-failed));
 	return failed;
+}
+
+// A file that is no segment, or of a head that cannot be trusted, is kept for whoever looks.
+static int not_ours(struct sl_spool_store *store, struct sl_spool_segment *segment)
+{
+	const int failed = sl_spool_put_aside(store, segment->name, SL_SPOOL_DAMAGED);
+
+	if (failed)
+		return unreadable(store, segment, failed);
+	store->figures.damaged++;
+	sl_log(SL_LOG_ERROR, "spool_segment_unreadable",
+	       "file=\"%s/%s\" kept_as=\"%s" SL_SPOOL_DAMAGED "\"", store->folder, segment->name,
+	       segment->name);
+	return 0;
 }
 
 int sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segment, uint64_t from)
@@ -187,9 +182,8 @@ int sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segment
 	got = read_at(fd, head, SL_SPOOL_SEGMENT_HEAD, 0);
 	if (got < 0)
 		return unreadable(store, segment, got);
-	if (!got || !sl_spool_get_segment(head, &segment->salt)) {
-		return found.st_size >= SL_SPOOL_SEGMENT_HEAD ? put_aside(store, segment) : 0;
-	}
+	if (!got || !sl_spool_get_segment(head, &segment->salt))
+		return found.st_size >= SL_SPOOL_SEGMENT_HEAD ? not_ours(store, segment) : 0;
 	size = (uint64_t)found.st_size;
 	segment->read = SL_SPOOL_SEGMENT_HEAD;
 	got = from > SL_SPOOL_SEGMENT_HEAD && from < size
@@ -199,7 +193,7 @@ int sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segment
 		segment->read = from;
 	end = segment->read;
 	if (got >= 0)
-		got = count_entries(store, segment, &end, size);
+		got = count_entries(segment, &end, size);
 	if (got < 0)
 		return unreadable(store, segment, got); // the file stays as it is
 	if (end < size) {
@@ -210,10 +204,8 @@ int sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segment
 			sl_log(SL_LOG_WARN, "spool_tail_stays", "file=\"%s/%s\" reason=\"%s\"",
 			       store->folder, segment->name, strerror(errno));
 	}
-	store->figures.bytes += end - segment->bytes;
 	segment->bytes = end;
-	close(segment->fd); // a spool may have thousands
-	segment->fd = -1;
+	sl_spool_segment_close(segment); // a spool may have thousands
 	return segment->read < end;
 }
 

@@ -2,13 +2,16 @@
 
 #include <pthread.h>
 
+#include "dataplane/base/disk.h"
+#include "dataplane/base/log.h"
 #include "dataplane/base/sides.h"
 #include "routing/spool/spool.h"
 
 // What the files of a spool with its thread share: spool.c, the thread and the shards' sides;
 // holders.c, who has it open.
 //
-// Threading: as each field says; publish is the thread's, and its starter's before it runs.
+// Threading: as each field says; open, refuses and publish are the thread's, and its starter's
+// before it runs.
 
 #define SL_SPOOL_GROUP_MAX      256 // records appended at once
 #define SL_SPOOL_BACKOFF_MIN_NS (100 * SL_MS)
@@ -42,13 +45,15 @@ struct sl_spool {
 	// The thread's.
 	struct sl_spool_config now;
 	uint32_t now_version;
-	struct sl_spool_store *store;
+	struct sl_spool_store *store; // NULL: the disk has not let us open it yet
+	int lock_fd;                  // of the folder; -1: none
 	struct sl_spool_figures told;
 	struct sl_side *turn;
 	struct sl_spool_handed group[SL_SPOOL_GROUP_MAX];
 	struct sl_spool_write writes[SL_SPOOL_GROUP_MAX];
-	bool dirty, refusing;
-	uint64_t synced_ns, ticked_ns;
+	bool dirty, refusing, told_refusing;
+	uint64_t synced_ns, ticked_ns, open_due_ns;
+	struct sl_log_spell not_opened;
 	uint32_t out_count;
 	uint64_t out_bytes;
 	bool failing, delivered; // delivered: the last one that ended
@@ -57,6 +62,10 @@ struct sl_spool {
 	uint64_t try_ns, backoff_ns;
 };
 
+// Takes the folder and opens the store. Returns 0 or -errno with the reason in `why`.
+int sl_spool_open(struct sl_spool *spool, char why[SL_DISK_WHY]);
+// Says so, once, and hands over nothing for a moment.
+void sl_spool_refuses(struct sl_spool *spool, const char *why);
 extern const struct sl_sides_kind sl_spool_sides;
 void *sl_spool_thread(void *spool);
 // What the store's figures have become, for whoever tells them.

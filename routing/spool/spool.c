@@ -1,5 +1,6 @@
 #include "routing/spool/spool.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "dataplane/base/clock.h"
@@ -10,6 +11,7 @@
 #define GROUP_BYTES    (16 * SL_MIB)
 #define TICK_NS        SL_S
 #define BACKOFF_MAX_NS (5 * SL_S)
+#define OPEN_AGAIN_NS  (2 * SL_S)
 #define REFUSE_NS      SL_S // after a failure nothing is handed over for so long
 
 // --- the thread: in ------------------------------------------------------------------------------
@@ -58,24 +60,45 @@ static int append(struct sl_spool *spool, uint32_t count, bool sync)
 			.piece_count = record->piece_count,
 		};
 	}
-	failed = sl_spool_store_append(spool->store, spool->writes, count, sync);
+	failed = spool->store ? sl_spool_store_append(spool->store, spool->writes, count, sync)
+			      : -ENODEV;
 	spool->dirty |= !failed && !sync;
 	return failed;
 }
 
-static void tell_failure(struct sl_spool *spool, int failed)
+void sl_spool_refuses(struct sl_spool *spool, const char *why)
 {
-	if (failed)
-		__atomic_store_n(&spool->refuse_until_ns, sl_clock_now_ns() + REFUSE_NS,
-				 __ATOMIC_RELAXED);
-	if (!!failed == spool->refusing)
-		return;
-	spool->refusing = failed != 0;
-	if (failed)
+	__atomic_store_n(&spool->refuse_until_ns, sl_clock_now_ns() + REFUSE_NS, __ATOMIC_RELAXED);
+	if (!spool->refusing)
 		sl_log(SL_LOG_ERROR, "spool_refuses", "folder=\"%s\" reason=\"%s\"", spool->path,
-		       strerror(-failed));
-	else
+		       why);
+	spool->refusing = true;
+}
+
+static void take_again(struct sl_spool *spool)
+{
+	if (spool->refusing)
 		sl_log(SL_LOG_INFO, "spool_takes_again", "folder=\"%s\"", spool->path);
+	spool->refusing = false;
+}
+
+// A disk that did not let it open the folder may do so later.
+static void open_again(struct sl_spool *spool, uint64_t now_ns)
+{
+	char why[SL_DISK_WHY];
+	uint64_t tries;
+
+	if (now_ns < spool->open_due_ns)
+		return;
+	spool->open_due_ns = now_ns + OPEN_AGAIN_NS;
+	if (sl_spool_open(spool, why) == 0) {
+		take_again(spool);
+		return;
+	}
+	tries = sl_log_spell_more(&spool->not_opened, now_ns);
+	if (tries)
+		sl_log(SL_LOG_ERROR, "spool_not_opened", "folder=\"%s\" reason=\"%s\" count=%llu",
+		       spool->path, why, (unsigned long long)tries);
 }
 
 // One append and at most one sync for all that shards have handed over meanwhile.
@@ -88,7 +111,10 @@ static bool take_records(struct sl_spool *spool)
 	if (!count)
 		return false;
 	failed = append(spool, count, sync);
-	tell_failure(spool, failed);
+	if (failed)
+		sl_spool_refuses(spool, strerror(-failed));
+	else
+		take_again(spool);
 	for (uint32_t i = 0; i < count; i++) {
 		struct sl_spool_handed *entry = &spool->group[i];
 
@@ -186,8 +212,9 @@ static bool send_replay(struct sl_spool *spool)
 	bool given;
 
 	spool->held = spool->failing && !spool->out_count && sl_clock_now_ns() < spool->try_ns;
-	if (spool->out_bytes >= SL_SPOOL_OUT_BYTES || spool->out_count >= SL_SPOOL_OUT_MAX ||
-	    (spool->failing && spool->out_count) || spool->held)
+	if (!spool->store || spool->out_bytes >= SL_SPOOL_OUT_BYTES ||
+	    spool->out_count >= SL_SPOOL_OUT_MAX || (spool->failing && spool->out_count) ||
+	    spool->held)
 		return false;
 	side = next_side(spool);
 	replay = side ? malloc(sizeof(*replay)) : NULL;
@@ -241,15 +268,20 @@ static void wake_teller(struct sl_spool *spool)
 
 void sl_spool_publish(struct sl_spool *spool)
 {
-	const struct sl_spool_figures *figures = sl_spool_store_figures(spool->store);
+	static const struct sl_spool_figures none;
+	const struct sl_spool_figures *figures = spool->store ? sl_spool_store_figures(spool->store)
+							      : &none;
 	struct sl_spool_figures *told = &spool->told;
+	const bool behind = spool->store && !sl_spool_store_is_empty(spool->store);
 
-	__atomic_store_n(&spool->behind, !sl_spool_store_is_empty(spool->store), __ATOMIC_RELEASE);
-	if (memcmp(figures, told, sizeof(*told)) == 0)
+	__atomic_store_n(&spool->behind, behind, __ATOMIC_RELEASE);
+	if (memcmp(figures, told, sizeof(*told)) == 0 && spool->told_refusing == spool->refusing)
 		return;
 	pthread_mutex_lock(&spool->settings_lock);
 	spool->news.bytes = figures->bytes;
 	spool->news.age_ns = figures->age_ns;
+	spool->news.aside = figures->aside;
+	spool->news.refusing = spool->refusing;
 	for (unsigned i = 0; i < SL_SIGNALS; i++) {
 		spool->news.items[i] = figures->items[i];
 		spool->news.dropped_items[i] += figures->dropped_items[i] - told->dropped_items[i];
@@ -262,6 +294,7 @@ void sl_spool_publish(struct sl_spool *spool)
 	wake_teller(spool);
 	pthread_mutex_unlock(&spool->settings_lock);
 	*told = *figures;
+	spool->told_refusing = spool->refusing;
 }
 
 static void take_settings(struct sl_spool *spool)
@@ -275,7 +308,8 @@ static void take_settings(struct sl_spool *spool)
 	spool->now_version = spool->config_version;
 	pthread_mutex_unlock(&spool->settings_lock);
 	limits = sl_spool_limits_of(&spool->now);
-	sl_spool_store_limit(spool->store, &limits);
+	if (spool->store)
+		sl_spool_store_limit(spool->store, &limits);
 }
 
 static void tick(struct sl_spool *spool, uint64_t now_ns)
@@ -293,7 +327,10 @@ static void tick(struct sl_spool *spool, uint64_t now_ns)
 	if (now_ns - spool->ticked_ns < TICK_NS)
 		return;
 	spool->ticked_ns = now_ns;
-	sl_spool_store_tick(spool->store, sl_clock_wall_ns());
+	if (!spool->store)
+		open_again(spool, now_ns);
+	if (spool->store)
+		sl_spool_store_tick(spool->store, sl_clock_wall_ns());
 	// A shard that was told so a moment ago has not looked again.
 	pthread_mutex_lock(&spool->settings_lock);
 	if (spool->untold)

@@ -66,6 +66,8 @@ bool sl_spool_side_is_behind(const struct sl_spool_side *side);
 struct sl_spool_news {
 	uint64_t bytes, age_ns, items[SL_SIGNALS];
 	uint64_t recovered_items[SL_SIGNALS], dropped_items[SL_SIGNALS], damaged, read_errors;
+	uint32_t aside; // files that cannot be read, kept to be tried again
+	bool refusing;
 };
 // True for one side at a time; the others leave the spool's counters alone.
 bool sl_spool_side_news(struct sl_spool_side *side, struct sl_spool_news *news);

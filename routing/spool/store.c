@@ -5,15 +5,13 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "dataplane/base/disk.h"
 #include "dataplane/base/log.h"
 #include "routing/spool/internal.h"
 
-static int path_of(const struct sl_spool_store *store, const char *name, char path[PATH_MAX])
+int sl_spool_path(const struct sl_spool_store *store, const char *name, char path[PATH_MAX])
 {
 	return snprintf(path, PATH_MAX, "%s/%s", store->folder, name) < PATH_MAX ? 0
 										 : -ENAMETOOLONG;
@@ -23,12 +21,12 @@ int sl_spool_segment_fd(struct sl_spool_store *store, struct sl_spool_segment *s
 {
 	char path[PATH_MAX];
 
-	if (segment->fd < 0 && path_of(store, segment->name, path) == 0)
+	if (segment->fd < 0 && sl_spool_path(store, segment->name, path) == 0)
 		segment->fd = open(path, O_RDWR | O_CLOEXEC);
 	return segment->fd;
 }
 
-struct sl_spool_segment *sl_spool_segment_add(struct sl_spool_store *store, uint64_t number)
+struct sl_spool_segment *sl_spool_segment_make(uint64_t number)
 {
 	struct sl_spool_segment *segment = calloc(1, sizeof(*segment));
 
@@ -38,15 +36,21 @@ struct sl_spool_segment *sl_spool_segment_add(struct sl_spool_store *store, uint
 	segment->fd = -1;
 	segment->bytes = SL_SPOOL_SEGMENT_HEAD;
 	snprintf(segment->name, sizeof(segment->name), SL_SPOOL_NAME, (unsigned long long)number);
-	*store->last = segment;
-	store->last = &segment->next;
-	store->newest = SL_MAX(store->newest, number);
-	store->figures.bytes += segment->bytes;
 	return segment;
 }
 
+void sl_spool_segment_add(struct sl_spool_store *store, struct sl_spool_segment *segment)
+{
+	*store->last = segment;
+	store->last = &segment->next;
+	store->newest = SL_MAX(store->newest, segment->number);
+	store->figures.bytes += segment->bytes;
+	for (unsigned i = 0; i < SL_SIGNALS; i++)
+		store->figures.items[i] += segment->items[i];
+}
+
 // Until it is read, or read again: a spool may have thousands.
-static void close_segment(struct sl_spool_segment *segment)
+void sl_spool_segment_close(struct sl_spool_segment *segment)
 {
 	if (segment->fd >= 0)
 		close(segment->fd);
@@ -92,8 +96,8 @@ static void remove_segment(struct sl_spool_store *store, struct sl_spool_segment
 	if (!segment->next)
 		store->last = link;
 	store->figures.bytes -= segment->bytes;
-	close_segment(segment);
-	if (path_of(store, segment->name, path) == 0)
+	sl_spool_segment_close(segment);
+	if (sl_spool_path(store, segment->name, path) == 0)
 		unlink(path);
 	free(segment);
 	store->moved = true;
@@ -140,91 +144,6 @@ static void write_cursor(struct sl_spool_store *store)
 		       store->folder, strerror(errno));
 }
 
-// Half of one, a damaged one, or none at all: as if nothing had gone.
-static struct sl_spool_cursor read_cursor(struct sl_spool_store *store)
-{
-	struct sl_spool_cursor cursor;
-	char text[SL_SPOOL_CURSOR_BYTES + 2] = {0};
-
-	if (pread(store->cursor, text, sizeof(text) - 1, 0) != SL_SPOOL_CURSOR_BYTES ||
-	    !sl_spool_get_cursor(text, &cursor))
-		return (struct sl_spool_cursor){0};
-	return cursor;
-}
-
-static int by_number(const void *a, const void *b)
-{
-	const uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
-
-	return left < right ? -1 : left > right;
-}
-
-static int take_over(struct sl_spool_store *store, const struct sl_spool_cursor *cursor)
-{
-	uint64_t *numbers;
-	uint32_t count;
-	int failed = sl_spool_list(store->folder, &numbers, &count);
-
-	if (failed)
-		return failed;
-	if (count)
-		qsort(numbers, count, sizeof(*numbers), by_number);
-	for (uint32_t i = 0; i < count && !failed; i++) {
-		struct sl_spool_segment *segment = sl_spool_segment_add(store, numbers[i]);
-		int found = 0;
-
-		if (!segment)
-			found = -ENOMEM;
-		else if (numbers[i] >= cursor->number)
-			found = sl_spool_scan(store, segment,
-					      numbers[i] == cursor->number ? cursor->at : 0);
-		if (found == 0)
-			remove_segment(store, segment);
-		failed = SL_MIN(found, 0);
-	}
-	free(numbers);
-	store->reading = store->segments;
-	store->newest = SL_MAX(store->newest, cursor->number);
-	return failed;
-}
-
-struct sl_spool_store *sl_spool_store_open(const char *folder, const struct sl_spool_limits *limits,
-					   int *error)
-{
-	struct sl_spool_store *store = calloc(1, sizeof(*store));
-	struct sl_spool_cursor cursor;
-	char path[PATH_MAX];
-
-	*error = -ENOMEM;
-	if (!store)
-		return NULL;
-	store->last = &store->segments;
-	store->limits = *limits;
-	store->cursor = -1;
-	store->folder = strdup(folder);
-	if (!store->folder)
-		goto fail;
-	*error = path_of(store, "cursor", path);
-	if (*error)
-		goto fail;
-	store->cursor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (store->cursor < 0 || flock(store->cursor, LOCK_EX | LOCK_NB) < 0) {
-		*error = errno == EWOULDBLOCK ? -EBUSY : -errno;
-		goto fail;
-	}
-	cursor = read_cursor(store);
-	*error = take_over(store, &cursor);
-	if (*error) {
-		store->moved = false; // the cursor stays: how far it reaches is not known
-		goto fail;
-	}
-	memcpy(store->figures.recovered_items, store->figures.items, sizeof(store->figures.items));
-	return store;
-fail:
-	sl_spool_store_close(store);
-	return NULL;
-}
-
 void sl_spool_store_close(struct sl_spool_store *store)
 {
 	if (!store)
@@ -237,7 +156,7 @@ void sl_spool_store_close(struct sl_spool_store *store)
 		struct sl_spool_segment *segment = store->segments;
 
 		store->segments = segment->next;
-		close_segment(segment);
+		sl_spool_segment_close(segment);
 		free(segment);
 	}
 	free(store->heads);
@@ -255,17 +174,18 @@ void sl_spool_store_limit(struct sl_spool_store *store, const struct sl_spool_li
 
 static int begin_segment(struct sl_spool_store *store)
 {
-	struct sl_spool_segment *segment = sl_spool_segment_add(store, store->newest + 1);
+	struct sl_spool_segment *segment = sl_spool_segment_make(store->newest + 1);
 	uint8_t head[SL_SPOOL_SEGMENT_HEAD];
 	char path[PATH_MAX];
 	int failed;
 
 	if (!segment)
 		return -ENOMEM;
+	sl_spool_segment_add(store, segment);
 	if (!store->reading)
 		store->reading = segment;
 	segment->read = SL_SPOOL_SEGMENT_HEAD;
-	failed = path_of(store, segment->name, path);
+	failed = sl_spool_path(store, segment->name, path);
 	if (!failed) {
 		segment->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		failed = segment->fd < 0 ? -errno : sl_spool_salt(&segment->salt);
@@ -296,6 +216,17 @@ int sl_spool_store_sync(struct sl_spool_store *store)
 	return failed;
 }
 
+int sl_spool_retire(struct sl_spool_store *store)
+{
+	struct sl_spool_segment *active = store->active;
+	const int failed = sl_spool_store_sync(store);
+
+	store->active = NULL;
+	if (active)
+		sl_spool_segment_close(active);
+	return failed;
+}
+
 // Room for so many bytes: by a new segment, by dropping old ones, or none.
 static int make_room(struct sl_spool_store *store, uint64_t bytes)
 {
@@ -304,10 +235,8 @@ static int make_room(struct sl_spool_store *store, uint64_t bytes)
 
 	if (active && active->bytes + bytes > limits->segment_bytes &&
 	    active->bytes > SL_SPOOL_SEGMENT_HEAD) {
-		const int failed = sl_spool_store_sync(store); // later ones are of the next
+		const int failed = sl_spool_retire(store); // later ones are of the next
 
-		store->active = NULL;
-		close_segment(active);
 		if (failed)
 			return failed;
 	}
@@ -481,7 +410,7 @@ static struct sl_spool_read *next_new(struct sl_spool_store *store)
 		}
 		if (!ended || !segment->next)
 			return NULL;
-		close_segment(segment);
+		sl_spool_segment_close(segment);
 		store->reading = segment->next;
 	}
 	return NULL;
@@ -557,6 +486,7 @@ void sl_spool_store_tick(struct sl_spool_store *store, uint64_t wall_ns)
 		remove_segment(store, store->segments);
 	}
 	remove_read(store, true);
+	sl_spool_try_aside(store, wall_ns);
 	write_cursor(store);
 	oldest = oldest_ns(store);
 	store->figures.age_ns = oldest && oldest < wall_ns ? wall_ns - oldest : 0;

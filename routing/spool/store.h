@@ -7,11 +7,15 @@
 //
 //   gone ... | cursor: OUT BACK GONE OUT | not read yet ... | appended
 //
-// A folder belongs to one process at a time (flock). At open, a tail that was torn by a crash is
-// cut; damage in the middle is stepped over when it is read, named in the log, and counted. What
-// the disk fails to read is neither: open fails, later reads are tried again, no file is changed.
+// At open, a tail that was torn by a crash is cut; damage in the middle is stepped over when it is
+// read, named in the log, and counted. What the disk fails to read is neither. At open such a file
+// is put aside, and the others go on without it: a cursor as cursor.unread, so that what it says
+// is gone comes again; a segment as NAME.unread, which is looked at again at every open and now
+// and then, and comes in behind the others, whole, once it can be read. Later reads are tried
+// again. No byte of a file that was not read is changed.
 //
-// Threading: one thread, which may block; figures are plain, for that thread to publish.
+// Threading: one thread, which may block; figures are plain, for that thread to publish. Whoever
+// opens a folder has seen to it that nobody else has it.
 // Errors: -errno. An append that fails leaves nothing behind.
 
 struct sl_spool_limits {
@@ -38,6 +42,7 @@ struct sl_spool_figures {
 	uint64_t bytes;             // on disk
 	uint64_t items[SL_SIGNALS]; // on disk and not out
 	uint64_t age_ns;            // of the oldest entry that is not gone, at the last tick
+	uint64_t aside;             // files that the disk does not give
 	// Since the store was opened.
 	uint64_t recovered_items[SL_SIGNALS]; // found at open
 	uint64_t dropped_items[SL_SIGNALS];   // for room, by age, or damaged
@@ -49,7 +54,7 @@ struct sl_spool_figures {
 
 struct sl_spool_store;
 
-// `folder` must be there. NULL: -errno in `*error`; -EBUSY when another process has it.
+// `folder` must be there. NULL: -errno in `*error`.
 struct sl_spool_store *sl_spool_store_open(const char *folder, const struct sl_spool_limits *limits,
 					   int *error);
 // What is out comes out again after the next open.

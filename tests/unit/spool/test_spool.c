@@ -4,6 +4,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sys/stat.h>
 
 #include "routing/spool/spool.h"
 
@@ -185,7 +186,7 @@ static void *put_later(void *spool)
 
 static void test_a_disk_that_hangs_holds_up_its_own_spool(void **state)
 {
-	char path[80], again[80];
+	char path[80], again[80], locked[80];
 	const struct sl_spool_config slow = {.path = folder,
 					     .bytes_max = SL_MIB,
 					     .segment_bytes = SL_MIB,
@@ -203,6 +204,7 @@ static void test_a_disk_that_hangs_holds_up_its_own_spool(void **state)
 	(void)state;
 	snprintf(path, sizeof(path), "%s/other", folder);
 	snprintf(again, sizeof(again), "%s/other/cursor", folder);
+	snprintf(locked, sizeof(locked), "%s/other/lock", folder);
 	assert_int_equal(sl_waker_init(&waker), 0);
 	side = sl_spool_side_open(spool, &waker);
 	sl_spool_side_retire(side, true);
@@ -228,6 +230,7 @@ static void test_a_disk_that_hangs_holds_up_its_own_spool(void **state)
 	sl_waker_fini(&waker);
 	sl_errors_destroy(errors);
 	unlink(again);
+	unlink(locked);
 	rmdir(path);
 }
 
@@ -431,6 +434,75 @@ static void test_idle(void **state)
 	sl_errors_destroy(errors);
 }
 
+// Another process, here by another way to the folder: it is told who has it. A reload that keeps
+// the path keeps the lock.
+static void test_one_process_at_a_time(void **state)
+{
+	char path[80], want[64];
+	struct sl_spool_config config = plain;
+	struct sl_errors *errors = sl_errors_create();
+	struct sl_spool *spool = sl_spool_get(&plain, errors), *same;
+
+	(void)state;
+	config.path = path;
+	snprintf(path, sizeof(path), "%s/.", folder);
+	snprintf(want, sizeof(want), "another process has it: %d", (int)getpid());
+	assert_null(sl_spool_get(&config, errors));
+	assert_non_null(strstr(sl_errors_line(errors, 0), want));
+	same = sl_spool_get(&plain, errors);
+	sl_spool_put(spool);
+	assert_null(sl_spool_get(&config, errors));
+	sl_spool_put(same);
+	spool = sl_spool_get(&config, errors);
+	assert_non_null(spool);
+	sl_spool_put(spool);
+	sl_errors_destroy(errors);
+}
+
+// What the disk does not give makes its own spool refuse, and is tried again.
+static void test_a_folder_that_cannot_be_opened(void **state)
+{
+	struct sl_errors *errors = sl_errors_create();
+	struct sl_spool *spool;
+	struct sl_spool_side *side;
+	struct sl_spool_news news = {0};
+	struct sl_waker waker;
+	char path[80], kept[80];
+
+	(void)state;
+	empty_folder();
+	snprintf(path, sizeof(path), "%s/cursor", folder);
+	snprintf(kept, sizeof(kept), "%s/cursor.unread", folder);
+	assert_int_equal(mkdir(path, 0700), 0);
+	assert_int_equal(mkdir(kept, 0700), 0); // it cannot even be put aside
+	assert_int_equal(sl_waker_init(&waker), 0);
+	spool = sl_spool_get(&plain, errors);
+	assert_non_null(spool);
+	assert_int_equal(sl_errors_count(errors), 0);
+	side = sl_spool_side_open(spool, &waker);
+	sl_spool_side_retire(side, true);
+	assert_false(is_kept(side, &waker));
+	while (!sl_spool_side_news(side, &news))
+		;
+	assert_true(news.refusing);
+	assert_false(sl_spool_side_is_behind(side));
+	assert_int_equal(rmdir(kept), 0);
+	alarm(60);
+	while (!is_kept(side, &waker))
+		usleep(10000);
+	do
+		while (!sl_spool_side_news(side, &news))
+			;
+	while (news.refusing || !news.items[SL_TRACES]);
+	alarm(0);
+	sl_spool_side_close(side);
+	sl_spool_put(spool);
+	sl_waker_fini(&waker);
+	sl_errors_destroy(errors);
+	assert_int_equal(rmdir(kept), 0);
+	empty_folder();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -441,6 +513,8 @@ int main(void)
 		cmocka_unit_test(test_what_it_left_itself_is_not_found),
 		cmocka_unit_test(test_sides_open_and_close_under_reloads),
 		cmocka_unit_test(test_idle),
+		cmocka_unit_test(test_one_process_at_a_time),
+		cmocka_unit_test(test_a_folder_that_cannot_be_opened),
 	};
 
 	return cmocka_run_group_tests(tests, begin, finish);

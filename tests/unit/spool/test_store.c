@@ -124,18 +124,6 @@ static void test_in_order_and_over_restarts(void **state)
 	empty_folder();
 }
 
-static void test_one_process_at_a_time(void **state)
-{
-	struct sl_spool_store *store = must_open(&wide);
-	int error = 0;
-
-	(void)state;
-	assert_null(sl_spool_store_open(folder, &wide, &error));
-	assert_int_equal(error, -EBUSY);
-	sl_spool_store_close(store);
-	empty_folder();
-}
-
 static size_t read_file(const char *name, uint8_t *to, size_t size)
 {
 	char path[PATH_MAX];
@@ -323,13 +311,16 @@ ssize_t __wrap_pread(int fd, void *to, size_t size, off_t at)
 	return -1;
 }
 
-// Whichever read of an open fails: nothing is cut or put aside, and all of it is there afterwards.
-static void test_the_disk_fails_at_open(void **state)
+#define ASIDE SEGMENT ".unread"
+
+// Whichever read of a segment fails at open: it is put aside as it was, others go on, and all of it
+// comes in, whole and counted, when the disk is well again, in this process or the next.
+static void test_a_segment_that_the_disk_does_not_give(void **state)
 {
 	uint8_t whole[4096], after[4096];
 	struct sl_spool_store *store = must_open(&wide);
 	size_t size;
-	int failed = 0;
+	unsigned aside = 0;
 
 	(void)state;
 	for (unsigned i = 0; i < 3; i++)
@@ -338,23 +329,112 @@ static void test_the_disk_fails_at_open(void **state)
 	size = read_file(SEGMENT, whole, sizeof(whole));
 	// A damaged head in the middle: the next one is searched behind it.
 	whole[SL_SPOOL_SEGMENT_HEAD + SL_SPOOL_ENTRY_HEAD + strlen("tenant") + BODY + 12] ^= 1;
-	write_segment(whole, size);
-	for (int good = 1;; good++) { // the cursor's is the first: without it all comes again
-		int error;
+	for (int good = 1;; good++) { // the cursor's is the first
+		const struct sl_spool_figures *figures;
 
+		write_segment(whole, size);
 		reads_left = good;
-		store = sl_spool_store_open(folder, &wide, &error);
-		failed += !store;
-		sl_spool_store_close(store);
-		if (reads_left > 0)
+		store = must_open(&wide);
+		figures = sl_spool_store_figures(store);
+		if (!figures->aside)
 			break;
-		assert_true(!store || reads_left == 0);
-		assert_true(store || error == -EIO);
-		assert_int_equal(read_file(SEGMENT, after, sizeof(after)), size);
+		aside++;
+		assert_int_equal(figures->aside, 1);
+		assert_int_equal(figures->bytes, 0);
+		for (unsigned i = 0; i < SL_SIGNALS; i++)
+			assert_int_equal(figures->items[i] + figures->dropped_items[i], 0);
+		assert_int_equal(read_file(ASIDE, after, sizeof(after)), size);
 		assert_memory_equal(after, whole, size);
+		assert_int_equal(put(store, 7, BODY), 0); // the others go on
+		sl_spool_store_tick(store, 40 * SL_S);
+		assert_int_equal(figures->aside, 1);
+		reads_left = INT_MAX;
+		if (good % 2) { // another process finds it
+			sl_spool_store_close(store);
+			store = must_open(&wide);
+			figures = sl_spool_store_figures(store);
+			assert_int_equal(figures->recovered_items[7 % SL_SIGNALS], 8);
+		}
+		sl_spool_store_tick(store, 71 * SL_S);
+		assert_int_equal(figures->aside, 0);
+		assert_int_equal(figures->recovered_items[0] + figures->recovered_items[2], 1 + 3);
+		assert_int_equal(figures->damaged, 0);
+		for (unsigned i = 0; i < 3; i++) {
+			static const unsigned order[] = {7, 0, 2};
+			struct sl_spool_read *read = sl_spool_store_next(store, false);
+
+			assert_non_null(read);
+			assert_int_equal(number_of(read), order[i]);
+			sl_spool_store_end(store, read->slot, true);
+			free(read);
+		}
+		assert_int_equal(figures->damaged, 1);
+		assert_int_equal(drain(store), 0);
+		sl_spool_store_close(store);
 	}
-	assert_true(failed >= 3);
+	assert_true(aside >= 3);
 	reads_left = INT_MAX;
+	sl_spool_store_close(store);
+	empty_folder();
+}
+
+// A cursor that cannot be read, or is none: it is kept, and what it says is gone comes again.
+static void test_a_cursor_that_the_disk_does_not_give(void **state)
+{
+	static const uint8_t other[100] = "not ours";
+	char path[PATH_MAX], aside[PATH_MAX];
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/cursor", folder);
+	snprintf(aside, sizeof(aside), "%s/cursor.unread", folder);
+	for (unsigned how = 0; how < 3; how++) {
+		struct sl_spool_store *store = must_open(&wide);
+		struct sl_spool_read *read;
+
+		for (unsigned i = 0; i < 3; i++)
+			assert_int_equal(put(store, i, BODY), 0);
+		read = sl_spool_store_next(store, false);
+		sl_spool_store_end(store, read->slot, true);
+		free(read);
+		sl_spool_store_close(store);
+		assert_int_equal(unlink(path), 0);
+		if (how == 0)
+			write_file("cursor", other, sizeof(other));
+		else if (how == 1)
+			assert_int_equal(mkdir(path, 0700), 0);
+		else
+			assert_int_equal(symlink(path, path), 0);
+		store = must_open(&wide);
+		assert_int_equal(sl_spool_store_figures(store)->read_errors, 1);
+		assert_int_equal(drain(store), first(3));
+		sl_spool_store_tick(store, 1); // the new one is well
+		sl_spool_store_close(store);
+		store = must_open(&wide);
+		assert_int_equal(sl_spool_store_figures(store)->read_errors, 0);
+		assert_int_equal(drain(store), 0);
+		sl_spool_store_close(store);
+		assert_int_equal(how == 1 ? rmdir(aside) : unlink(aside), 0);
+		empty_folder();
+	}
+}
+
+// The disk gives nothing at all: no file is changed, or has another name for long.
+static void test_a_disk_that_gives_nothing(void **state)
+{
+	struct sl_spool_store *store = must_open(&wide);
+	int error;
+
+	(void)state;
+	assert_int_equal(put(store, 0, BODY), 0);
+	sl_spool_store_close(store);
+	reads_left = 0;
+	assert_null(sl_spool_store_open(folder, &wide, &error));
+	assert_int_equal(error, -EIO);
+	assert_null(sl_spool_store_open(folder, &wide, &error));
+	reads_left = INT_MAX;
+	store = must_open(&wide);
+	assert_int_equal(drain(store), 1);
+	sl_spool_store_close(store);
 	empty_folder();
 }
 
@@ -410,13 +490,12 @@ static void test_no_descriptors(void **state)
 	empty_folder();
 }
 
-// A segment that cannot be opened fails the whole, and nothing goes: not even by the cursor.
+// A segment that cannot be opened for what it is itself is put aside; the others come out.
 static void test_a_segment_that_does_not_open(void **state)
 {
 	const struct sl_spool_limits small = {.bytes_max = SL_GIB, .segment_bytes = 100};
 	struct sl_spool_store *store = must_open(&small);
-	char first[PATH_MAX], second[PATH_MAX], kept[PATH_MAX];
-	int error;
+	char first[PATH_MAX], second[PATH_MAX], kept[PATH_MAX], aside[PATH_MAX];
 
 	(void)state;
 	for (unsigned i = 0; i < 3; i++)
@@ -424,20 +503,23 @@ static void test_a_segment_that_does_not_open(void **state)
 	sl_spool_store_close(store);
 	snprintf(first, sizeof(first), "%s/" SEGMENT, folder);
 	snprintf(second, sizeof(second), "%s/0000000000000002.spool", folder);
+	snprintf(aside, sizeof(aside), "%s/0000000000000002.spool.unread", folder);
 	snprintf(kept, sizeof(kept), "%s/kept", folder);
 	assert_int_equal(truncate(first, 0), 0);
 	assert_int_equal(rename(second, kept), 0);
 	assert_int_equal(symlink(second, second), 0);
-	assert_null(sl_spool_store_open(folder, &small, &error));
-	assert_int_equal(error, -ELOOP);
-	assert_int_equal(rename(kept, second), 0);
 	store = must_open(&small);
-	assert_int_equal(drain(store), 6);
+	assert_int_equal(sl_spool_store_figures(store)->aside, 1);
+	assert_int_equal(drain(store), 4);
+	assert_int_equal(unlink(aside), 0);
+	assert_int_equal(rename(kept, aside), 0); // somebody has seen to it
+	sl_spool_store_tick(store, 60 * SL_S);
+	assert_int_equal(drain(store), 2);
 	sl_spool_store_close(store);
 	empty_folder();
 }
 
-// What cannot be put aside stays where it is.
+// What cannot be put aside stays where it is, and what is aside is not written over.
 static void test_a_segment_that_cannot_be_put_aside(void **state)
 {
 	uint8_t garbage[SL_SPOOL_SEGMENT_HEAD] = "no segment";
@@ -448,13 +530,16 @@ static void test_a_segment_that_cannot_be_put_aside(void **state)
 	snprintf(path, sizeof(path), "%s/" SEGMENT, folder);
 	snprintf(aside, sizeof(aside), "%s/" SEGMENT ".damaged", folder);
 	write_segment(garbage, sizeof(garbage));
-	assert_int_equal(mkdir(aside, 0700), 0);
+	write_file(ASIDE, garbage, sizeof(garbage));
+	write_file(SEGMENT ".damaged", garbage, sizeof(garbage));
 	assert_null(sl_spool_store_open(folder, &wide, &error));
-	assert_int_equal(error, -EISDIR);
+	assert_int_equal(error, -EEXIST);
 	assert_int_equal(access(path, R_OK), 0);
-	assert_int_equal(rmdir(aside), 0);
+	assert_int_equal(unlink(aside), 0);
 	sl_spool_store_close(must_open(&wide));
 	assert_int_equal(access(aside, R_OK), 0);
+	snprintf(aside, sizeof(aside), "%s/" ASIDE ".damaged", folder);
+	assert_int_equal(access(aside, R_OK), 0); // nor was that one
 	empty_folder();
 }
 
@@ -683,12 +768,13 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_in_order_and_over_restarts),
-		cmocka_unit_test(test_one_process_at_a_time),
 		cmocka_unit_test(test_a_tail_torn_anywhere),
 		cmocka_unit_test(test_a_flip_anywhere),
 		cmocka_unit_test(test_a_flip_in_the_cursor),
 		cmocka_unit_test(test_a_body_cannot_pass_for_an_entry),
-		cmocka_unit_test(test_the_disk_fails_at_open),
+		cmocka_unit_test(test_a_segment_that_the_disk_does_not_give),
+		cmocka_unit_test(test_a_cursor_that_the_disk_does_not_give),
+		cmocka_unit_test(test_a_disk_that_gives_nothing),
 		cmocka_unit_test(test_the_disk_fails_later),
 		cmocka_unit_test(test_no_descriptors),
 		cmocka_unit_test(test_a_segment_that_does_not_open),
