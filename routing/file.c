@@ -1,8 +1,5 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -11,38 +8,24 @@
 #include "dataplane/base/clock.h"
 #include "dataplane/base/disk.h"
 #include "dataplane/base/log.h"
-#include "dataplane/base/ring.h"
-#include "dataplane/base/thread.h"
+#include "dataplane/base/sides.h"
 #include "dataplane/base/varint.h"
-#include "dataplane/base/waker.h"
 #include "dataplane/otlp/json.h"
 #include "routing/dead_letter.h"
 #include "routing/driver.h"
 
-// Files of Export requests. One writer thread a destination; each shard's side has a ring of
-// records to it and a ring of ends back. Records are read where they lie: they stay until their
-// end has come back. The writer writes whole groups: a group that fails is cut off the file again,
-// so a file holds whole records only.
+// Files of Export requests. One writer thread a destination, to which each shard lends its records
+// (base/sides.h), read where they lie. The writer writes whole groups: a group that fails is cut
+// off the file again, so a file holds whole records only.
 //
 // Files: <path>/<signal>-<YYYYMMDDTHHMMSSZ>-<number>.binpb (each request behind its length as a
 // varint) or .jsonl (one request a line); the number goes up with each file of the process. A dead
 // letter has its headers in front, where readers of OTLP skip them (dead_letter.h).
-#define RING_COUNT 4096 // records of one shard with the writer
-#define GROUP_MAX  256  // records written at once
-#define IDLE_MS    1000 // how often age is looked at
-#define PATH_BYTES 4096
-#define TEXT_KEPT  (4 * SL_MIB) // a larger text buffer goes back to the machine
-
-struct side {
-	struct side *next; // the writer's, once it is on the list
-	struct file *file;
-	struct sl_waker *waker; // the shard's
-	struct sl_ring todo, done;
-	uint32_t in_flight; // the shard's
-	bool pushed;        // the shard's: since the last poll
-	uint32_t busy;      // writer: the writer; its waker is in use
-	uint32_t closed;    // writer: the shard
-};
+#define RECORDS_MAX 4096 // of one shard with the writer
+#define GROUP_MAX   256  // records written at once
+#define IDLE_MS     1000 // how often age is looked at
+#define PATH_BYTES  4096
+#define TEXT_KEPT   (4 * SL_MIB) // a larger text buffer goes back to the machine
 
 struct output {
 	int fd; // -1: none
@@ -54,13 +37,8 @@ struct file {
 	enum sl_file_format format;
 	uint64_t rotate_bytes, rotate_age_ns;
 	bool fsync;
-	struct sl_waker waker; // the writer's
-	struct side *opened;   // pushed by shards, taken by the writer
-	uint32_t stop;
-	bool running;
-	pthread_t thread;
+	struct sl_sides sides;
 	// The writer's.
-	struct side *sides;
 	struct output outputs[SL_SIGNALS];
 	uint32_t number;
 	struct sl_json_text text;
@@ -72,7 +50,7 @@ struct file {
 
 struct entry {
 	struct sl_record *record;
-	struct side *side;
+	struct sl_side *side;
 	enum sl_outcome outcome;
 	uint8_t prefix[SL_VARINT_BYTES_MAX];
 };
@@ -287,62 +265,24 @@ static void write_group(struct file *file, struct entry *group, uint32_t count)
 {
 	for (unsigned signal = 0; signal < SL_SIGNALS; signal++)
 		write_signal(file, group, count, signal);
-	for (uint32_t i = 0; i < count; i++)
-		__atomic_store_n(&group[i].side->busy, 1, __ATOMIC_SEQ_CST);
 	for (uint32_t i = 0; i < count; i++) {
 		group[i].record->driver_data = (void *)(uintptr_t)group[i].outcome;
-		// A shard has no more with the writer than the ring holds.
-		if (!sl_ring_push(&group[i].side->done, group[i].record))
-			abort();
+		sl_helper_return(group[i].side, group[i].record);
 	}
-	for (struct side *side = file->sides; side; side = side->next) {
-		if (!side->busy)
-			continue;
-		sl_waker_wake(side->waker);
-		__atomic_store_n(&side->busy, 0, __ATOMIC_SEQ_CST);
-	}
+	sl_sides_wake(&file->sides);
 	if (file->text.capacity > TEXT_KEPT)
 		sl_json_text_fini(&file->text);
-}
-
-static void free_side(struct side *side)
-{
-	sl_ring_fini(&side->todo);
-	sl_ring_fini(&side->done);
-	free(side);
-}
-
-// Takes what shards have opened, frees what they have closed.
-static void update_sides(struct file *file)
-{
-	struct side *side = __atomic_exchange_n(&file->opened, NULL, __ATOMIC_ACQUIRE), *next;
-
-	for (; side; side = next) {
-		next = side->next;
-		side->next = file->sides;
-		file->sides = side;
-	}
-	for (struct side **link = &file->sides; (side = *link);) {
-		if (!__atomic_load_n(&side->closed, __ATOMIC_ACQUIRE)) {
-			link = &side->next;
-			continue;
-		}
-		*link = side->next;
-		free_side(side);
-	}
 }
 
 // A share of the group for each shard, so that busy ones do not starve the others.
 static uint32_t collect(struct file *file, struct entry *group)
 {
-	uint32_t count = 0, sides = 0, share;
+	const uint32_t share = SL_MAX(1u, GROUP_MAX / SL_MAX(4u, file->sides.count));
+	uint32_t count = 0;
 
-	for (const struct side *side = file->sides; side; side = side->next)
-		sides++;
-	share = SL_MAX(1u, GROUP_MAX / SL_MAX(4u, sides));
-	for (struct side *side = file->sides; side; side = side->next) {
+	for (struct sl_side *side = file->sides.first; side; side = side->next) {
 		for (uint32_t i = 0; i < share && count < GROUP_MAX; i++) {
-			struct sl_record *record = sl_ring_pop(&side->todo);
+			struct sl_record *record = sl_helper_take(side);
 
 			if (!record)
 				break;
@@ -360,25 +300,22 @@ static void *writer_main(void *argument)
 	if (!group)
 		abort(); // at the thread's start only
 	for (;;) {
-		struct pollfd wait = {.fd = file->waker.fd, .events = POLLIN};
-		const bool stop = __atomic_load_n(&file->stop, __ATOMIC_ACQUIRE);
 		uint32_t count;
 
-		sl_waker_clear(&file->waker);
-		update_sides(file);
+		sl_sides_turn(&file->sides);
 		count = collect(file, group);
 		if (count) {
 			write_group(file, group, count);
 			continue;
 		}
-		if (stop)
+		if (sl_sides_are_over(&file->sides))
 			break;
 		for (unsigned i = 0; i < SL_SIGNALS && file->rotate_age_ns; i++) {
 			if (file->outputs[i].fd >= 0 &&
 			    sl_clock_now_ns() - file->outputs[i].opened_ns >= file->rotate_age_ns)
 				close_output(&file->outputs[i]);
 		}
-		poll(&wait, 1, IDLE_MS);
+		sl_sides_wait(&file->sides, IDLE_MS);
 	}
 	free(group);
 	return NULL;
@@ -386,24 +323,19 @@ static void *writer_main(void *argument)
 
 // --- control thread ------------------------------------------------------------------------------
 
+static const struct sl_sides_kind sides_kind = {
+	.name = "file-writer",
+	.side_bytes = sizeof(struct sl_side),
+	.down = RECORDS_MAX,
+};
+
 static void destroy(void *self)
 {
 	struct file *file = self;
 
-	if (file->running) {
-		__atomic_store_n(&file->stop, 1, __ATOMIC_RELEASE);
-		sl_waker_wake(&file->waker);
-		pthread_join(file->thread, NULL);
-	}
-	while (file->sides) {
-		struct side *side = file->sides;
-
-		file->sides = side->next;
-		free_side(side);
-	}
+	sl_sides_end(&file->sides);
 	for (unsigned i = 0; i < SL_SIGNALS; i++)
 		close_output(&file->outputs[i]);
-	sl_waker_fini(&file->waker);
 	sl_json_text_fini(&file->text);
 	free(file->pieces);
 	free(file->gathered);
@@ -422,7 +354,6 @@ static void *create(const struct sl_destination_config *destination, bool check_
 		return NULL;
 	for (unsigned i = 0; i < SL_SIGNALS; i++)
 		file->outputs[i].fd = -1;
-	file->waker.fd = -1;
 	file->format = config->format;
 	file->rotate_bytes = config->rotate_bytes;
 	file->rotate_age_ns = config->rotate_age_ns;
@@ -440,13 +371,11 @@ static void *create(const struct sl_destination_config *destination, bool check_
 	if (!failed && access(file->path, W_OK | X_OK) < 0)
 		failed = -errno;
 	if (!failed)
-		failed = sl_waker_init(&file->waker);
+		failed = sl_sides_init(&file->sides, &sides_kind);
 	if (!failed)
-		failed = sl_thread_start(&file->thread, "file-writer", writer_main, file);
-	if (failed)
-		goto fail;
-	file->running = true;
-	return file;
+		failed = sl_sides_start(&file->sides, writer_main, file);
+	if (!failed)
+		return file;
 fail:
 	sl_errors_add(errors, &config->where, "file: %s: %s", config->path, strerror(-failed));
 	destroy(file);
@@ -458,70 +387,28 @@ fail:
 static void *open_side(void *self, const struct sl_driver_env *env)
 {
 	struct file *file = self;
-	struct side *side = NULL;
 
-	if (posix_memalign((void **)&side, SL_CACHE_LINE, sizeof(*side)) != 0)
-		return NULL;
-	memset(side, 0, sizeof(*side));
-	side->file = file;
-	side->waker = env->waker;
-	if (sl_ring_init(&side->todo, RING_COUNT) < 0 ||
-	    sl_ring_init(&side->done, RING_COUNT) < 0) {
-		free_side(side);
-		return NULL;
-	}
-	side->next = __atomic_load_n(&file->opened, __ATOMIC_RELAXED);
-	while (!__atomic_compare_exchange_n(&file->opened, &side->next, side, true,
-					    __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-		;
-	return side;
+	return sl_side_open(&file->sides, env->waker);
 }
 
-static void close_side(void *state)
+static void close_side(void *side)
 {
-	struct side *side = state;
-	struct file *file = side->file;
-
-	assert(side->in_flight == 0);
-	// The writer may still be between its last end and its wake.
-	while (__atomic_load_n(&side->busy, __ATOMIC_SEQ_CST))
-		sched_yield();
-	__atomic_store_n(&side->closed, 1, __ATOMIC_RELEASE);
-	sl_waker_wake(&file->waker);
+	sl_side_close(side);
 }
 
-static enum sl_reason submit(void *state, struct sl_record *record)
+static enum sl_reason submit(void *side, struct sl_record *record)
 {
-	struct side *side = state;
-
-	if (side->in_flight == RING_COUNT || !sl_ring_push(&side->todo, record))
-		return SL_REASON_EGRESS_FULL;
-	side->in_flight++;
-	side->pushed = true;
-	return SL_REASON_NONE;
+	return sl_side_give(side, record) ? SL_REASON_NONE : SL_REASON_EGRESS_FULL;
 }
 
-static void poll_side(void *state, uint64_t now_ns)
+static void poll_side(void *side, uint64_t now_ns)
 {
-	struct side *side = state;
 	struct sl_record *record;
-	enum sl_outcome outcome;
 
 	(void)now_ns;
-	if (side->pushed) {
-		side->pushed = false;
-		sl_waker_wake(&side->file->waker);
-	}
-	while ((record = sl_ring_pop(&side->done))) {
-		side->in_flight--;
-		outcome = (enum sl_outcome)(uintptr_t)record->driver_data;
-		if (SL_UNLIKELY(outcome != SL_OUTCOME_DELIVERED))
-			sl_egress_answered(record,
-					   outcome == SL_OUTCOME_REJECTED ? SL_ANSWER_FILE_INVALID
-									  : SL_ANSWER_FILE_ERROR,
-					   outcome);
-		sl_egress_end(record, outcome, 0);
-	}
+	sl_side_flush(side);
+	while ((record = sl_side_settle(side)))
+		sl_egress_end(record, (enum sl_outcome)(uintptr_t)record->driver_data, 0);
 }
 
 const struct sl_driver sl_driver_file = {
