@@ -33,15 +33,15 @@ bool sl_partial_fit(const struct sl_part *part, uint64_t items_room, uint64_t by
 	return true;
 }
 
-void sl_partial_cut(struct sl_part *part, const struct sl_partial *fit, uint32_t items,
-		    uint64_t bytes)
+void sl_partial_cut(struct sl_part *part, const struct sl_partial *fit, enum sl_cut cut,
+		    uint32_t items, uint64_t bytes)
 {
 	assert(part->keep && items <= fit->count && fit->count == part->kept_items);
 	if (items == fit->count)
 		return;
 	for (uint32_t i = items; i < fit->count; i++)
 		part->keep[fit->list[i] / 64] &= ~(UINT64_C(1) << (fit->list[i] % 64));
-	part->cut_items[SL_CUT_QUOTA] = fit->count - items;
+	part->cut_items[cut] = fit->count - items;
 	part->cut_bytes = part->offered_bytes - SL_MIN(bytes, part->offered_bytes);
 	part->kept_items = items;
 }

@@ -22,6 +22,6 @@ bool sl_partial_fit(const struct sl_part *part, uint64_t items_room, uint64_t by
 		    struct sl_partial *fit);
 
 // Takes all items but the first `items` out of a part that has a keep set of its own, and counts
-// them. The part was charged `bytes`.
-void sl_partial_cut(struct sl_part *part, const struct sl_partial *fit, uint32_t items,
-		    uint64_t bytes);
+// them as `cut`. The part was charged `bytes`.
+void sl_partial_cut(struct sl_part *part, const struct sl_partial *fit, enum sl_cut cut,
+		    uint32_t items, uint64_t bytes);

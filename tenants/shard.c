@@ -6,8 +6,6 @@
 
 #include <stdlib.h>
 
-// A chunk that nobody spends from goes back to the pool after two ticks.
-#define UNUSED_NS (2 * SL_QUOTA_TICK_NS)
 // What shards hold unspent: together two ticks' worth of the rate, or 1/8 of a limit in flight.
 #define LEASE_S               0.02
 #define LEASE_IN_FLIGHT_SHIFT 3
@@ -20,196 +18,6 @@
 #define IN_FLIGHT_WAIT_NS (100 * SL_MS)
 #define WAIT_MIN_NS       SL_MS
 #define WAIT_MAX_NS       (3600 * SL_S)
-
-#define SL_COUNTER_STRUCT_ struct sl_tenants_counters
-SL_COUNTER_ROWS(tenants, SL_TENANTS_COUNTERS)
-
-// --- slots ---------------------------------------------------------------------------------------
-
-static void return_chunk(struct sl_tenants_shard *self, struct sl_tenants_slot *slot, unsigned i)
-{
-	if (slot->chunk[i] == 0)
-		return;
-	// Tokens of a rate without a limit were made up, not drawn. Their number tells, not the
-	// limits, which may be an older snapshot's and gone.
-	if (i >= SL_DIMENSION_RATES || slot->chunk[i] < SL_UNLIMITED) {
-		sl_quota_pool_return(slot->pool, i, slot->chunk[i]);
-		sl_count(&self->counters.returns[0], 1);
-	}
-	slot->chunk[i] = 0;
-}
-
-SL_INLINE uint32_t *number_of(const struct sl_tenants_shard *self, sl_tenant_id tenant)
-{
-	return SL_BY_TENANT(&self->slot_of, uint32_t, tenant);
-}
-
-static void drop_slot(struct sl_tenants_shard *self, struct sl_tenants_slot *slot)
-{
-	for (unsigned i = 0; i < SL_DIMENSIONS; i++)
-		return_chunk(self, slot, i);
-	if (slot->volume)
-		sl_volume_count_flush(&slot->count, slot->volume);
-	memset(slot->unmet, 0, sizeof(slot->unmet));
-	memset(slot->last, 0, sizeof(slot->last));
-	slot->pool = NULL;
-	*number_of(self, slot->tenant) = 0;
-}
-
-// One of the next to lose its place: its chunks go back to a pool that nobody has touched lately.
-SL_INLINE void prefetch_leaving(const struct sl_tenants_shard *self)
-{
-	const struct sl_tenants_slot *slot = &self->slots[(self->hand + 3) % SL_TENANTS_SLOTS];
-
-	if (!slot->pool)
-		return;
-	sl_prefetch(slot->pool);
-	sl_prefetch(number_of(self, slot->tenant));
-}
-
-static __attribute__((noinline)) struct sl_tenants_slot *make_slot(struct sl_tenants_shard *self,
-								   sl_tenant_id tenant)
-{
-	const struct sl_tenant_entry *entry = &self->tenants->entries[tenant];
-	struct sl_tenants_slot *slot;
-
-	assert(tenant < self->tenants->entry_count);
-	do
-		slot = &self->slots[self->hand++ % SL_TENANTS_SLOTS];
-	while (slot->pool && slot->stamp == self->stamp);
-	prefetch_leaving(self);
-	if (slot->pool)
-		drop_slot(self, slot);
-	// A tenant that is gone may still have requests under way: they are nobody's quota.
-	slot->limits = entry->limits ? entry->limits : &sl_limits_none;
-	slot->pool = entry->pool;
-	slot->volume = slot->limits->volume.is_set ? entry->pool->volume : NULL;
-	slot->tenant = tenant;
-	// Its tokens and whether it is awake: the chunk is empty, so both are about to be asked
-	// for.
-	sl_prefetch(entry->pool);
-	sl_prefetch(&entry->pool->awake);
-	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++)
-		if (!sl_limit_is_set(&slot->limits->dimensions[i]))
-			slot->chunk[i] = INT64_MAX / 2;
-	*number_of(self, tenant) = (uint32_t)(slot - self->slots) + 1;
-	return slot;
-}
-
-SL_INLINE struct sl_tenants_slot *slot_of(struct sl_tenants_shard *self, sl_tenant_id tenant)
-{
-	const uint32_t at = *number_of(self, tenant);
-	struct sl_tenants_slot *slot = at ? &self->slots[at - 1] : make_slot(self, tenant);
-
-	slot->used_ns = self->now_ns;
-	slot->stamp = self->stamp;
-	return slot;
-}
-
-// For calls about one tenant, outside of a batch.
-SL_INLINE struct sl_tenants_slot *only_slot_of(struct sl_tenants_shard *self, sl_tenant_id tenant)
-{
-	self->stamp++;
-	return slot_of(self, tenant);
-}
-
-struct sl_tenants_shard *sl_tenants_shard_create(uint32_t shard, uint32_t shards,
-						 struct sl_metrics *metrics)
-{
-	struct sl_tenants_shard *self = calloc(1, sizeof(*self));
-
-	if (!self)
-		return NULL;
-	self->shard = shard;
-	self->shards = shards;
-	while (UINT32_C(1) << self->shard_shift < shards)
-		self->shard_shift++;
-	self->slots = calloc(SL_TENANTS_SLOTS, sizeof(*self->slots));
-	self->cache = calloc(1, sizeof(*self->cache));
-	if (!self->slots || !self->cache || sl_by_tenant_init(&self->slot_of, sizeof(uint32_t)) ||
-	    sl_identity_cache_init(self->cache))
-		goto fail;
-	sl_random_init(&self->random,
-		       sl_random_next(&(struct sl_random){shard + 1}) ^ (uint64_t)(uintptr_t)self);
-	if (metrics) {
-		if (sl_metrics_add(metrics, sl_tenants_counter_rows, sl_tenants_counter_row_count,
-				   &self->counters, (int)shard, NULL))
-			goto fail;
-		self->metrics = metrics;
-	}
-	return self;
-fail:
-	sl_tenants_shard_destroy(self);
-	return NULL;
-}
-
-// What the chunks hold goes with the pools: the process ends, or its snapshots do. What was sent is
-// told, for the volumes outlive the process.
-void sl_tenants_shard_destroy(struct sl_tenants_shard *self)
-{
-	if (!self)
-		return;
-	for (uint32_t i = 0; self->slots && i < SL_TENANTS_SLOTS; i++)
-		if (self->slots[i].pool && self->slots[i].volume)
-			sl_volume_count_flush(&self->slots[i].count, self->slots[i].volume);
-	if (self->metrics)
-		sl_metrics_remove(self->metrics, &self->counters);
-	sl_by_tenant_fini(&self->slot_of);
-	free(self->slots);
-	free(self->cache);
-	free(self);
-}
-
-// What is kept of tenants that are gone goes back to their pools: all their requests have ended.
-static void let_go(struct sl_tenants_shard *self)
-{
-	for (uint32_t i = 0; i < SL_TENANTS_SLOTS; i++) {
-		struct sl_tenants_slot *slot = &self->slots[i];
-
-		if (slot->pool && !sl_tenants_has(self->tenants, slot->tenant))
-			drop_slot(self, slot);
-	}
-	sl_grace_tell(&self->grace, &self->tenants->registry->grace, self->shard, self->shards);
-}
-
-uint8_t sl_tenants_take_request(struct sl_tenants_shard *self)
-{
-	return sl_grace_take(&self->grace);
-}
-
-void sl_tenants_give_request(struct sl_tenants_shard *self, uint8_t phase)
-{
-	sl_grace_give(&self->grace, phase);
-}
-
-void sl_tenants_shard_turn(struct sl_tenants_shard *self, const struct sl_tenants *tenants,
-			   uint64_t now_ns)
-{
-	self->tenants = tenants;
-	self->now_ns = now_ns;
-	if (SL_UNLIKELY(self->generation != tenants->generation)) {
-		// Limits changed: chunks were cut by the old ones.
-		for (uint32_t i = 0; i < SL_TENANTS_SLOTS && self->generation; i++) {
-			struct sl_tenants_slot *slot = &self->slots[i];
-
-			if (slot->pool)
-				drop_slot(self, slot);
-		}
-		self->generation = tenants->generation;
-		if (self->shard == 0)
-			sl_gauge(&self->counters.tenants[0], tenants->tenant_count);
-		if (self->shard == 0)
-			sl_gauge(&self->counters.cardinality_bytes[0], tenants->cardinality_bytes);
-	}
-	if (SL_UNLIKELY(sl_grace_turn(&self->grace, &tenants->registry->grace)))
-		let_go(self);
-	for (unsigned i = 0; i < 2; i++) {
-		struct sl_tenants_slot *slot = &self->slots[self->hand++ % SL_TENANTS_SLOTS];
-
-		if (slot->pool && slot->used_ns + UNUSED_NS < now_ns)
-			drop_slot(self, slot);
-	}
-}
 
 // --- spending ------------------------------------------------------------------------------------
 
@@ -360,7 +168,7 @@ SL_INLINE uint64_t spend(struct sl_tenants_shard *self, struct sl_tenants_slot *
 		if (spent & 1u << i)
 			slot->chunk[which[i]] += cost[i];
 		if (sl_limit_is_set(&slot->limits->dimensions[which[i]]))
-			return_chunk(self, slot, which[i]);
+			sl_tenants_return_chunk(self, slot, which[i]);
 	}
 	return wait_ns;
 }
@@ -380,6 +188,28 @@ static uint64_t room(const struct sl_tenants_shard *self, const struct sl_tenant
 	return (uint64_t)SL_MAX(slot->chunk[i] + more, 0);
 }
 
+static void cut_part(struct sl_tenants_shard *self, struct sl_part *part,
+		     const struct sl_partial *fit, const struct sl_charge *charge, bool by_volume)
+{
+	const enum sl_cut cut = by_volume ? SL_CUT_VOLUME : SL_CUT_QUOTA;
+
+	sl_partial_cut(part, fit, cut, (uint32_t)charge->items, charge->bytes);
+	sl_count(by_volume ? &self->counters.volume_cut[part->limit]
+			   : &self->counters.cut[part->limit],
+		 part->cut_items[cut]);
+	part->limit += by_volume ? SL_TENANTS_LIMIT_VOLUME : 0;
+}
+
+// It comes back at the period's end, all at once: who asks again is told so, in an hour at most.
+static uint64_t wait_for_period(struct sl_tenants_shard *self, const struct sl_volume *volume)
+{
+	const uint64_t ends_ns = __atomic_load_n(&volume->ends_ns, __ATOMIC_RELAXED);
+	uint64_t wait_ns = ends_ns > self->now_ns ? ends_ns - self->now_ns : 0;
+
+	wait_ns = SL_MAX(SL_MIN(wait_ns, WAIT_MAX_NS), SL_S);
+	return wait_ns + sl_random_below(&self->random, wait_ns / 5);
+}
+
 // The fleet's leases hear of what was not taken.
 static void tell_cut(const struct sl_tenants_shard *self, struct sl_tenants_slot *slot,
 		     unsigned item, const struct sl_charge *offered, const struct sl_charge *taken)
@@ -394,6 +224,51 @@ static void tell_cut(const struct sl_tenants_shard *self, struct sl_tenants_slot
 			tell_unmet(self, slot, leases, which[i], lost[i]);
 }
 
+// What a part may have, and whether it is the volume of the period that says so.
+struct rooms {
+	uint64_t items, bytes;
+	bool items_volume, bytes_volume;
+};
+
+static uint64_t least_room(const struct sl_tenants_shard *self, const struct sl_tenants_slot *slot,
+			   unsigned i, bool *by_volume)
+{
+	const uint64_t quota = room(self, slot, i);
+	const uint64_t volume = slot->volume ? sl_volume_room(slot->volume, i) : UINT64_MAX;
+
+	*by_volume = volume < quota;
+	return SL_MIN(volume, quota);
+}
+
+// Takes the charge from volume and quota, or from neither.
+static uint64_t spend_both(struct sl_tenants_shard *self, struct sl_tenants_slot *slot,
+			   const struct sl_charge *charge, unsigned item, bool exact,
+			   unsigned *dimension)
+{
+	uint64_t wait_ns;
+
+	if (slot->volume && !sl_volume_take(slot->volume, charge->bytes, charge->items, item)) {
+		*dimension = item;
+		return WAIT_MIN_NS;
+	}
+	wait_ns = spend(self, slot, charge, item, exact, dimension);
+	if (wait_ns && slot->volume)
+		sl_volume_give(slot->volume, charge->bytes, charge->items, item);
+	return wait_ns;
+}
+
+// There is not room for one item: of whose limit it is told, and until when.
+static uint64_t wait_for_one(struct sl_tenants_shard *self, const struct sl_tenants_slot *slot,
+			     unsigned short_of, bool by_volume, unsigned *dimension)
+{
+	const int64_t need = exact_need(slot->limits, short_of, 1);
+
+	*dimension = short_of + (by_volume ? SL_TENANTS_LIMIT_VOLUME : 0);
+	return by_volume ? wait_for_period(self, slot->volume)
+			 : wait_for(self, slot, short_of,
+				    need - sl_quota_pool_level(slot->pool, short_of));
+}
+
 // The tenant has less left than the part needs, and would rather lose items than send them again:
 // as many as fit are charged. An item that no bucket ever holds goes into debt when it is the
 // first. Returns 0, or the wait when there is not room for one.
@@ -405,33 +280,43 @@ static __attribute__((noinline)) uint64_t spend_some(struct sl_tenants_shard *se
 {
 	const struct sl_charge offered = *charge;
 	struct sl_partial fit;
-	bool exact = true;
+	struct rooms rooms;
+	bool by_volume = false, exact = true;
 
 	*charge = (struct sl_charge){0};
 	if (!sl_part_own_keep(part))
 		return wait_ns;
 	for (unsigned tries = 0; wait_ns && tries < CUT_TRIES; tries++) {
-		if (!room(self, slot, SL_DIMENSION_REQUESTS) ||
-		    !sl_partial_fit(part, room(self, slot, item),
-				    room(self, slot, SL_DIMENSION_BYTES), &fit))
+		rooms.items = least_room(self, slot, item, &rooms.items_volume);
+		rooms.bytes = least_room(self, slot, SL_DIMENSION_BYTES, &rooms.bytes_volume);
+		if (!least_room(self, slot, SL_DIMENSION_REQUESTS, &by_volume)) {
+			wait_ns = wait_for_one(self, slot, SL_DIMENSION_REQUESTS, by_volume,
+					       dimension);
+			break;
+		}
+		if (!sl_partial_fit(part, rooms.items, rooms.bytes, &fit))
 			break;
 		exact = fit.fits > 0;
-		if (!exact &&
-		    (int64_t)fit.first_bytes <= slot->limits->dimensions[SL_DIMENSION_BYTES].burst)
+		by_volume = fit.by_bytes ? rooms.bytes_volume : rooms.items_volume;
+		if (!exact && (by_volume || !fit.first_bytes ||
+			       (int64_t)fit.first_bytes <=
+				       slot->limits->dimensions[SL_DIMENSION_BYTES].burst)) {
+			wait_ns = wait_for_one(self, slot, fit.by_bytes ? SL_DIMENSION_BYTES : item,
+					       by_volume, dimension);
 			break;
+		}
 		*charge = (struct sl_charge){exact ? fit.bytes : fit.first_bytes,
 					     SL_MAX(fit.fits, 1), 1};
 		part->limit = (uint8_t)(fit.by_bytes ? SL_DIMENSION_BYTES : item);
-		wait_ns = spend(self, slot, charge, item, exact, dimension);
+		wait_ns = spend_both(self, slot, charge, item, exact, dimension);
 	}
 	if (wait_ns)
 		*charge = (struct sl_charge){0};
-	tell_cut(self, slot, item, &offered, charge);
-	if (wait_ns)
-		return wait_ns;
-	sl_partial_cut(part, &fit, (uint32_t)charge->items, charge->bytes);
-	sl_count(&self->counters.cut[part->limit], part->cut_items[SL_CUT_QUOTA]);
-	return 0;
+	if (!by_volume)
+		tell_cut(self, slot, item, &offered, charge);
+	if (!wait_ns)
+		cut_part(self, part, &fit, charge, by_volume);
+	return wait_ns;
 }
 
 // More in the chunk than a shard should hold: the pool gets it.
@@ -441,7 +326,7 @@ SL_INLINE void spill(struct sl_tenants_shard *self, struct sl_tenants_slot *slot
 
 	if (SL_UNLIKELY(slot->chunk[i] > 2 * chunk_max(self, limit)) &&
 	    (i >= SL_DIMENSION_RATES || sl_limit_is_set(limit)))
-		return_chunk(self, slot, i);
+		sl_tenants_return_chunk(self, slot, i);
 }
 
 static enum sl_reason refuse(struct sl_tenants_shard *self, struct sl_tenants_slot *slot,
@@ -460,20 +345,31 @@ static enum sl_reason refuse(struct sl_tenants_shard *self, struct sl_tenants_sl
 	return reason;
 }
 
-// Whether the volume of the period is used up. It comes back at the period's end, all at once: who
-// asks again is told so, in an hour at most.
+// Over a limit, as parts' `limit`. False: it only observes.
+static bool refuse_for(struct sl_tenants_shard *self, struct sl_tenants_slot *slot, unsigned limit,
+		       struct sl_batch *batch, struct sl_part *part, uint64_t wait_ns)
+{
+	const bool volume = limit >= SL_TENANTS_LIMIT_VOLUME;
+	const enum sl_reason reason = refuse(
+		self, slot, limit - (volume ? SL_TENANTS_LIMIT_VOLUME : 0),
+		volume ? SL_REASON_VOLUME_EXCEEDED : SL_REASON_QUOTA_EXCEEDED);
+
+	if (reason == SL_REASON_NONE)
+		return false;
+	part->limit = (uint8_t)limit;
+	sl_batch_refuse(batch, part, reason, wait_ns);
+	return true;
+}
+
+// Whether the volume of the period is used up.
 static enum sl_reason refuse_volume(struct sl_tenants_shard *self, struct sl_tenants_slot *slot,
 				    unsigned item, uint64_t *wait_ns)
 {
 	const unsigned dimension = sl_volume_over(slot->volume, item);
-	uint64_t ends_ns;
 
 	if (SL_LIKELY(dimension == SL_DIMENSIONS))
 		return SL_REASON_NONE;
-	ends_ns = __atomic_load_n(&slot->volume->ends_ns, __ATOMIC_RELAXED);
-	*wait_ns = ends_ns > self->now_ns ? ends_ns - self->now_ns : 0;
-	*wait_ns = SL_MAX(SL_MIN(*wait_ns, WAIT_MAX_NS), SL_S);
-	*wait_ns += sl_random_below(&self->random, *wait_ns / 5);
+	*wait_ns = wait_for_period(self, slot->volume);
 	return refuse(self, slot, dimension, SL_REASON_VOLUME_EXCEEDED);
 }
 
@@ -488,11 +384,11 @@ void sl_tenants_quota_stage(void *state, struct sl_batch *batch)
 	self->stamp++; // none of these slots may take another's place
 	// What slots that are to be made begin with: the misses of all overlap.
 	for (uint16_t i = 0; i < offered; i++) {
-		if (SL_UNLIKELY(!*number_of(self, batch->parts[i]->tenant)))
+		if (SL_UNLIKELY(!*sl_tenants_number_of(self, batch->parts[i]->tenant)))
 			sl_prefetch(&self->tenants->entries[batch->parts[i]->tenant]);
 	}
 	for (uint16_t i = 0; i < offered; i++) {
-		slots[i] = slot_of(self, batch->parts[i]->tenant);
+		slots[i] = sl_tenants_slot_of(self, batch->parts[i]->tenant);
 		sl_prefetch(slots[i]);
 	}
 	for (uint16_t i = 0; i < offered; i++) {
@@ -509,31 +405,41 @@ void sl_tenants_quota_stage(void *state, struct sl_batch *batch)
 			sl_batch_refuse(batch, part, SL_REASON_VOLUME_EXCEEDED, wait_ns);
 			continue;
 		}
-		wait_ns = spend(self, slots[i], &charge, item, cut, &dimension);
+		wait_ns = SL_UNLIKELY(cut)
+				  ? spend_both(self, slots[i], &charge, item, cut, &dimension)
+				  : spend(self, slots[i], &charge, item, cut, &dimension);
 		if (SL_UNLIKELY(wait_ns && cut))
 			wait_ns = spend_some(self, slots[i], part, &charge, item, &dimension,
 					     wait_ns);
 		if (SL_LIKELY(wait_ns == 0)) {
-			if (SL_UNLIKELY(slots[i]->volume))
+			if (SL_UNLIKELY(slots[i]->volume && !cut))
 				sl_volume_count(&slots[i]->count, slots[i]->volume, charge.bytes,
 						charge.items, item, 1, self->now_ns);
 			part->charge = charge;
 			part->charged_generation = (uint32_t)self->generation;
 			// Who may not overtake others is held for what they are held for.
-			if (!part->cut_items[SL_CUT_QUOTA])
+			if (!sl_part_cut_items(part))
 				part->limit = slots[i]->delayed;
 			if (SL_UNLIKELY(self->delay_ns && !slots[i]->limits->observe)) {
 				part->delay_ns = self->delay_ns;
 				batch->delayed = true;
 			}
-		} else if (refuse(self, slots[i], dimension, SL_REASON_QUOTA_EXCEEDED)) {
-			part->limit = (uint8_t)dimension;
-			sl_batch_refuse(batch, part, SL_REASON_QUOTA_EXCEEDED, wait_ns);
+		} else if (refuse_for(self, slots[i], dimension, batch, part, wait_ns)) {
 			continue;
 		}
 		batch->parts[kept++] = part;
 	}
 	batch->count = kept;
+}
+
+static void refund_volume(const struct sl_tenants_shard *self, struct sl_tenants_slot *slot,
+			  const struct sl_charge *charge, unsigned item)
+{
+	if (slot->limits->cut && !slot->limits->observe)
+		sl_volume_give(slot->volume, charge->bytes, charge->items, item);
+	else
+		sl_volume_count(&slot->count, slot->volume, charge->bytes, charge->items, item, -1,
+				self->now_ns);
 }
 
 void sl_tenants_refund(struct sl_tenants_shard *self, struct sl_part *part)
@@ -543,10 +449,9 @@ void sl_tenants_refund(struct sl_tenants_shard *self, struct sl_part *part)
 
 	if (part->charged_generation != (uint32_t)self->generation)
 		return; // not charged, or before a reload: other limits
-	slot = only_slot_of(self, part->tenant);
+	slot = sl_tenants_only_slot_of(self, part->tenant);
 	if (SL_UNLIKELY(slot->volume))
-		sl_volume_count(&slot->count, slot->volume, part->charge.bytes, part->charge.items,
-				item, -1, self->now_ns);
+		refund_volume(self, slot, &part->charge, item);
 	slot->chunk[SL_DIMENSION_BYTES] += as_tokens(part->charge.bytes);
 	slot->chunk[item] += as_tokens(part->charge.items);
 	slot->chunk[SL_DIMENSION_REQUESTS] += as_tokens(part->charge.requests);
@@ -576,7 +481,7 @@ enum sl_reason sl_tenants_admit_head(struct sl_tenants_shard *self, sl_tenant_id
 				     enum sl_signal signal, uint64_t body_bytes_min,
 				     uint64_t *retry_after_ns)
 {
-	struct sl_tenants_slot *slot = only_slot_of(self, tenant);
+	struct sl_tenants_slot *slot = sl_tenants_only_slot_of(self, tenant);
 	const struct {
 		unsigned dimension;
 		int64_t cost;
@@ -626,7 +531,7 @@ enum sl_reason sl_tenants_admit_head(struct sl_tenants_shard *self, sl_tenant_id
 enum sl_reason sl_tenants_take_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenant,
 					 uint64_t bytes, uint64_t *retry_after_ns)
 {
-	struct sl_tenants_slot *slot = only_slot_of(self, tenant);
+	struct sl_tenants_slot *slot = sl_tenants_only_slot_of(self, tenant);
 	int64_t *own = slot->chunk;
 	const int64_t cost = as_tokens(bytes);
 	uint64_t wait_ns;
@@ -640,8 +545,8 @@ enum sl_reason sl_tenants_take_in_flight(struct sl_tenants_shard *self, sl_tenan
 			return SL_REASON_NONE;
 		own[SL_DIMENSION_IN_FLIGHT_REQUESTS]++;
 	}
-	return_chunk(self, slot, SL_DIMENSION_IN_FLIGHT_REQUESTS);
-	return_chunk(self, slot, SL_DIMENSION_IN_FLIGHT_BYTES);
+	sl_tenants_return_chunk(self, slot, SL_DIMENSION_IN_FLIGHT_REQUESTS);
+	sl_tenants_return_chunk(self, slot, SL_DIMENSION_IN_FLIGHT_BYTES);
 	if (refuse(self, slot, dimension, SL_REASON_IN_FLIGHT_EXCEEDED)) {
 		*retry_after_ns = wait_ns;
 		return SL_REASON_IN_FLIGHT_EXCEEDED;
@@ -654,7 +559,7 @@ enum sl_reason sl_tenants_take_in_flight(struct sl_tenants_shard *self, sl_tenan
 
 void sl_tenants_give_in_flight(struct sl_tenants_shard *self, sl_tenant_id tenant, uint64_t bytes)
 {
-	struct sl_tenants_slot *slot = only_slot_of(self, tenant);
+	struct sl_tenants_slot *slot = sl_tenants_only_slot_of(self, tenant);
 
 	slot->chunk[SL_DIMENSION_IN_FLIGHT_BYTES] += as_tokens(bytes);
 	slot->chunk[SL_DIMENSION_IN_FLIGHT_REQUESTS]++;

@@ -24,6 +24,8 @@
 	  "Requests over quota that mode observe let pass.")                                       \
 	X(cut, COUNTER, "sluice_quota_cut_items", dimension,                                       \
 	  "Items over a tenant's quota that were cut from requests whose rest was taken.")         \
+	X(volume_cut, COUNTER, "sluice_volume_cut_items", dimension,                               \
+	  "Items beyond a tenant's volume that were cut from the request that would pass it.")     \
 	X(attributes_cut, COUNTER, "sluice_cardinality_cut_attributes", signal,                    \
 	  "Attributes cut out of items: more different values than the tenant may have.")          \
 	X(items_cut, COUNTER, "sluice_cardinality_cut_items", signal,                              \
@@ -89,3 +91,34 @@ struct sl_tenants_shard {
 	} told[64];                  // by key: who was refused, as the log tells it
 	struct sl_log_site refusals; // the shard's own: no line of the cache is shared
 };
+
+// What of a chunk is not spent goes back to the pool.
+void sl_tenants_return_chunk(struct sl_tenants_shard *self, struct sl_tenants_slot *slot,
+			     unsigned i);
+// A slot for a tenant that has none; another one's, which no part of the batch at work uses.
+struct sl_tenants_slot *sl_tenants_make_slot(struct sl_tenants_shard *self, sl_tenant_id tenant);
+
+SL_INLINE uint32_t *sl_tenants_number_of(const struct sl_tenants_shard *self, sl_tenant_id tenant)
+{
+	return SL_BY_TENANT(&self->slot_of, uint32_t, tenant);
+}
+
+SL_INLINE struct sl_tenants_slot *sl_tenants_slot_of(struct sl_tenants_shard *self,
+						     sl_tenant_id tenant)
+{
+	const uint32_t at = *sl_tenants_number_of(self, tenant);
+	struct sl_tenants_slot *slot = at ? &self->slots[at - 1]
+					  : sl_tenants_make_slot(self, tenant);
+
+	slot->used_ns = self->now_ns;
+	slot->stamp = self->stamp;
+	return slot;
+}
+
+// For calls about one tenant, outside of a batch.
+SL_INLINE struct sl_tenants_slot *sl_tenants_only_slot_of(struct sl_tenants_shard *self,
+							  sl_tenant_id tenant)
+{
+	self->stamp++;
+	return sl_tenants_slot_of(self, tenant);
+}

@@ -53,6 +53,69 @@ void sl_volumes_fini(struct sl_volumes *volumes)
 	*volumes = (struct sl_volumes){0};
 }
 
+static int64_t load(const int64_t *from)
+{
+	return __atomic_load_n(from, __ATOMIC_RELAXED);
+}
+
+static bool take(struct sl_volume *volume, unsigned i, int64_t cost)
+{
+	int64_t spent = load(&volume->spent[i]);
+
+	do {
+		if (spent + cost > load(&volume->hard_at[i]))
+			return false;
+	} while (!__atomic_compare_exchange_n(&volume->spent[i], &spent, spent + cost, true,
+					      __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	return true;
+}
+
+struct cost {
+	unsigned which[3];
+	int64_t of[3];
+};
+
+static struct cost cost_of(uint64_t bytes, uint64_t items, unsigned item)
+{
+	return (struct cost){
+		{SL_DIMENSION_BYTES, item, SL_DIMENSION_REQUESTS},
+		{(int64_t)SL_MIN(bytes, (uint64_t)SL_UNLIMITED / 4), (int64_t)items, 1},
+	};
+}
+
+bool sl_volume_take(struct sl_volume *volume, uint64_t bytes, uint64_t items, unsigned item)
+{
+	const struct cost cost = cost_of(bytes, items, item);
+
+	for (unsigned i = 0; i < 3; i++) {
+		if (take(volume, cost.which[i], cost.of[i]))
+			continue;
+		while (i-- > 0)
+			__atomic_fetch_sub(&volume->spent[cost.which[i]], cost.of[i],
+					   __ATOMIC_RELAXED);
+		return false;
+	}
+	for (unsigned i = 0; i < 3; i++)
+		if (load(&volume->spent[cost.which[i]]) >= load(&volume->hard_at[cost.which[i]]))
+			__atomic_fetch_or(&volume->over, 1u << cost.which[i], __ATOMIC_RELAXED);
+	return true;
+}
+
+// That it is over no more is found by the next tick.
+void sl_volume_give(struct sl_volume *volume, uint64_t bytes, uint64_t items, unsigned item)
+{
+	const struct cost cost = cost_of(bytes, items, item);
+
+	for (unsigned i = 0; i < 3; i++)
+		__atomic_fetch_sub(&volume->spent[cost.which[i]], cost.of[i], __ATOMIC_RELAXED);
+}
+
+uint64_t sl_volume_room(const struct sl_volume *volume, unsigned dimension)
+{
+	return (uint64_t)SL_MAX(load(&volume->hard_at[dimension]) - load(&volume->spent[dimension]),
+				0);
+}
+
 void sl_volume_count_flush(struct sl_volume_count *count, struct sl_volume *volume)
 {
 	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++) {
@@ -64,11 +127,6 @@ void sl_volume_count_flush(struct sl_volume_count *count, struct sl_volume *volu
 			__atomic_fetch_or(&volume->over, 1u << i, __ATOMIC_RELAXED);
 		count->pending[i] = 0;
 	}
-}
-
-static int64_t load(const int64_t *from)
-{
-	return __atomic_load_n(from, __ATOMIC_RELAXED);
 }
 
 uint64_t sl_volume_used(const struct sl_volume *volume, int64_t used[SL_DIMENSION_RATES])

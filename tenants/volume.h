@@ -18,6 +18,9 @@ struct sl_tenants;
 //
 //   used <= hard + M * (min(R * 1 ms, hard / 4096) + q)
 //
+// With `excess: cut` it is hard and no more: of the request that would pass it the items that fit
+// are taken (sl_volume_take).
+//
 // Of a fleet: beside that, what all admit while it tells each other, D * (pause + round trip +
 // tick), with a pause of 1 s that shrinks to 50 ms as the mark comes near.
 //
@@ -86,6 +89,15 @@ uint64_t sl_volume_used(const struct sl_volume *volume, int64_t used[SL_DIMENSIO
 bool sl_volume_is_used(const struct sl_volume *volume, uint64_t wall_s);
 // Another tenant's from now on; no snapshot has the last one.
 void sl_volume_reset(struct sl_volume *volume);
+
+// A shard's, of a tenant that would rather lose items than send them again (`excess: cut`): takes
+// from what all shards have left at this moment, or nothing. So they pass the hard mark by nothing
+// but what a fleet's others use meanwhile. Costs three atomic operations.
+bool sl_volume_take(struct sl_volume *volume, uint64_t bytes, uint64_t items, unsigned item);
+// Gives it back.
+void sl_volume_give(struct sl_volume *volume, uint64_t bytes, uint64_t items, unsigned item);
+// What is left of a dimension.
+uint64_t sl_volume_room(const struct sl_volume *volume, unsigned dimension);
 
 // A shard's own count of one tenant.
 struct sl_volume_count {

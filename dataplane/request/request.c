@@ -8,6 +8,7 @@ const struct sl_label sl_label_protocol = {
 
 const enum sl_reason sl_cut_reasons[SL_CUTS] = {
 	[SL_CUT_QUOTA] = SL_REASON_QUOTA_EXCEEDED,
+	[SL_CUT_VOLUME] = SL_REASON_VOLUME_EXCEEDED,
 	[SL_CUT_CARDINALITY] = SL_REASON_CARDINALITY_EXCEEDED,
 };
 

@@ -47,7 +47,7 @@ struct sl_charge {
 
 // Items that a part loses while the rest of it goes on: refused for good, and told to the client in
 // partial_success. Each way is a reason in the books.
-enum sl_cut { SL_CUT_QUOTA, SL_CUT_CARDINALITY, SL_CUTS };
+enum sl_cut { SL_CUT_QUOTA, SL_CUT_VOLUME, SL_CUT_CARDINALITY, SL_CUTS };
 extern const enum sl_reason sl_cut_reasons[SL_CUTS];
 
 // One tenant's share of one request: what policies judge.

@@ -63,7 +63,7 @@ static void explain(struct sl_shard *shard, struct sl_request *request, sl_tenan
 static void explain_cut(struct sl_shard *shard, struct sl_request *request,
 			const struct sl_part *part)
 {
-	if (part->cut_items[SL_CUT_QUOTA])
+	if (part->cut_items[SL_CUT_QUOTA] || part->cut_items[SL_CUT_VOLUME])
 		explain(shard, request, part->tenant, part->tenant_name, part->limit);
 	else if (!request->message.size)
 		request->message = part->cut_message;

@@ -299,7 +299,7 @@ static void accept_part(struct sl_ledger_book *book, struct sl_ledger_row *row,
 	for (unsigned i = 0; i < SL_CUTS; i++)
 		if (SL_UNLIKELY(part->cut_items[i]))
 			refuse(book, row, sl_cut_reasons[i], part->cut_items[i],
-			       i == SL_CUT_QUOTA ? part->cut_bytes : 0, 0);
+			       i == SL_CUT_CARDINALITY ? 0 : part->cut_bytes, 0);
 	if (SL_UNLIKELY(part->rejected_items)) // its bytes and itself are with what was accepted
 		refuse(book, row, SL_REASON_REJECTED, part->rejected_items, 0, 0);
 	add_cell(&row->accepted, offered - part->rejected_items,

@@ -7,7 +7,7 @@ import json
 
 import grpc
 import pytest
-from lib import otlp, wire
+from lib import ledger, otlp, wire
 from lib.sluice import wait_for
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc as logs_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as metrics_grpc
@@ -154,3 +154,31 @@ def test_sampling_comes_after(start):
     assert send(sluice, "traces", otlp.request("traces", 13))[:2] == (200, 3)
     assert sluice.metric("sluice_sampled_out_items_total", signal="traces") == 10
     assert not arrived(sluice, "traces")
+
+
+def test_to_a_volumes_mark(start):
+    """The hard mark of a day: what fits is taken, the rest told, and the books know why."""
+    sluice = start(shards=2, config={"quotas": {"volume_file": "volumes"}}, tenants={
+        "classes": {"losing": {"quota": {"excess": "cut", "volume": {"spans": 25, "per": "month"}}}},
+        "tenants": {"demo": {"class": "losing"}}})
+
+    def known():
+        return json.loads(sluice.admin("/tenants/demo")[1])["volume"]
+    wait_for("the mark", lambda: sluice.metric("sluice_quota_ticks_total") > 0)
+    first, second, third = (otlp.request("traces", 10) for _ in range(3))
+    assert send(sluice, "traces", first) == (200, 0, "")
+    assert send(sluice, "traces", second) == (200, 0, "")
+    status, rejected, text = send(sluice, "traces", third)
+    assert (status, rejected) == (200, 5)
+    assert "Tenant demo has used up its volume of 25 spans a month" in text
+    assert arrived(sluice, "traces")[2] == otlp.items("traces", third)[:5]
+    assert known()["spans"]["used"] == 25
+    assert send(sluice, "traces", third)[0] == 429
+    assert sluice.metric("sluice_volume_cut_items_total", dimension="spans") == 5
+    assert sluice.metric("sluice_accepted_items_total", signal="traces") == 25
+    assert sluice.metric("sluice_refused_items_total", signal="traces",
+                         reason="volume_exceeded") == 5  # the last one was not read
+    account = ledger.settled(sluice)["demo"]["traces"]
+    assert account["throttled"]["volume_exceeded"] == {
+        "items": 5, "bytes": account["throttled"]["volume_exceeded"]["bytes"], "requests": 1}
+    assert account["received"]["items"] == 30 and account["accepted"]["items"] == 25

@@ -400,12 +400,140 @@ static void test_who_is_not_cut(void **state)
 	free(world);
 }
 
+#define NOON (UINT64_C(20000) * 86400 * SL_S + 43200 * SL_S)
+
+static struct sl_tenants *make_volume(struct sl_quota_config quota)
+{
+	struct sl_tenant_config tenant = {.name = "t", .class_name = "c"};
+	struct sl_class_config class = {.name = "c", .priority = 1, .quota = quota};
+	const struct sl_tenants_module_config config = {
+		.tenants = {.inline_ = {.classes = {&class, 1}, .tenants = {&tenant, 1}},
+			    .unknown = "t"},
+		.quotas = {.volume_file = "somewhere"}};
+
+	return make_tenants(&config, NULL);
+}
+
+// A volume's hard mark is passed by nothing, on several shards at once and with refunds between
+// them; and what there is is used up to the last item that fits.
+static void test_volume_to_the_mark(void **state)
+{
+	static const struct {
+		const char *why;
+		struct sl_quota_config quota;
+		unsigned dimension;
+	} rows[] = {
+		{"items", {.volume = {.spans = 500}}, SL_DIMENSION_SPANS},
+		{"bytes", {.volume = {.bytes = 60000}}, SL_DIMENSION_BYTES},
+		{"both, and a rate beside them",
+		 {.spans = 1000, .volume = {.spans = 500, .bytes = 1000000}},
+		 SL_DIMENSION_SPANS},
+	};
+	struct world *world = calloc(1, sizeof(*world));
+	struct sl_tenants_shard *shards[4];
+
+	(void)state;
+	for (unsigned row = 0; row < SL_COUNT_OF(rows); row++) {
+		struct sl_quota_config quota = rows[row].quota;
+		const struct sl_volume_config *volume = &quota.volume;
+		const uint64_t hard = volume->spans ? volume->spans : volume->bytes;
+		uint64_t used = 0, now_ns = START, refused = 0, cut = 0;
+		struct sl_random random;
+
+		print_message("%s\n", rows[row].why);
+		sl_random_init(&random, row + 1);
+		quota.excess = SL_EXCESS_CUT;
+		quota.burst_ns = SL_S;
+		quota.volume.soft = 1;
+		world->tenants = make_volume(quota);
+		for (uint32_t i = 0; i < 4; i++)
+			shards[i] = sl_tenants_shard_create(i, 4, NULL);
+		for (uint64_t seed = 1; refused < 300; seed++) {
+			size_t size;
+
+			if (seed % 4 == 1) {
+				sl_tenants_tick(world->tenants, now_ns);
+				sl_tenants_tick_volumes(world->tenants, now_ns, NOON);
+				now_ns += 10 * SL_MS;
+			}
+			world->shard = shards[sl_random_below(&random, 4)];
+			sl_tenants_shard_turn(world->shard, world->tenants, now_ns);
+			size = sl_random_request(world->body, BODY_MAX, SL_TRACES, 0, seed);
+			assert_true(scan(world, SL_TRACES, size));
+			judge(world);
+			if (world->batch.refused_count) {
+				refused += used + 2000 > hard;
+			} else if (seed % 3 == 0) {
+				sl_tenants_refund(world->shard, world->part);
+			} else {
+				used += volume->spans ? world->part->charge.items
+						      : world->part->charge.bytes;
+				cut += world->part->cut_items[SL_CUT_VOLUME];
+			}
+			assert_true(used <= hard);
+			sl_arena_fini(&world->request.arena);
+		}
+		assert_true(cut > 0);
+		if (volume->spans)
+			assert_int_equal(used, hard);
+		else
+			assert_in_range(used, hard - 100, hard);
+		for (uint32_t i = 0; i < 4; i++)
+			sl_tenants_shard_destroy(shards[i]);
+
+		int64_t counted[SL_DIMENSION_RATES];
+
+		sl_volume_used(world->tenants->entries[0].pool->volume, counted);
+		assert_int_equal(counted[rows[row].dimension], used);
+		sl_tenants_destroy(world->tenants);
+	}
+	free(world);
+}
+
+// What is cut is told as the volume's; what does not fit at all is refused until the period ends.
+static void test_volume_is_told(void **state)
+{
+	struct world *world = calloc(1, sizeof(*world));
+	size_t size;
+
+	(void)state;
+	world->tenants = make_volume((struct sl_quota_config){
+		.excess = SL_EXCESS_CUT, .burst_ns = SL_S, .volume = {.spans = 3, .soft = 1}});
+	world->shard = sl_tenants_shard_create(0, 1, NULL);
+	sl_tenants_tick_volumes(world->tenants, START, NOON);
+	sl_tenants_shard_turn(world->shard, world->tenants, START);
+	for (uint64_t seed = 1;; seed++) {
+		size = sl_random_request(world->body, BODY_MAX, SL_TRACES, 0, seed);
+		assert_true(scan(world, SL_TRACES, size));
+		if (world->request.view.item_count > 3)
+			break;
+		sl_arena_fini(&world->request.arena);
+	}
+	judge(world);
+	assert_int_equal(world->batch.count, 1);
+	assert_int_equal(world->part->kept_items, 3);
+	assert_int_equal(world->part->cut_items[SL_CUT_VOLUME], world->part->offered_items - 3);
+	assert_int_equal(world->part->cut_items[SL_CUT_QUOTA], 0);
+	assert_int_equal(world->part->limit, SL_TENANTS_LIMIT_VOLUME + SL_DIMENSION_SPANS);
+	assert_int_equal(world->shard->counters.volume_cut[SL_DIMENSION_SPANS],
+			 world->part->offered_items - 3);
+	sl_arena_fini(&world->request.arena);
+	assert_true(scan(world, SL_TRACES, size));
+	judge(world);
+	assert_int_equal(world->batch.refused_count, 1);
+	assert_int_equal(world->part->reason, SL_REASON_VOLUME_EXCEEDED);
+	assert_true(world->part->retry_after_ns >= 3600 * SL_S);
+	sl_arena_fini(&world->request.arena);
+	end(world);
+	free(world);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_exactly_what_fits),
-		cmocka_unit_test(test_to_the_last_item),
-		cmocka_unit_test(test_who_is_not_cut),
+		cmocka_unit_test(test_exactly_what_fits), cmocka_unit_test(test_to_the_last_item),
+		cmocka_unit_test(test_who_is_not_cut),    cmocka_unit_test(test_volume_to_the_mark),
+		cmocka_unit_test(test_volume_is_told),
 	};
 
 	sl_hash_seed();
