@@ -9,6 +9,9 @@
 #include "routing/counters.h"
 #include "routing/hash_ring.h"
 
+static const char *const handshakes[] = {"whole", "resumed"};
+const struct sl_label sl_label_handshake = {"kind", handshakes, SL_LABEL_COUNT_handshake};
+
 #define SL_COUNTER_STRUCT_ struct sl_endpoint_counters
 SL_COUNTER_ROWS(endpoint, SL_ENDPOINT_COUNTERS)
 
@@ -521,6 +524,9 @@ static void look_at(struct sl_endpoint *endpoint, uint64_t now_ns)
 		       endpoint->name, set->env.shard, down ? " why=\"" : "", down ? why : "",
 		       down ? "\"" : "");
 	}
+	for (unsigned i = 0; endpoint->target->tls && i < SL_LABEL_COUNT_handshake; i++)
+		sl_gauge(&endpoint->counters.handshakes[i],
+			 sl_client_pool_handshakes(endpoint->pool, i));
 	if (set->config->breaker.failures)
 		sl_breaker_tell(set->env.counters, &endpoint->told,
 				(int)sl_breaker_now(&endpoint->breaker, now_ns));

@@ -15,6 +15,9 @@
 //
 // Threading: one shard. Memory: by malloc, on changes only. Time: passed in.
 
+extern const struct sl_label sl_label_handshake;
+#define SL_LABEL_COUNT_handshake 2
+
 //      field     kind     name                              labels  help
 #define SL_ENDPOINT_COUNTERS(X)                                                                    \
 	X(healthy, GAUGE, "sluice_endpoint_healthy_shards", none,                                  \
@@ -28,6 +31,8 @@
 	  "Of those, calls that did not deliver.")                                                 \
 	X(ejected, COUNTER, "sluice_endpoint_ejections", none,                                     \
 	  "Times that a shard left it out because its errors stood out.")                          \
+	X(handshakes, COUNTER, "sluice_endpoint_tls_handshakes", handshake,                        \
+	  "TLS handshakes with it, whole ones and those that resumed a session.")                  \
 	X(share, GAUGE, "sluice_endpoint_key_permille", none,                                      \
 	  "Balanced by hash: keys of a thousand that it owns, summed over shards.")
 

@@ -28,6 +28,11 @@ const char *sl_client_pool_error(const struct sl_client_pool *pool)
 	return pool->error;
 }
 
+uint64_t sl_client_pool_handshakes(const struct sl_client_pool *pool, bool resumed)
+{
+	return pool->handshakes[resumed];
+}
+
 uint32_t sl_client_pool_open_calls(const struct sl_client_pool *pool)
 {
 	return pool->open_calls;
@@ -39,6 +44,7 @@ static void free_pool(struct sl_client_pool *pool)
 {
 	sl_timer_cancel(pool->timers, &pool->timer);
 	sl_lookup_drop(pool->lookup);
+	sl_tls_tickets_drop(&pool->tickets);
 	sl_tls_context_put(pool->options.tls);
 	free((char *)(uintptr_t)pool->options.host);
 	free(pool->clients);

@@ -238,18 +238,6 @@ static void come_up(struct sl_client *client)
 	sl_client_pool_dispatch(pool);
 }
 
-static void feed_http(void *user, struct sl_bytes bytes)
-{
-	struct sl_client *client = user;
-
-	if (!client->http || client->ending || client->state != SL_CLIENT_UP)
-		return;
-	if (sl_http_client_feed(client->http, bytes, client->pool->now_ns) < 0) {
-		sl_client_pool_note(client->pool, "http: the peer broke the protocol");
-		client->ending = true;
-	}
-}
-
 // The server must speak what the pool speaks; without ALPN it is taken to speak HTTP/1.1
 // (RFC 9113, section 3.3).
 static bool alpn_fits(struct sl_client *client)
@@ -259,6 +247,32 @@ static bool alpn_fits(struct sl_client *client)
 	if (client->pool->options.http2)
 		return sl_bytes_equal(chosen, SL_LITERAL("h2"));
 	return !chosen.size || sl_bytes_equal(chosen, SL_LITERAL("http/1.1"));
+}
+
+static void hands_shaken(struct sl_client *client)
+{
+	client->pool->handshakes[sl_tls_is_resumed(client->tls)]++;
+	if (alpn_fits(client)) {
+		come_up(client);
+		return;
+	}
+	sl_client_pool_note(client->pool, "tls: the server speaks another protocol (ALPN)");
+	client->ending = true;
+}
+
+static void feed_http(void *user, struct sl_bytes bytes)
+{
+	struct sl_client *client = user;
+
+	// A server may speak in the same breath as it ends the handshake.
+	if (client->state == SL_CLIENT_SHAKING && !client->ending)
+		hands_shaken(client);
+	if (!client->http || client->ending || client->state != SL_CLIENT_UP)
+		return;
+	if (sl_http_client_feed(client->http, bytes, client->pool->now_ns) < 0) {
+		sl_client_pool_note(client->pool, "http: the peer broke the protocol");
+		client->ending = true;
+	}
 }
 
 static void feed_tls(struct sl_client *client, struct sl_bytes bytes)
@@ -272,14 +286,8 @@ static void feed_tls(struct sl_client *client, struct sl_bytes bytes)
 		client->ending = true;
 		return;
 	}
-	if (client->state != SL_CLIENT_SHAKING || !sl_tls_is_up(client->tls))
-		return;
-	if (!alpn_fits(client)) {
-		sl_client_pool_note(client->pool, "tls: the server speaks another protocol (ALPN)");
-		client->ending = true;
-		return;
-	}
-	come_up(client);
+	if (client->state == SL_CLIENT_SHAKING && !client->ending && sl_tls_is_up(client->tls))
+		hands_shaken(client);
 }
 
 static void connected(struct sl_conn *conn, uint64_t now_ns)
@@ -293,6 +301,7 @@ static void connected(struct sl_conn *conn, uint64_t now_ns)
 		client->tls = sl_tls_create(pool->options.tls, pool->memory);
 		client->state = SL_CLIENT_SHAKING;
 		if (client->tls) {
+			sl_tls_resume(client->tls, &pool->tickets);
 			feed_tls(client, SL_BYTES_NONE);
 		} else {
 			sl_client_pool_note(pool, "out of memory");
@@ -358,6 +367,9 @@ static void closed(struct sl_conn *conn, enum sl_close why, int error)
 	sl_http_client_destroy(client->http); // its open calls end
 	assert(!client->calls);
 	release_lingering(client);
+	// A server that could not make sense of one is not offered another.
+	if (client->tls && !sl_tls_is_up(client->tls))
+		sl_tls_tickets_drop(&pool->tickets);
 	sl_tls_destroy(client->tls);
 	client->http = NULL;
 	client->tls = NULL;

@@ -54,6 +54,8 @@ struct sl_client_pool {
 	void (*done)(void *user);
 	void *user;
 	char error[160];
+	struct sl_tls_tickets tickets;
+	uint64_t handshakes[2]; // whole, resumed
 };
 
 // client.c

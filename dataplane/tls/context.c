@@ -9,9 +9,8 @@
 #include "dataplane/base/hash.h"
 #include "dataplane/tls/internal.h"
 
-#define FILE_BYTES_MAX     (1 * SL_MIB)
-#define TICKET_KEYS_BYTES  80 // OpenSSL's: a name of 16, an HMAC key of 32, an AES key of 32
-#define SESSION_LIFETIME_S 3600
+#define FILE_BYTES_MAX    (1 * SL_MIB)
+#define TICKET_KEYS_BYTES 80 // OpenSSL's: a name of 16, an HMAC key of 32, an AES key of 32
 
 // Forward secrecy and authenticated encryption only (RFC 9113, section 9.2.2); 1.3 has no others.
 #define CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -192,7 +191,7 @@ static bool use_server(struct sl_tls_context *context, SSL_CTX *ctx,
 	SSL_CTX_set_tlsext_servername_arg(ctx, context);
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); // tickets only: no state of ours
 	SSL_CTX_set_num_tickets(ctx, 1);
-	SSL_CTX_set_timeout(ctx, SESSION_LIFETIME_S);
+	SSL_CTX_set_timeout(ctx, SL_TLS_SESSION_S);
 	if (!bind_sessions(ctx, config)) {
 		tell(error, error_size, "tls", NULL);
 		return false;
@@ -224,6 +223,9 @@ static bool use_client(SSL_CTX *ctx, const struct sl_tls_config *config, char *e
 	const size_t size = config->alpn ? strlen(config->alpn) : 0;
 
 	SSL_CTX_set_verify(ctx, config->insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
+	// Sessions are kept by those who know the endpoint that they are for.
+	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+	SSL_CTX_sess_set_new_cb(ctx, sl_tls_keep_session);
 	if (!config->ca_file && SSL_CTX_set_default_verify_paths(ctx) != 1) {
 		tell(error, error_size, "ca_file", NULL);
 		return false;

@@ -17,6 +17,11 @@ struct sl_tls_context {
 	bool name_is_address;
 };
 
+#define SL_TLS_SESSION_S 3600 // how long one may be resumed
+
+// OpenSSL has a session that a client could resume: kept, a copy of it. Returns 0.
+int sl_tls_keep_session(SSL *ssl, SSL_SESSION *session);
+
 // The name a certificate was issued to: first SAN URI or DNS name, else the common name.
 // OpenSSL's memory (OPENSSL_free); NULL when there is none that is clean text.
 char *sl_tls_certificate_name(X509 *certificate);

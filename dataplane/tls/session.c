@@ -3,6 +3,7 @@
 #include <openssl/x509v3.h>
 #include <pthread.h>
 #include <sys/uio.h>
+#include <time.h>
 
 #include "dataplane/tls/internal.h"
 
@@ -26,6 +27,7 @@ struct sl_tls {
 	bool up;
 	const char *error;
 	char *peer_name;
+	struct sl_tls_tickets *tickets; // NULL: none are kept
 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -135,6 +137,7 @@ struct sl_tls *sl_tls_create(struct sl_tls_context *context, struct sl_memory *m
 		return NULL;
 	}
 	BIO_set_data(bio, tls);
+	SSL_set_app_data(tls->ssl, tls);
 	SSL_set_bio(tls->ssl, bio, bio);
 	if (context->server)
 		SSL_set_accept_state(tls->ssl);
@@ -154,6 +157,66 @@ void sl_tls_destroy(struct sl_tls *tls)
 	OPENSSL_free(tls->peer_name);
 	OPENSSL_free(tls);
 }
+
+// --- resumption ----------------------------------------------------------------------------------
+
+void sl_tls_tickets_drop(struct sl_tls_tickets *tickets)
+{
+	while (tickets->count)
+		SSL_SESSION_free(tickets->sessions[--tickets->count]);
+}
+
+// A copy: OpenSSL spoils its own when the connection ends without close_notify, as many do.
+int sl_tls_keep_session(SSL *ssl, SSL_SESSION *session)
+{
+	const struct sl_tls *tls = SSL_get_app_data(ssl);
+	struct sl_tls_tickets *tickets = tls->tickets;
+	SSL_SESSION *copy;
+
+	if (!tickets || !SSL_SESSION_is_resumable(session))
+		return 0;
+	copy = SSL_SESSION_dup(session);
+	if (!copy)
+		return 0;
+	if (tickets->count == SL_TLS_TICKETS_MAX) {
+		SSL_SESSION_free(tickets->sessions[0]);
+		memmove(tickets->sessions, tickets->sessions + 1,
+			--tickets->count * sizeof(tickets->sessions[0]));
+	}
+	tickets->sessions[tickets->count++] = copy;
+	return 0;
+}
+
+// The newest. Its certificate is not looked at again, so it is not for long; a ticket of TLS 1.3
+// that is used twice lets an observer link the two (RFC 8446, appendix C.4).
+void sl_tls_resume(struct sl_tls *tls, struct sl_tls_tickets *tickets)
+{
+	SSL_SESSION *session;
+
+	assert(!tls->context->server && SSL_in_before(tls->ssl));
+	tls->tickets = tickets;
+	if (!tickets->count)
+		return;
+	session = tickets->sessions[tickets->count - 1];
+	if (time(NULL) - (time_t)SSL_SESSION_get_time(session) >= SL_TLS_SESSION_S) {
+		sl_tls_tickets_drop(tickets); // the others are older
+		return;
+	}
+	if (SSL_SESSION_get_protocol_version(session) < TLS1_3_VERSION)
+		session = SSL_SESSION_dup(session);
+	else
+		tickets->count--;
+	if (session)
+		SSL_set_session(tls->ssl, session);
+	SSL_SESSION_free(session);
+}
+
+bool sl_tls_is_resumed(const struct sl_tls *tls)
+{
+	return SSL_session_reused(tls->ssl);
+}
+
+// --- handshake -----------------------------------------------------------------------------------
 
 // A name that is safe as a C string, else NULL: an embedded NUL would let "good\0.evil" pass.
 static char *clean_text(const ASN1_STRING *text)

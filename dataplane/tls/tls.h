@@ -70,6 +70,20 @@ void sl_tls_pulled(struct sl_tls *tls);
 void sl_tls_shutdown(struct sl_tls *tls);
 
 bool sl_tls_is_up(const struct sl_tls *tls); // the handshake is complete
+
+// What an upstream lets a client resume (RFC 8446, section 2.2; RFC 5246, 7.3): the newest few
+// sessions, for an hour, each of TLS 1.3 once. One for each endpoint: all who use it have the same
+// context. Plain value; drop() leaves an empty one.
+#define SL_TLS_TICKETS_MAX 4
+struct sl_tls_tickets {
+	void *sessions[SL_TLS_TICKETS_MAX]; // the oldest first
+	uint32_t count;
+};
+void sl_tls_tickets_drop(struct sl_tls_tickets *tickets);
+// For a client that has not begun: it offers one of them, and those it is given are kept there.
+// They outlive it.
+void sl_tls_resume(struct sl_tls *tls, struct sl_tls_tickets *tickets);
+bool sl_tls_is_resumed(const struct sl_tls *tls); // after the handshake
 // After the handshake: "h2", "http/1.1" or empty.
 struct sl_bytes sl_tls_alpn(const struct sl_tls *tls);
 // The verified client's name: the first SAN URI or DNS name, else the common name. NULL: none.

@@ -10,6 +10,7 @@ import time
 import grpc
 import pytest
 from lib import otlp, ports, wire
+from lib.relay import Relay
 from lib.sluice import wait_for
 from lib.upstream import Upstream, retry_info
 
@@ -425,6 +426,56 @@ def test_tls_verifies(start, certificates, http, host, tls, wanted):
         assert send(sluice, message).grpc_status == wanted
         assert upstream.messages() == ([] if wanted else [message])
         wait_for("the end", lambda: ends(sluice) == {"returned" if wanted else "delivered": 3000})
+
+
+@KINDS
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_sessions_are_resumed(start, certificates, http, version):
+    """Each connection but the first, as the server counts them; not with what was kept under other
+    settings."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    context.set_alpn_protocols(["http/1.1"] if http else ["h2"])
+    context.minimum_version = context.maximum_version = version
+    with Upstream(http, tls=context, judge=lambda _: {"do": "close"} if closes[0] else {}) as upstream:
+        closes = [False]
+        sluice = start(config=config(upstream, http, "https", "localhost", connections=1,
+                                     tls={"ca_file": str(certificates / "ca.pem")}))
+        assert send(sluice).grpc_status == 0
+        for count in range(2, 8):
+            closes[0] = True
+            thread = threading.Thread(target=send, args=(sluice,))
+            thread.start()
+            wait_for("another connection", lambda: len(upstream.resumed) >= count)
+            closes[0] = False
+            thread.join()
+        assert send(sluice).grpc_status == 0
+        assert upstream.resumed == [False] + [True] * (len(upstream.resumed) - 1)
+
+        def handshakes(kind):
+            return sluice.metric("sluice_endpoint_tls_handshakes_total", kind=kind,
+                                 endpoint=f"127.0.0.1:{upstream.port}")
+        assert handshakes("whole") == 1 and handshakes("resumed") == len(upstream.resumed) - 1
+        before = len(upstream.resumed)
+        sluice.config["destinations"]["up"]["otlp"]["headers"] = {"x-other": "1"}
+        sluice.write_config()
+        sluice.reload()
+        wait_for("the new settings",
+                 lambda: send(sluice).grpc_status == 0 and len(upstream.resumed) > before)
+        assert not upstream.resumed[before]
+
+
+def test_a_server_that_speaks_with_its_finished(start, certificates):
+    """Under TLS 1.2 the server ends the handshake: its SETTINGS may come in the same piece."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    context.set_alpn_protocols(["h2"])
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with Upstream(tls=context) as upstream, Relay(upstream.port, gather=0.1) as relay:
+        sluice = start(config=config(relay, False, "https", "localhost", connections=1,
+                                     tls={"ca_file": str(certificates / "ca.pem")}))
+        assert send(sluice).grpc_status == 0
+        assert len(upstream.calls) == upstream.connections == 1
 
 
 def test_a_new_ca_file_is_taken_up(start, certificates, tmp_path):

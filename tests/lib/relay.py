@@ -9,8 +9,9 @@ import time
 class Relay:
     """Whoever connects to `port` speaks to `target` (a port)."""
 
-    def __init__(self, target=0):
-        self.target = target
+    def __init__(self, target=0, gather=0.0):
+        """`gather`: what is sent within so many seconds arrives as one piece."""
+        self.target, self.gather = target, gather
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.lock, self.pairs = threading.Lock(), set()
@@ -75,6 +76,7 @@ class Relay:
                     ready.register(one, selectors.EVENT_READ)
                 while True:
                     for key, _ in ready.select():
+                        time.sleep(self.gather)
                         data = key.fileobj.recv(65536)
                         if not data:
                             return

@@ -48,6 +48,7 @@ class Upstream:
         self.script = collections.deque(script)
         self.calls, self.taken, self.lock = [], [], threading.Lock()
         self.connections = 0
+        self.resumed = []  # of each TLS connection, whether it resumed a session
         self.open = set()
         self.stopped = False
         self.listener = socket.create_server((host, port))
@@ -100,6 +101,7 @@ class Upstream:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.tls:
                 connection = self.tls.wrap_socket(connection, server_side=True)
+                self.resumed.append(connection.session_reused)
             with self.lock:
                 self.open.add(connection)
             (self._serve_http if self.http else self._serve_grpc)(connection, number)

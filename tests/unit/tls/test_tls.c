@@ -9,12 +9,13 @@
 
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "dataplane/tls/tls.h"
+#include "dataplane/tls/internal.h"
 
 // Certificates are made here: an authority, two servers, a client, and a client of nobody.
 enum { CA, SERVER, OTHER, CLIENT, STRANGER, CERTIFICATES };
@@ -281,6 +282,105 @@ static void test_names(void **state)
 	}
 }
 
+// One more connection between the two, with what the client keeps. Returns whether it resumed.
+static bool connect_again(struct sl_tls_context *to, struct sl_tls_context *from,
+			  struct sl_tls_tickets *tickets)
+{
+	bool resumed;
+
+	memset(&client, 0, sizeof(client));
+	memset(&server, 0, sizeof(server));
+	client.tls = sl_tls_create(to, &memory);
+	server.tls = sl_tls_create(from, &memory);
+	sl_tls_resume(client.tls, tickets);
+	client.result = sl_tls_feed(client.tls, SL_BYTES_NONE, take_plain, &client);
+	settle(&client, &server, 65536);
+	assert_true(sl_tls_is_up(client.tls) && sl_tls_is_up(server.tls));
+	resumed = sl_tls_is_resumed(client.tls);
+	assert_int_equal(resumed, sl_tls_is_resumed(server.tls));
+	close_sides(); // without close_notify
+	return resumed;
+}
+
+static void test_resumption(void **state)
+{
+	static const char *const versions[] = {"1.2", "1.3"};
+	const struct sl_tls_certificate files = files_of(SERVER), mine = files_of(CLIENT);
+	struct sl_tls_config to = client_config("gateway.example");
+
+	(void)state;
+	to.certificates = &mine;
+	to.certificate_count = 1;
+	for (unsigned i = 0; i < 2 * SL_COUNT_OF(versions); i++) {
+		const struct sl_tls_config from = {.server = true,
+						   .certificates = &files,
+						   .certificate_count = 1,
+						   .ca_file = certificate_files[CA],
+						   .require_client = i % 2,
+						   .min_version = versions[i / 2]};
+		char error[256];
+		struct sl_tls_context *c = sl_tls_context_create(&to, error, sizeof(error));
+		struct sl_tls_context *s = sl_tls_context_create(&from, error, sizeof(error));
+		struct sl_tls_context *other = sl_tls_context_create(&from, error, sizeof(error));
+		struct sl_tls_tickets tickets = {0};
+
+		assert_false(connect_again(c, s, &tickets));
+		assert_true(tickets.count > 0);
+		for (unsigned j = 0; j < 10; j++) {
+			assert_true(connect_again(c, s, &tickets));
+			assert_true(tickets.count > 0 && tickets.count <= SL_TLS_TICKETS_MAX);
+		}
+		// A server with other keys makes nothing of them, and gives its own.
+		assert_false(connect_again(c, other, &tickets));
+		assert_true(connect_again(c, other, &tickets));
+		sl_tls_tickets_drop(&tickets);
+		assert_int_equal(tickets.count, 0);
+		assert_false(connect_again(c, s, &tickets));
+		sl_tls_tickets_drop(&tickets);
+		sl_tls_context_put(c);
+		sl_tls_context_put(s);
+		sl_tls_context_put(other);
+	}
+}
+
+// For an hour only, and a ticket once.
+static void test_tickets_are_spent(void **state)
+{
+	const struct sl_tls_certificate files = files_of(SERVER);
+	const struct sl_tls_config to = client_config("gateway.example");
+	const struct sl_tls_config from = {
+		.server = true, .certificates = &files, .certificate_count = 1};
+	char error[256];
+	struct sl_tls_context *c = sl_tls_context_create(&to, error, sizeof(error));
+	struct sl_tls_context *s = sl_tls_context_create(&from, error, sizeof(error));
+	struct sl_tls_context *other = sl_tls_context_create(&from, error, sizeof(error));
+	struct sl_tls_tickets tickets = {0};
+	uint32_t count;
+
+	(void)state;
+	assert_false(connect_again(c, s, &tickets));
+	count = tickets.count;
+	client.tls = sl_tls_create(c, &memory);
+	sl_tls_resume(client.tls, &tickets);
+	sl_tls_destroy(client.tls);
+	assert_int_equal(tickets.count, count - 1);
+	// A server that gives many: the newest few stay.
+	SSL_CTX_set_num_tickets(other->contexts[0], 3 * SL_TLS_TICKETS_MAX);
+	assert_false(connect_again(c, other, &tickets));
+	assert_int_equal(tickets.count, SL_TLS_TICKETS_MAX);
+	for (uint32_t i = 0; i < tickets.count; i++)
+		SSL_SESSION_set_time(tickets.sessions[i], time(NULL) - 3601);
+	client.tls = sl_tls_create(c, &memory);
+	sl_tls_resume(client.tls, &tickets);
+	sl_tls_destroy(client.tls);
+	assert_int_equal(tickets.count, 0);
+	assert_false(connect_again(c, s, &tickets));
+	sl_tls_tickets_drop(&tickets);
+	sl_tls_context_put(c);
+	sl_tls_context_put(s);
+	sl_tls_context_put(other);
+}
+
 static void test_untrusted(void **state)
 {
 	const struct sl_tls_certificate files = files_of(STRANGER);
@@ -482,6 +582,8 @@ int main(void)
 		cmocka_unit_test(test_every_cut),
 		cmocka_unit_test(test_large_and_flight),
 		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_resumption),
+		cmocka_unit_test(test_tickets_are_spent),
 		cmocka_unit_test(test_untrusted),
 		cmocka_unit_test(test_mutual),
 		cmocka_unit_test(test_garbage),
