@@ -5,7 +5,7 @@ BUILD = build/$(PRESET)
 JOBS ?= $(shell nproc)
 CONFIG ?= config/examples/embedded.yaml
 
-.PHONY: bench-routes fault simulate help run build test quick tidy fuzz bench bench-dpdk flood ledger reference format clean install-build install-test install-bench
+.PHONY: bench-routes fault simulate help run build test quick tidy fuzz bench bench-dpdk soak-dpdk flood ledger reference format clean install-build install-test install-bench
 
 help:
 	@echo "make run        build and start sluice on $(CONFIG)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-dpdk  the suites over a port of DPDK, in a network namespace (root, 2 minutes)"
 	@echo "make quick      unit tests of the dev build only"
 	@echo "make bench      CPU per million spans beside the bare sink (about 10 minutes); writes perf/RESULTS.md"
+	@echo "make soak-dpdk  an hour of the TCP/IP stack in its own time, over a bad wire (seconds)"
 	@echo "make bench-dpdk CPU a call and a datagram over a port of DPDK (root, about 6 minutes); into perf/RESULTS.md"
 	@echo "make simulate   delivery in virtual time, 10,000 seeds (SEEDS)"
 	@echo "make bench-routes  what a span costs on its way to Kafka and OTLP (about 4 minutes)"
@@ -68,6 +69,11 @@ fuzz: install-test
 
 bench: install-bench
 	@perf/bench.py
+
+soak-dpdk: install-dpdk
+	@cmake --preset dev > /dev/null
+	@ninja -C build/dev --quiet -j $(JOBS) unit_dpdk_test_soak
+	@SOAK_SECONDS=$(or $(SECONDS),3600) build/dev/bin/unit_dpdk_test_soak
 
 bench-dpdk: install-dpdk install-bench
 	@cmake --preset release >/dev/null

@@ -134,7 +134,8 @@ def suite_dpdk(log, _):
     if "SL_HAS_DPDK:INTERNAL=TRUE" not in (BUILD / "asan/CMakeCache.txt").read_text():
         log.write("\nlibdpdk-dev or lwIP's sources are missing (docker/install.sh dpdk)\n")
         return [0, 0, 1]
-    build(log, "asan", "sluice", "unit_dpdk_test_stack")
+    build(log, "asan", "sluice", "unit_dpdk_test_admit", "unit_dpdk_test_soak",
+          "unit_dpdk_test_stack")
     counts = ctest(log, "asan", "-R", "^unit/dpdk", env=ASAN)
     build(log, "dev", "sluice", "sluice-pktgen")
     venv(log)

@@ -103,6 +103,7 @@ struct sl_stack_stats {           // writer: the shard
 	uint64_t half_open_full;  // SYNs that met a full backlog, and were dropped
 	uint64_t too_big;         // connections that were told of a smaller path
 	uint64_t streams;         // now
+	uint64_t granted_bytes;   // now: of windows, to all peers
 };
 
 struct sl_stack_ops {
@@ -144,6 +145,7 @@ struct sl_stack_ops {
 	bool (*owes)(struct sl_stack *stack);
 	const struct sl_stack_stats *(*stats)(const struct sl_stack *stack);
 	uint32_t (*buckets)(const struct sl_stack *stack, uint32_t *longest); // for tests
+	uint32_t (*held)(void); // objects taken from lwIP's pools, of all kinds; for tests
 };
 
 // The one symbol that a private copy gives.

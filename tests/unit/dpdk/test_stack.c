@@ -5,266 +5,7 @@
 #include <cmocka.h>
 
 #include "dataplane/base/hash.h"
-#include "dataplane/base/random.h"
-#include "dataplane/io/dpdk/stack.h"
-
-// Two stacks and a wire between them in memory. The wire can lose, repeat and reorder frames; time
-// is the test's own, so a retransmission takes no waiting.
-#define FRAMES_MAX  65536
-#define FRAME_BYTES 2048
-#define PORT        4317
-
-struct frame {
-	uint8_t room[SL_STACK_ROOM_BYTES];
-	uint16_t bytes;
-	uint8_t data[FRAME_BYTES];
-};
-
-struct end {
-	const struct sl_stack_ops *ops;
-	struct sl_stack *stack;
-	struct end *peer;
-	struct frame *in[FRAMES_MAX]; // a queue of frames to this end
-	uint32_t head, tail;
-};
-
-static struct end ends[2]; // server, client
-static struct sl_random chance;
-static unsigned lose, repeat, reorder; // percent
-static size_t narrow;                  // the MTU in the middle; 0: as the ends'
-static unsigned told;                  // of it
-static unsigned damage;                // percent of frames: one bit flips
-static uint8_t device_sums;            // the devices at both ends: SL_SUM_*
-static unsigned refused;               // frames that a device found damaged
-static int frames_alive;
-static uint64_t now_ns;
-static char listener;
-
-static const struct sl_endpoint server_at = {{[10] = 0xff, 0xff, 10, 0, 0, 1}, PORT};
-static const struct sl_endpoint client_at = {{[10] = 0xff, 0xff, 10, 0, 0, 2}, 0};
-
-static uint64_t hash(const void *key, size_t size)
-{
-	return sl_hash(sl_bytes(key, size));
-}
-
-static uint32_t draw(void)
-{
-	return (uint32_t)sl_random_next(&chance);
-}
-
-static bool happens(unsigned percent)
-{
-	return sl_random_below(&chance, 100) < percent;
-}
-
-static void release(void *packet)
-{
-	frames_alive--;
-	free(packet);
-}
-
-static void push(struct end *to, const uint8_t *data, size_t bytes)
-{
-	struct frame *frame = malloc(sizeof(*frame));
-
-	assert_non_null(frame);
-	assert_true(to->tail - to->head < FRAMES_MAX);
-	frames_alive++;
-	frame->bytes = (uint16_t)bytes;
-	memcpy(frame->data, data, bytes);
-	to->in[to->tail++ % FRAMES_MAX] = frame;
-	if (to->tail - to->head > 1 && happens(reorder)) {
-		struct frame **last = &to->in[(to->tail - 1) % FRAMES_MAX];
-		struct frame **before = &to->in[(to->tail - 2) % FRAMES_MAX];
-
-		frame = *last;
-		*last = *before;
-		*before = frame;
-	}
-}
-
-// The router of a narrow link: drops what does not fit, and says so (RFC 1191, RFC 4443 3.2).
-static bool is_too_big(struct end *from, const uint8_t *data, size_t bytes)
-{
-	const bool v4 = data[12] == 0x08;
-	const size_t header = v4 ? 20 : 40, quoted = v4 ? 28 : 64;
-	uint8_t back[14 + 40 + 8 + 64] = {0};
-	uint8_t *ip = back + 14, *icmp = ip + header;
-
-	if (!narrow || bytes <= 14 + narrow)
-		return false;
-	if (v4)
-		assert_true(data[14 + 6] & 0x40); // DF: nobody cuts it on the way
-	memcpy(back, data + 6, 6);
-	memcpy(back + 6, data, 6);
-	memcpy(back + 12, data + 12, 2);
-	ip[0] = v4 ? 0x45 : 0x60;
-	ip[v4 ? 3 : 5] = (uint8_t)(v4 ? header + 8 + quoted : 8 + quoted);
-	ip[v4 ? 9 : 6] = v4 ? 1 : 58;
-	ip[v4 ? 8 : 7] = 64;
-	memcpy(ip + (v4 ? 12 : 8), data + 14 + (v4 ? 16 : 24), v4 ? 4 : 16);
-	memcpy(ip + (v4 ? 16 : 24), data + 14 + (v4 ? 12 : 8), v4 ? 4 : 16);
-	icmp[0] = v4 ? 3 : 2;
-	icmp[1] = v4 ? 4 : 0;
-	icmp[6] = (uint8_t)(narrow >> 8);
-	icmp[7] = (uint8_t)narrow;
-	memcpy(icmp + 8, data + 14, quoted);
-	told++;
-	push(from, back, 14 + header + 8 + quoted);
-	return true;
-}
-
-// Over a header or a segment: 0 when it carries its own complement (RFC 1071).
-static uint16_t sum_of(uint32_t sum, const uint8_t *data, size_t bytes)
-{
-	for (size_t i = 0; i < bytes; i++)
-		sum += i % 2 ? data[i] : (uint32_t)data[i] << 8;
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return (uint16_t)~sum;
-}
-
-static uint16_t sum_of_tcp(const uint8_t *ip)
-{
-	const uint16_t size = (uint16_t)((ip[2] << 8 | ip[3]) - 20);
-	const uint32_t addresses = (uint16_t)~sum_of(0, ip + 12, 8);
-
-	return sum_of(addresses + 6 + size, ip + 20, size);
-}
-
-static void put16(uint8_t *at, uint16_t value)
-{
-	at[0] = (uint8_t)(value >> 8);
-	at[1] = (uint8_t)value;
-}
-
-static bool is_v4(const uint8_t *frame)
-{
-	return frame[12] == 0x08 && frame[13] == 0x00;
-}
-
-// As a device computes what was left to it.
-static void sum_up(uint8_t *frame)
-{
-	uint8_t *ip = frame + 14;
-
-	if (!is_v4(frame))
-		return;
-	if (device_sums & SL_SUM_TCP) {
-		assert_int_equal(ip[9], 6);
-		assert_int_equal(ip[20 + 16] | ip[20 + 17], 0);
-		put16(ip + 20 + 16, sum_of_tcp(ip));
-	}
-	if (device_sums & SL_SUM_IP) {
-		put16(ip + 10, 0);
-		put16(ip + 10, sum_of(0, ip, 20));
-	}
-}
-
-// As a device checks what it received. False: it is damaged.
-static bool is_whole(const uint8_t *frame)
-{
-	return !is_v4(frame) || (!sum_of(0, frame + 14, 20) && !sum_of_tcp(frame + 14));
-}
-
-static bool transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes)
-{
-	struct end *end = self;
-	uint8_t data[FRAME_BYTES];
-	size_t at = 0;
-
-	for (unsigned i = 0; i < count; i++) {
-		assert_true(at + pieces[i].iov_len <= sizeof(data));
-		memcpy(data + at, pieces[i].iov_base, pieces[i].iov_len);
-		at += pieces[i].iov_len;
-	}
-	assert_int_equal(at, bytes);
-	sum_up(data);
-	if (is_v4(data) && happens(damage))
-		data[14 + sl_random_below(&chance, bytes - 14)] ^= 1 << sl_random_below(&chance, 8);
-	if (is_too_big(end, data, bytes) || happens(lose))
-		return true;
-	push(end->peer, data, bytes);
-	if (happens(repeat))
-		push(end->peer, data, bytes);
-	return true;
-}
-
-static int set_up(void **state)
-{
-	(void)state;
-	memset(ends, 0, sizeof(ends));
-	lose = repeat = reorder = damage = refused = 0;
-	narrow = told = 0;
-	now_ns = 1000 * SL_S;
-	sl_random_init(&chance, 7);
-	for (unsigned i = 0; i < 2; i++) {
-		const struct sl_stack_host host = {&ends[i], hash, draw, transmit, release};
-		struct sl_stack_config config = {
-			.mac = {2, 0, 0, 0, 0, (uint8_t)(i + 1)},
-			.mtu = 1500,
-			.address_count = 1,
-			.window_budget = 8 * SL_MIB,
-			.device_sums = device_sums,
-		};
-		char error[256] = "";
-
-		memcpy(config.addresses[0].address, i ? client_at.address : server_at.address, 16);
-		config.addresses[0].prefix = 24;
-		ends[i].peer = &ends[1 - i];
-		ends[i].ops = sl_stack_load(error, sizeof(error));
-		assert_string_equal(error, "");
-		ends[i].stack = ends[i].ops->create(&host, &config);
-		assert_non_null(ends[i].stack);
-	}
-	assert_ptr_not_equal(ends[0].ops, ends[1].ops);
-	assert_non_null(
-		ends[0].ops->listen(ends[0].stack, &(struct sl_endpoint){.port = PORT}, &listener));
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	for (unsigned i = 0; i < 2; i++)
-		ends[i].ops->destroy(ends[i].stack);
-	for (unsigned i = 0; i < 2; i++) {
-		while (ends[i].head != ends[i].tail)
-			release(ends[i].in[ends[i].head++ % FRAMES_MAX]);
-	}
-	assert_int_equal(frames_alive, 0); // every frame went back
-	return 0;
-}
-
-static void deliver(struct end *end)
-{
-	const uint32_t until = end->tail;
-
-	end->ops->tick(end->stack, now_ns);
-	while (end->head != until) {
-		struct frame *frame = end->in[end->head++ % FRAMES_MAX];
-		unsigned how = happens(10) ? SL_INPUT_COPY : 0;
-
-		if (device_sums && !is_whole(frame->data)) {
-			refused++;
-			release(frame);
-			continue;
-		}
-		if (device_sums)
-			how |= SL_INPUT_IP_FINE | SL_INPUT_TCP_FINE;
-		end->ops->input(end->stack, frame, frame->room, frame->data, frame->bytes, how);
-	}
-	end->ops->acknowledge(end->stack);
-}
-
-// Delivers what was on the wire, and lets `ns` pass.
-static void step(uint64_t ns)
-{
-	now_ns += ns;
-	deliver(&ends[0]);
-	deliver(&ends[1]);
-}
+#include "tests/unit/dpdk/wire.h"
 
 // The echo's server: what was read is written back; what does not fit waits.
 struct echo {
@@ -323,14 +64,14 @@ static void exchange_from(uint16_t port, size_t size)
 
 	assert_true(echo.data && sample && back);
 	for (size_t i = 0; i < size; i++)
-		sample[i] = (uint8_t)draw();
+		sample[i] = (uint8_t)wire_draw();
 	from.port = port;
 	assert_non_null(ops->connect(ends[1].stack, &from, &server_at));
 	for (unsigned turn = 0; got < size; turn++) {
 		struct sl_bytes bytes;
 
 		assert_true(turn < 100000);
-		step(10 * SL_MS);
+		wire_step(10 * SL_MS);
 		serve_echo(&echo);
 		while ((stream = ops->next_ready(ends[1].stack))) {
 			assert_false(stream->events & SL_STREAM_FAILED);
@@ -356,7 +97,7 @@ static void exchange_from(uint16_t port, size_t size)
 	// The last acknowledgement is under way, or lost.
 	for (unsigned turn = 0; ends[0].ops->owes(ends[0].stack); turn++) {
 		assert_true(turn < 10000);
-		step(10 * SL_MS);
+		wire_step(10 * SL_MS);
 		while ((stream = ops->next_ready(ends[1].stack)))
 			stream->events = 0;
 	}
@@ -376,13 +117,13 @@ static void test_a_narrow_path(void **state)
 	unsigned before;
 
 	(void)state;
-	narrow = 700;
+	wire.narrow = 700;
 	exchange(SL_MIB);
 	assert_in_range(stats->too_big, 1, 200);
-	before = told;
+	before = wire.told;
 	assert_in_range(before, 2, 200);
 	exchange_from(30001, SL_MIB);
-	assert_int_equal(told, before); // who has been told begins with it
+	assert_int_equal(wire.told, before); // who has been told begins with it
 }
 
 // A router's word counts only about what is under way.
@@ -402,9 +143,9 @@ static void test_a_narrow_path_that_is_not(void **state)
 			   10,   0, 0, 2,   PORT >> 8, PORT & 255, 30000 >> 8, 30000 & 255},
 	       24);
 	for (unsigned i = 0; i < 200; i++) {
-		put_seq(lie + 66, draw());
-		push(&ends[0], lie, sizeof(lie));
-		step(SL_MS);
+		put_seq(lie + 66, wire_draw());
+		wire_push(&ends[0], lie, sizeof(lie));
+		wire_step(SL_MS);
 	}
 	assert_int_equal(stats->too_big, 0);
 }
@@ -418,9 +159,9 @@ static void test_echo(void **state)
 static void test_echo_over_a_bad_wire(void **state)
 {
 	(void)state;
-	lose = 2;
-	repeat = 2;
-	reorder = 5;
+	wire.lose = 2;
+	wire.repeat = 2;
+	wire.reorder = 5;
 	exchange(SL_MIB);
 }
 
@@ -440,7 +181,7 @@ static void test_many_with_cross_aborts(void **state)
 			from.port = (uint16_t)(20000 + opened);
 			assert_non_null(ends[1].ops->connect(ends[1].stack, &from, &server_at));
 		}
-		step(10 * SL_MS);
+		wire_step(10 * SL_MS);
 		for (unsigned i = 0; i < 2; i++) {
 			const struct sl_stack_ops *ops = ends[i].ops;
 			struct sl_stream *stream;
@@ -463,14 +204,14 @@ static void test_many_with_cross_aborts(void **state)
 					ops->drop(stream, false);
 				}
 				// Once all are there: another one goes, by FIN or by RST.
-				if (count[i] && opened == MANY && happens(50)) {
-					const uint32_t at = (uint32_t)sl_random_below(&chance,
+				if (count[i] && opened == MANY && wire_happens(50)) {
+					const uint32_t at = (uint32_t)sl_random_below(&wire.chance,
 										      count[i]);
 					struct sl_stream *other = open[i][at];
 
 					open[i][at] = open[i][--count[i]];
 					open[i][at]->owner = (void *)(uintptr_t)(at + 1);
-					ops->drop(other, happens(50));
+					ops->drop(other, wire_happens(50));
 				}
 			}
 		}
@@ -484,7 +225,7 @@ static void test_many_with_cross_aborts(void **state)
 		for (unsigned n = 0; n < 16 && accepted == MANY && count[1]; n++) {
 			struct sl_stream *first = open[1][--count[1]];
 
-			ends[1].ops->drop(first, happens(50));
+			ends[1].ops->drop(first, wire_happens(50));
 		}
 		if (accepted == MANY && !count[0] && !count[1])
 			break;
@@ -523,7 +264,7 @@ static void test_writes_without_memory(void **state)
 			open[dialled] = stream;
 			stream->owner = &sent[dialled];
 		}
-		step(SL_MS);
+		wire_step(SL_MS);
 		while ((stream = server->next_ready(ends[0].stack))) {
 			stream->events = 0;
 			while (server->peek(stream, &bytes)) {
@@ -583,7 +324,7 @@ static void test_one_acknowledgement_a_turn(void **state)
 	from.port = 30000;
 	stream = ends[1].ops->connect(ends[1].stack, &from, &server_at);
 	for (unsigned i = 0; i < 10; i++)
-		step(SL_MS);
+		wire_step(SL_MS);
 	for (unsigned answers = 0; answers < 2; answers++) {
 		uint32_t before;
 
@@ -601,8 +342,8 @@ static void test_one_acknowledgement_a_turn(void **state)
 		ends[0].ops->acknowledge(ends[0].stack);
 		ends[0].ops->acknowledge(ends[0].stack);
 		assert_int_equal(ends[1].tail, before + 1);
-		step(SL_MS);
-		step(SL_MS);
+		wire_step(SL_MS);
+		wire_step(SL_MS);
 	}
 	while ((accepted = ends[1].ops->next_ready(ends[1].stack)) != stream)
 		assert_non_null(accepted);
@@ -616,24 +357,24 @@ static void test_one_acknowledgement_a_turn(void **state)
 static void test_echo_over_a_wire_that_damages(void **state)
 {
 	(void)state;
-	damage = 3;
-	lose = 1;
+	wire.damage = 3;
+	wire.lose = 1;
 	exchange(SL_MIB);
-	assert_int_equal(refused > 20, device_sums != 0);
+	assert_int_equal(wire.refused > 20, wire.device_sums != 0);
 	exchange_from(30001, 1000); // of an odd size each, and some of one segment
 	exchange_from(30002, 1);
 }
 
 static int set_up_device(void **state)
 {
-	device_sums = SL_SUM_IP | SL_SUM_TCP;
-	return set_up(state);
+	wire.device_sums = SL_SUM_IP | SL_SUM_TCP;
+	return wire_set_up(state);
 }
 
 static int tear_down_device(void **state)
 {
-	device_sums = 0;
-	return tear_down(state);
+	wire.device_sums = 0;
+	return wire_tear_down(state);
 }
 
 // What the device has found right is not summed up again; what nobody has looked at is.
@@ -650,7 +391,7 @@ static void test_a_sum_is_trusted_or_computed(void **state)
 	from.port = 30000;
 	stream = ends[1].ops->connect(ends[1].stack, &from, &server_at);
 	for (unsigned i = 0; i < 10; i++)
-		step(SL_MS);
+		wire_step(SL_MS);
 	accepted = server->ops->next_ready(server->stack);
 	assert_non_null(accepted);
 	accepted->events = 0;
@@ -666,12 +407,41 @@ static void test_a_sum_is_trusted_or_computed(void **state)
 		assert_int_equal(server->ops->peek(accepted, &bytes), fine);
 		// What was not taken comes again.
 		for (unsigned i = 0; i < 100 && !server->ops->peek(accepted, &bytes); i++)
-			step(100 * SL_MS);
+			wire_step(100 * SL_MS);
 		assert_true(server->ops->peek(accepted, &bytes));
 		assert_int_equal(bytes.size, sizeof(request));
 		server->ops->eat(accepted);
 		for (unsigned i = 0; i < 10; i++)
-			step(SL_MS);
+			wire_step(SL_MS);
+	}
+}
+
+// Who ends first waits, here the server; its peer may use the port again at once (RFC
+// 1122, 4.2.2.13).
+static void test_a_port_in_time_wait_is_used_again(void **state)
+{
+	const struct sl_stack_ops *server = ends[0].ops, *client = ends[1].ops;
+	struct sl_endpoint from = client_at;
+
+	(void)state;
+	from.port = 30000;
+	for (unsigned turn = 0; turn < 10; turn++) {
+		struct sl_stream *there = client->connect(ends[1].stack, &from, &server_at), *here;
+
+		assert_non_null(there);
+		for (unsigned i = 0; i < 4; i++)
+			wire_step(SL_MS);
+		here = server->next_ready(ends[0].stack);
+		assert_true(here && (here->events & SL_STREAM_ACCEPTED));
+		assert_ptr_equal(client->next_ready(ends[1].stack), there);
+		assert_int_equal(there->events, SL_STREAM_CONNECTED);
+		server->drop(here, false);
+		wire_step(SL_MS);
+		assert_ptr_equal(client->next_ready(ends[1].stack), there);
+		assert_true(there->events & SL_STREAM_ENDED);
+		client->drop(there, false);
+		for (unsigned i = 0; i < 4; i++) // initial numbers count time
+			wire_step((50 + turn * 10) * SL_MS);
 	}
 }
 
@@ -686,9 +456,9 @@ static void test_half_open_is_bounded(void **state)
 		from.port = (uint16_t)(40000 + i);
 		assert_non_null(ends[1].ops->connect(ends[1].stack, &from, &server_at));
 		// Nobody answers the server.
-		deliver(&ends[0]);
+		wire_deliver(&ends[0]);
 		while (ends[1].head != ends[1].tail)
-			release(ends[1].in[ends[1].head++ % FRAMES_MAX]);
+			wire_release(ends[1].in[ends[1].head++ % FRAMES_MAX]);
 	}
 	assert_in_range(ends[0].ops->buckets(ends[0].stack, &longest), 200, 256);
 	assert_int_equal(ends[0].ops->stats(ends[0].stack)->half_open_full, 3000 - 255);
@@ -702,19 +472,19 @@ static void test_noise(void **state)
 	for (unsigned i = 0; i < 20000; i++) {
 		static const uint8_t types[][2] = {{8, 0}, {8, 6}, {0x86, 0xdd}, {0x81, 0}};
 		uint8_t data[128];
-		const size_t bytes = sl_random_below(&chance, sizeof(data));
+		const size_t bytes = sl_random_below(&wire.chance, sizeof(data));
 		const uint8_t *type = types[i % SL_COUNT_OF(types)];
 
 		for (size_t k = 0; k < sizeof(data); k++)
-			data[k] = (uint8_t)draw();
+			data[k] = (uint8_t)wire_draw();
 		memcpy(data, (uint8_t[]){2, 0, 0, 0, 0, 1}, 6);
 		data[12] = type[0];
 		data[13] = type[1];
 		data[14] = type[0] == 8 ? 0x45 : 0x60;
-		if (happens(50))
+		if (wire_happens(50))
 			data[23] = 6; // TCP, or for IPv6 a part of an address
-		push(&ends[0], data, bytes);
-		step(SL_MS);
+		wire_push(&ends[0], data, bytes);
+		wire_step(SL_MS);
 	}
 	exchange(SL_KIB); // and it still works
 }
@@ -722,22 +492,30 @@ static void test_noise(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_echo, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_a_narrow_path, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_a_narrow_path_that_is_not, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_echo_over_a_bad_wire, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_many_with_cross_aborts, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_one_acknowledgement_a_turn, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_writes_without_memory, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_half_open_is_bounded, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_a_sum_is_trusted_or_computed, set_up,
-						tear_down),
-		cmocka_unit_test_setup_teardown(test_echo_over_a_wire_that_damages, set_up,
-						tear_down),
+		cmocka_unit_test_setup_teardown(test_echo, wire_set_up, wire_tear_down),
+		cmocka_unit_test_setup_teardown(test_a_narrow_path, wire_set_up, wire_tear_down),
+		cmocka_unit_test_setup_teardown(test_a_narrow_path_that_is_not, wire_set_up,
+						wire_tear_down),
+		cmocka_unit_test_setup_teardown(test_echo_over_a_bad_wire, wire_set_up,
+						wire_tear_down),
+		cmocka_unit_test_setup_teardown(test_many_with_cross_aborts, wire_set_up,
+						wire_tear_down),
+		cmocka_unit_test_setup_teardown(test_one_acknowledgement_a_turn, wire_set_up,
+						wire_tear_down),
+		cmocka_unit_test_setup_teardown(test_writes_without_memory, wire_set_up,
+						wire_tear_down),
+		cmocka_unit_test_setup_teardown(test_half_open_is_bounded, wire_set_up,
+						wire_tear_down),
+		cmocka_unit_test_setup_teardown(test_a_port_in_time_wait_is_used_again, wire_set_up,
+						wire_tear_down),
+		cmocka_unit_test_setup_teardown(test_a_sum_is_trusted_or_computed, wire_set_up,
+						wire_tear_down),
+		cmocka_unit_test_setup_teardown(test_echo_over_a_wire_that_damages, wire_set_up,
+						wire_tear_down),
 		cmocka_unit_test_setup_teardown(test_echo, set_up_device, tear_down_device),
 		cmocka_unit_test_setup_teardown(test_echo_over_a_wire_that_damages, set_up_device,
 						tear_down_device),
-		cmocka_unit_test_setup_teardown(test_noise, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_noise, wire_set_up, wire_tear_down),
 	};
 
 	sl_hash_seed();

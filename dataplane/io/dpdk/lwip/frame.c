@@ -55,11 +55,16 @@ static bool upper4(const uint8_t *ip, size_t left, struct upper *upper)
 	return upper->protocol != IP_PROTO_TCP || !((ip[6] & 0x3f) || ip[7]);
 }
 
+struct opening {
+	bool asked; // by a SYN
+	uint32_t seq;
+};
+
 // Finds the connection that a frame belongs to. False: lwIP must not see it: it is cut short, or
 // lwIP would look for it in the wrong bucket and answer with a reset. True without TCP leaves
 // `*tcp` false.
 static bool flow_of(struct sl_stack *stack, uint8_t *frame, size_t bytes, struct flow *flow,
-		    bool *tcp, bool *syn)
+		    bool *tcp, struct opening *opening)
 {
 	uint8_t *ip = frame + SIZEOF_ETH_HDR;
 	const size_t left = bytes - SIZEOF_ETH_HDR;
@@ -91,7 +96,11 @@ static bool flow_of(struct sl_stack *stack, uint8_t *frame, size_t bytes, struct
 	flow->remote_port = (uint16_t)(ports[0] << 8 | ports[1]);
 	flow->local_port = (uint16_t)(ports[2] << 8 | ports[3]);
 	*tcp = true;
-	*syn = (ports[13] & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	*opening = (struct opening){
+		.asked = (ports[13] & (TCP_SYN | TCP_ACK)) == TCP_SYN,
+		.seq = (uint32_t)ports[4] << 24 | (uint32_t)ports[5] << 16 |
+		       (uint32_t)ports[6] << 8 | ports[7],
+	};
 	return true;
 }
 
@@ -109,15 +118,29 @@ static bool meets_full_backlog(const struct flow *flow)
 	return listener && listener->accepts_pending >= listener->backlog;
 }
 
+// A port that its owner uses again while its last connection lies in TIME_WAIT here: a new one
+// whose numbers lie beyond the old one's may take its place (RFC 1122, 4.2.2.13). lwIP would reset
+// it, or let it wait.
+static void end_time_wait(const struct flow *flow, uint32_t seq)
+{
+	struct tcp_pcb *pcb = tcp_tw_pcbs;
+
+	while (pcb && !sl_lwip_is_flow(pcb, flow))
+		pcb = pcb->next;
+	if (pcb && TCP_SEQ_GT(seq, pcb->rcv_nxt))
+		tcp_abort(pcb);
+}
+
 void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
 		   unsigned how)
 {
 	struct room *own = room;
 	struct pbuf *p = NULL;
 	struct flow flow;
-	bool tcp, syn;
+	struct opening opening;
+	bool tcp;
 
-	if (bytes < SIZEOF_ETH_HDR || !flow_of(stack, data, bytes, &flow, &tcp, &syn))
+	if (bytes < SIZEOF_ETH_HDR || !flow_of(stack, data, bytes, &flow, &tcp, &opening))
 		goto drop;
 	if (SL_UNLIKELY(!tcp && sl_lwip_take_too_big(stack, data, bytes))) {
 		stack->host.release(packet);
@@ -136,8 +159,11 @@ void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data,
 	}
 	if (tcp)
 		sl_lwip_select(stack, sl_lwip_bucket(stack, &flow));
-	if (SL_UNLIKELY(tcp && syn && meets_full_backlog(&flow)))
-		sl_count(&stack->stats.half_open_full, 1);
+	if (SL_UNLIKELY(tcp && opening.asked)) {
+		end_time_wait(&flow, opening.seq);
+		if (meets_full_backlog(&flow))
+			sl_count(&stack->stats.half_open_full, 1);
+	}
 	// lwIP asks the interface whether to check; here that is the frame's.
 	stack->netifs[0].chksum_flags =
 		(u16_t)(stack->sums & ~((how & SL_INPUT_IP_FINE ? NETIF_CHECKSUM_CHECK_IP : 0) |

@@ -101,6 +101,9 @@ void sl_lwip_starve(struct sl_stream *stream);
 void sl_lwip_leave_starved(struct sl_stream *stream);
 void sl_lwip_feed_starved(struct sl_stack *stack);
 
+// held.c
+uint32_t sl_lwip_held(void);
+
 bool sl_lwip_is_flow(const struct tcp_pcb *pcb, const struct flow *flow);
 
 // admit6.c. False: lwIP must not see the packet. `ip` has `left` bytes; options may change places.

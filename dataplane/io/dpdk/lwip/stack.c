@@ -730,6 +730,7 @@ static bool owes(struct sl_stack *stack)
 
 static const struct sl_stack_stats *stats(const struct sl_stack *stack)
 {
+	sl_gauge(&((struct sl_stack *)stack)->stats.granted_bytes, stack->granted);
 	return &stack->stats;
 }
 
@@ -770,4 +771,5 @@ __attribute__((visibility("default"))) const struct sl_stack_ops sl_stack_ops = 
 	.owes = owes,
 	.stats = stats,
 	.buckets = buckets,
+	.held = sl_lwip_held,
 };
