@@ -404,11 +404,19 @@ static enum sl_reason submit(void *side, struct sl_record *record)
 static void poll_side(void *side, uint64_t now_ns)
 {
 	struct sl_record *record;
+	enum sl_outcome outcome;
 
 	(void)now_ns;
 	sl_side_flush(side);
-	while ((record = sl_side_settle(side)))
-		sl_egress_end(record, (enum sl_outcome)(uintptr_t)record->driver_data, 0);
+	while ((record = sl_side_settle(side))) {
+		outcome = (enum sl_outcome)(uintptr_t)record->driver_data;
+		if (SL_UNLIKELY(outcome != SL_OUTCOME_DELIVERED))
+			sl_egress_answered(record,
+					   outcome == SL_OUTCOME_REJECTED ? SL_ANSWER_FILE_INVALID
+									  : SL_ANSWER_FILE_ERROR,
+					   outcome);
+		sl_egress_end(record, outcome, 0);
+	}
 }
 
 const struct sl_driver sl_driver_file = {

@@ -21,7 +21,7 @@ struct sl_ledger_account {
 	uint64_t exported_ns;              // since when
 	double score;                      // recent volume
 	uint64_t changed_ns;
-	uint16_t rows; // of shards, that are added to it
+	uint32_t rows; // of shards, that are added to it: of a class that left, all there are
 	uint16_t made; // from a template: its class' number + 1; 0: it is configured
 	bool billing;  // some records of the last cut are its
 	bool exported;
@@ -100,7 +100,7 @@ struct sl_ledger {
 	struct sl_ledger_maker maker;
 	uint64_t now_ns, began_ns; // of the last depart(), and the first; 0: none yet
 	char **classes;            // names, of those that were made
-	uint32_t class_count, class_max;
+	uint32_t class_count;
 	uint32_t made, hand;            // accounts of such; the next one to look at
 	uint64_t departed;              // accounts that went since the start
 	struct sl_ledger_image image;   // scratch

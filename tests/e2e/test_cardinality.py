@@ -215,7 +215,7 @@ def test_tenants_from_a_template(start):
     made = {"classes": {"c": {"cardinality": [limit("drop_attribute", 2)]}}, "tenants": {"demo": {}}}
     sluice = start(tenants=made, config={"tenants": {
         "file": "tenants.yaml", "identify": [{"header": "X-Scope-OrgID"}], "unknown": "create",
-        "template": "c", "created_max": 2, "idle": "3s"}})
+        "template": "c", "created_max": 2}})
 
     def come(name, *users):
         return send(sluice, "logs", with_users("logs", *users),
@@ -239,6 +239,9 @@ def test_tenants_from_a_template(start):
     assert described(sluice, "one")[0]["admitted"] == 2
 
     # In the seat of who has left nothing of him is left.
+    sluice.config["tenants"]["idle"] = "3s"
+    sluice.reload()
+
     def third():
         come("two", "c")
         return come("three", "z") == 200 and there("three")

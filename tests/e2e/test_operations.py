@@ -410,3 +410,17 @@ def test_json_log_format(start):
     sluice.stop()
     lines = [line for line in sluice.log().splitlines() if line.startswith("{")]
     assert lines and all(json.loads(line)["event"] for line in lines)
+
+
+def test_a_file_that_cannot_be_written_is_counted_as_such(start):
+    """A folder that goes away: who sends is told to come again, and the metric says why."""
+    sluice = start(config={"answer_within": "1s"})
+    client = wire.Http2(sluice.grpc_port)
+    sluice.data.rmdir()
+    assert client.call(TRACES, wire.frame(BODY)).grpc_status == 14
+    wait_for("the answer", lambda: sluice.metric(
+        "sluice_destination_refused_records_total", destination="file", answer="file_error",
+        reason="undelivered") > 0)
+    sluice.data.mkdir()
+    wait_for("the folder", lambda: client.call(TRACES, wire.frame(BODY)).grpc_status == 0)
+    client.close()

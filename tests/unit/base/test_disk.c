@@ -85,6 +85,7 @@ static void test_locked(void **state)
 	if (child == 0) {
 		char theirs[SL_DISK_WHY];
 
+		alarm(60); // should the test not come to its end
 		if (sl_disk_lock(path, theirs) < 0 || write(ready[1], "", 1) != 1)
 			_exit(1);
 		for (;;)
