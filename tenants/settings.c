@@ -276,22 +276,32 @@ static void check_redis(const void *object, struct sl_errors *errors)
 			      "tls: certificate_file and key_file go together");
 }
 
+static const struct sl_setting redis_tls_rows[] = {
+	ROW(sl_quota_tls_config, ca_file, "ca_file", PATH,
+	    .help = "Whom to trust, as PEM. Unset: the system's certificates."),
+	ROW(sl_quota_tls_config, certificate_file, "certificate_file", PATH,
+	    .help = "Our certificate chain, for mutual TLS."),
+	ROW(sl_quota_tls_config, key_file, "key_file", PATH, .help = "Its private key."),
+	ROW(sl_quota_tls_config, verify, "verify", BOOL, .preset = "true",
+	    .help = "Whether the certificate and its name are checked."),
+};
+static const struct sl_settings redis_tls_settings = SETTINGS(
+	"redis.tls", sl_quota_tls_config, redis_tls_rows, .help = "TLS to this Redis.");
+
 static void check_source(const void *object, struct sl_errors *errors)
 {
 	const struct sl_tenants_redis_config *source = object;
-	struct sl_quota_redis_place place;
 
 	check_redis(&source->redis, errors);
-	if (source->redis.address && !sl_quota_redis_place(&source->redis, &place) && place.tls)
-		sl_errors_add(errors, &source->redis.where,
-			      "tenants.redis: TLS is not there yet: use a tunnel, or a Redis on "
-			      "this machine");
 }
 
 static const struct sl_setting source_rows[] = {
 	ROW(sl_tenants_redis_config, redis.where, NULL, WHERE),
 	ROW(sl_tenants_redis_config, redis.address, "address", STRING, .required = true,
-	    .apply = SL_APPLY_RESTART, .help = "host:port, or redis://host:port/database."),
+	    .apply = SL_APPLY_RESTART,
+	    .help = "host:port, or redis://host:port/database (rediss: TLS)."),
+	ROW(sl_tenants_redis_config, redis.tls, "tls", OPTIONAL, .object = &redis_tls_settings,
+	    .apply = SL_APPLY_RESTART, .help = "Set, even to {}: TLS."),
 	ROW(sl_tenants_redis_config, redis.user, "user", STRING, .apply = SL_APPLY_RESTART,
 	    .help = "Unset: Redis' default user."),
 	ROW(sl_tenants_redis_config, redis.password, "password", STRING, .secret = true,
@@ -374,18 +384,6 @@ static const struct sl_settings tenants_settings = SETTINGS(
 	"tenants", sl_tenants_config, tenants_rows,
 	.help = "Who calls belong to. With no tenants at all, every call belongs to one "
 		"tenant named default.");
-
-static const struct sl_setting redis_tls_rows[] = {
-	ROW(sl_quota_tls_config, ca_file, "ca_file", PATH,
-	    .help = "Whom to trust, as PEM. Unset: the system's certificates."),
-	ROW(sl_quota_tls_config, certificate_file, "certificate_file", PATH,
-	    .help = "Our certificate chain, for mutual TLS."),
-	ROW(sl_quota_tls_config, key_file, "key_file", PATH, .help = "Its private key."),
-	ROW(sl_quota_tls_config, verify, "verify", BOOL, .preset = "true",
-	    .help = "Whether the certificate and its name are checked."),
-};
-static const struct sl_settings redis_tls_settings = SETTINGS(
-	"quotas.redis.tls", sl_quota_tls_config, redis_tls_rows, .help = "TLS to this Redis.");
 
 static const struct sl_setting redis_rows[] = {
 	ROW(sl_quota_redis_config, where, NULL, WHERE),

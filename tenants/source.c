@@ -10,8 +10,6 @@
 #include "dataplane/base/hash.h"
 #include "tenants/registry.h"
 
-#define CONNECT_S       2
-#define ANSWER_S        5
 #define SCAN_COUNT      "1000"
 #define ATTEMPTS        3 // when what is there changes while it is read
 #define VALUE_BYTES_MAX (64 * SL_KIB)
@@ -157,7 +155,7 @@ struct sl_bytes sl_source_tenant_at(const struct sl_source_text *text, uint32_t 
 // --- Redis ---------------------------------------------------------------------------------------
 
 struct fetch {
-	redisContext *redis;
+	struct sl_redis *redis;
 	char hash[SL_QUOTA_PREFIX_MAX + 16], version[SL_QUOTA_PREFIX_MAX + 24];
 	struct sl_source_field *fields;
 	uint32_t count, room;
@@ -177,10 +175,10 @@ static int fail(struct fetch *fetch, int error, const char *what)
 // The answer of the wanted type, or NULL after a message.
 static redisReply *call(struct fetch *fetch, int type, int count, const char **words, int *error)
 {
-	redisReply *reply = redisCommandArgv(fetch->redis, count, words, NULL);
+	redisReply *reply = sl_redis_call(fetch->redis, count, words);
 
 	if (!reply) {
-		*error = fail(fetch, -EIO, fetch->redis->errstr);
+		*error = fail(fetch, -EPIPE, fetch->redis->problem);
 	} else if (reply->type == REDIS_REPLY_ERROR) {
 		*error = fail(fetch, strncmp(reply->str, "WRONGTYPE", 9) ? -EIO : -EBADMSG,
 			      reply->str);
@@ -191,39 +189,6 @@ static redisReply *call(struct fetch *fetch, int type, int count, const char **w
 	}
 	freeReplyObject(reply);
 	return NULL;
-}
-
-static int simple(struct fetch *fetch, int count, const char **words)
-{
-	int error = 0;
-
-	freeReplyObject(call(fetch, REDIS_REPLY_STATUS, count, words, &error));
-	return error;
-}
-
-static int connect_to(struct fetch *fetch, const struct sl_quota_redis_config *config)
-{
-	const struct timeval connect = {CONNECT_S, 0}, answer = {ANSWER_S, 0};
-	struct sl_quota_redis_place place;
-	char number[16];
-	int error = 0;
-
-	if (sl_quota_redis_place(config, &place))
-		return fail(fetch, -EINVAL, "no address");
-	fetch->redis = redisConnectWithTimeout(place.host, place.port, connect);
-	if (!fetch->redis)
-		return fail(fetch, -ENOMEM, "out of memory");
-	if (fetch->redis->err)
-		return fail(fetch, -EIO, fetch->redis->errstr);
-	redisSetTimeout(fetch->redis, answer);
-	if (config->password && config->user)
-		error = simple(fetch, 3, (const char *[]){"AUTH", config->user, config->password});
-	else if (config->password)
-		error = simple(fetch, 2, (const char *[]){"AUTH", config->password});
-	snprintf(number, sizeof(number), "%u", place.database);
-	if (!error && place.database)
-		error = simple(fetch, 2, (const char *[]){"SELECT", number});
-	return error;
 }
 
 static int get_version(struct fetch *fetch, char version[65])
@@ -334,22 +299,37 @@ static int fetch_all(struct fetch *fetch, const char *known, struct sl_source_te
 	return fail(fetch, -EAGAIN, "it changes faster than it can be read");
 }
 
-int sl_source_fetch(const struct sl_tenants_redis_config *config, const char *known,
-		    struct sl_source_text **text, char *error, size_t error_size)
+// A connection that was kept may have been closed since: then another is made.
+static int ask(struct fetch *fetch, const struct sl_tenants_redis_config *config, const char *known,
+	       struct sl_source_text **text)
 {
-	struct fetch fetch = {.error = error, .error_size = error_size};
+	const bool kept = fetch->redis->stream;
+	int result = kept ? 0 : sl_redis_open(fetch->redis, &config->redis);
+
+	if (result)
+		return fail(fetch, -EIO, fetch->redis->problem);
+	result = fetch_all(fetch, known, text);
+	if (result != -EPIPE)
+		return result;
+	sl_redis_close(fetch->redis);
+	return kept ? ask(fetch, config, known, text) : -EIO;
+}
+
+int sl_source_fetch(const struct sl_tenants_redis_config *config, struct sl_redis *redis,
+		    const char *known, struct sl_source_text **text, char *error, size_t error_size)
+{
+	struct sl_redis own = {0};
+	struct fetch fetch = {
+		.redis = redis ? redis : &own, .error = error, .error_size = error_size};
 	int result;
 
 	*text = NULL;
 	snprintf(fetch.hash, sizeof(fetch.hash), "%s:tenants", config->redis.prefix);
 	snprintf(fetch.version, sizeof(fetch.version), "%s:version", fetch.hash);
-	result = connect_to(&fetch, &config->redis);
-	if (!result)
-		result = fetch_all(&fetch, known, text);
+	result = ask(&fetch, config, known, text);
 	drop_fields(&fetch);
 	free(fetch.fields);
-	if (fetch.redis)
-		redisFree(fetch.redis);
+	sl_redis_close(&own);
 	return result;
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "tenants/settings.h"
+#include "tenants/redis.h"
 
 // Tenants that a control plane keeps in Redis: a hash PREFIX:tenants, a field for each tenant's
 // name whose value says what the tenants file would (JSON or YAML), and PREFIX:tenants:version,
@@ -25,9 +25,11 @@ void sl_source_name(const struct sl_tenants_redis_config *config, char name[400]
 
 // Fetches what is there unless its version is `known` (NULL: fetch always). Returns 1 with a text
 // to put; 0, nothing new; -errno with `error`: -ENODATA, nothing was published; -EBADMSG, what is
-// there cannot be tenants; else Redis could not be asked.
-int sl_source_fetch(const struct sl_tenants_redis_config *config, const char *known,
-		    struct sl_source_text **text, char *error, size_t error_size);
+// there cannot be tenants; else Redis could not be asked. `redis` is kept open for the next call
+// (NULL: it is not).
+int sl_source_fetch(const struct sl_tenants_redis_config *config, struct sl_redis *redis,
+		    const char *known, struct sl_source_text **text, char *error,
+		    size_t error_size);
 
 // Whose value that line of the text is; empty: nobody's.
 struct sl_bytes sl_source_tenant_at(const struct sl_source_text *text, uint32_t line);

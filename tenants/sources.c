@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "dataplane/base/log.h"
+#include "dataplane/tls/tls.h"
 #include "tenants/table.h"
 
 #define DIRECTORY_FILES_MAX 10000
@@ -55,10 +56,17 @@ static int first_text(struct sl_sources *sources, const struct sl_tenants_redis_
 		      bool check_only, struct sl_errors *errors)
 {
 	char error[200] = "--check asks nobody", name[400];
-	int failed = check_only
-			     ? -ENODATA
-			     : sl_source_fetch(config, NULL, &sources->text, error, sizeof(error));
+	struct sl_tls_context *context;
+	int failed = sl_redis_tls(&config->redis, &context, error, sizeof(error));
 
+	if (failed) {
+		sl_errors_add(errors, &config->redis.where, "tenants.redis: %s", error);
+		return failed;
+	}
+	sl_tls_context_put(context);
+	failed = check_only ? -ENODATA
+			    : sl_source_fetch(config, NULL, NULL, &sources->text, error,
+					      sizeof(error));
 	if (failed >= 0)
 		return 0;
 	sl_source_name(config, name);

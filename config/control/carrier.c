@@ -14,30 +14,6 @@
 
 #define READS_MAX 64 // a turn; a Redis that never stops talking must not keep the thread
 
-int sl_carrier_tls(const struct sl_quota_redis_config *config, struct sl_tls_context **context,
-		   char *error, size_t error_size)
-{
-	static const struct sl_quota_tls_config presets = {.verify = true};
-	const struct sl_quota_tls_config *from = config->tls ? config->tls : &presets;
-	struct sl_quota_redis_place place;
-
-	*context = NULL;
-	if (sl_quota_redis_place(config, &place) || !place.tls)
-		return 0;
-
-	const struct sl_tls_certificate certificate = {from->certificate_file, from->key_file};
-	const struct sl_tls_config tls = {
-		.certificates = &certificate,
-		.certificate_count = certificate.certificate_file ? 1 : 0,
-		.ca_file = from->ca_file,
-		.insecure = !from->verify,
-		.server_name = place.host,
-	};
-
-	*context = sl_tls_context_create(&tls, error, error_size);
-	return *context ? 0 : -EINVAL;
-}
-
 static void hang_up(struct sl_carrier *carrier)
 {
 	sl_lookup_drop(carrier->lookup);

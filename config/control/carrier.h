@@ -30,11 +30,6 @@ struct sl_carrier {
 	uint64_t now_ns;
 };
 
-struct sl_quota_redis_config;
-
-// What TLS it wants. Returns 0; or -EINVAL with `error`. `*context` NULL: none.
-int sl_carrier_tls(const struct sl_quota_redis_config *config, struct sl_tls_context **context,
-		   char *error, size_t error_size);
 void sl_carrier_fini(struct sl_carrier *carrier);
 
 // At a tick, before sl_fleet_tick(): silence, dials.

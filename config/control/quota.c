@@ -18,6 +18,7 @@
 #include "dataplane/base/thread.h"
 #include "dataplane/tls/tls.h"
 #include "tenants/fleet/volumes.h"
+#include "tenants/redis.h"
 #include "tenants/tenants.h"
 #include "tenants/volume_file.h"
 
@@ -81,7 +82,7 @@ void sl_control_check_quotas(const struct sl_snapshot *snapshot, struct sl_error
 		struct sl_tls_context *context;
 		char error[256];
 
-		if (sl_carrier_tls(&redis[i], &context, error, sizeof(error)))
+		if (sl_redis_tls(&redis[i], &context, error, sizeof(error)))
 			sl_errors_add(errors, &redis[i].where, "quotas.redis: %s", error);
 		sl_tls_context_put(context);
 	}
@@ -108,7 +109,7 @@ static int make_carriers(struct sl_quota_thread *quota, const struct sl_quota_re
 			return -EINVAL;
 		snprintf(carrier->host, sizeof(carrier->host), "%s", place.host);
 		carrier->port = place.port;
-		if (sl_carrier_tls(&redis[i], &carrier->tls_context, error, sizeof(error))) {
+		if (sl_redis_tls(&redis[i], &carrier->tls_context, error, sizeof(error))) {
 			sl_log(SL_LOG_ERROR, "quota_redis_tls", "redis=%s reason=\"%s\"",
 			       carrier->address, error);
 			return -EINVAL;

@@ -38,6 +38,8 @@ enum verdict { VERDICT_NONE, VERDICT_GOOD, VERDICT_BAD };
 
 struct sl_source_thread {
 	struct sl_tenants_redis_config config; // texts are its own
+	struct sl_quota_tls_config tls;        // of `config`
+	struct sl_redis redis;
 	struct sl_metrics *metrics;
 	struct sl_source_counters counters;
 	char name[400];
@@ -160,8 +162,8 @@ static void look(struct sl_source_thread *self)
 	const bool anew = self->refused || !*self->known;
 	struct sl_source_text *text = NULL;
 	char error[200];
-	const int result = sl_source_fetch(&self->config, anew ? NULL : self->known, &text, error,
-					   sizeof(error));
+	const int result = sl_source_fetch(&self->config, &self->redis, anew ? NULL : self->known,
+					   &text, error, sizeof(error));
 
 	if (result < 0) {
 		failed(self, result, error);
@@ -201,7 +203,8 @@ static void wait(struct sl_source_thread *self)
 		waited_ns += some_ns;
 		if (!self->refused || waited_ns >= self->wait_ns || stopped(self))
 			continue;
-		if (sl_source_fetch(&self->config, self->known, &text, error, sizeof(error)))
+		if (sl_source_fetch(&self->config, &self->redis, self->known, &text, error,
+				    sizeof(error)))
 			waited_ns = self->wait_ns;
 		sl_source_text_put(text);
 	}
@@ -249,6 +252,13 @@ struct sl_source_thread *sl_source_thread_create(const struct sl_tenants_redis_c
 	self->config.redis.password = copy(config->redis.password, &failing);
 	self->config.redis.prefix = copy(config->redis.prefix, &failing);
 	self->config.cache = copy(config->cache, &failing);
+	if (config->redis.tls) {
+		self->tls = *config->redis.tls;
+		self->tls.ca_file = copy(self->tls.ca_file, &failing);
+		self->tls.certificate_file = copy(self->tls.certificate_file, &failing);
+		self->tls.key_file = copy(self->tls.key_file, &failing);
+		self->config.redis.tls = &self->tls;
+	}
 	self->wait_ns = config->poll_ns;
 	snprintf(self->known, sizeof(self->known), "%s", known ? known : "");
 	self->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -291,5 +301,9 @@ void sl_source_thread_destroy(struct sl_source_thread *self)
 	free((char *)self->config.redis.password);
 	free((char *)self->config.redis.prefix);
 	free((char *)self->config.cache);
+	free((char *)self->tls.ca_file);
+	free((char *)self->tls.certificate_file);
+	free((char *)self->tls.key_file);
+	sl_redis_close(&self->redis);
 	free(self);
 }

@@ -6,7 +6,8 @@ import subprocess
 import pytest
 from lib import ledger, otlp, wire
 from lib.redis import Redis
-from lib.sluice import BINARY, ROOT, digest, wait_for
+from lib.sluice import BINARY, ROOT, Sluice, digest, wait_for
+from test_front_tls import Authority
 
 BODY = otlp.request("traces", 10).SerializeToString()
 
@@ -312,6 +313,52 @@ def test_control_plane(start, redis):
     redis.start()
     publish(redis, 11, delta={})
     wait_for("Redis again", lambda: status(sluice, "delta") == 200)
+
+
+def test_control_plane_over_tls(start, tmp_path):
+    """The same with TLS, a certificate of ours, a user and a password; and over a restart of
+    Redis, whose connection is kept. A Redis that cannot show who it is is not asked."""
+    authority = Authority(tmp_path, "ca")
+    certificate, key = authority.issue("redis", "IP:127.0.0.1,DNS:localhost")
+    mine, mine_key = authority.issue("gateway", "DNS:gateway")
+    redis = Redis("--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file",
+                  authority.pem, "--requirepass", "pa ss",
+                  cli=("--tls", "--cacert", authority.pem, "--cert", mine, "--key", mine_key,
+                       "-a", "pa ss"), tls=True)
+    tls = {"ca_file": str(authority.pem), "certificate_file": str(mine), "key_file": str(mine_key)}
+    more = {"address": f"rediss://localhost:{redis.port}/2", "tls": tls, "user": "gateway",
+            "password": "${env:TENANTS_SECRET}"}
+
+    def open_door():
+        redis.start()
+        redis.call("ACL", "SETUSER", "gateway", "on", ">letmein", "~sluice:*", "+@read", "+select")
+        redis.cli += ["-n", "2"]
+    try:
+        open_door()
+        publish(redis, 1, acme={"credentials": [digest("acme-token")]})
+        sluice = start(tenants={"tenants": {"demo": {}}}, config=from_redis(redis, **more),
+                       environment={"TENANTS_SECRET": "letmein"})
+        assert status(sluice, Authorization="Bearer acme-token") == 200
+        assert "letmein" not in sluice.admin("/config")[1]
+        publish(redis, 2, beta={})
+        wait_for("the update", lambda: status(sluice, "beta") == 200)
+        redis.kill()
+        open_door()
+        publish(redis, 3, gamma={})
+        wait_for("the next", lambda: status(sluice, "gamma") == 200)
+        for change, problem in (({"tls": {}}, "certificate verify failed"),
+                                ({"password": "guess"}, "WRONGPASS"),
+                                ({"tls": {"ca_file": "missing.pem"}}, "missing.pem")):
+            other = Sluice(tmp_path / problem, tenants={"tenants": {"demo": {}}},
+                           config=from_redis(redis, **{**more, **change}),
+                           environment={"TENANTS_SECRET": "letmein"})
+            other.write_config()
+            done = subprocess.run([BINARY, "--config", other.folder / "config.yaml"], timeout=30,
+                                  capture_output=True, text=True,
+                                  env={"TENANTS_SECRET": "letmein"})
+            assert done.returncode == 78 and problem in done.stderr + done.stdout, problem
+    finally:
+        redis.remove()
 
 
 def test_start_without_redis(start, redis):
