@@ -93,6 +93,7 @@ static struct sl_dpdk_config dpdk_config(const struct sl_process_config *config)
 		.gateway4 = config->dpdk.gateway4,
 		.gateway6 = config->dpdk.gateway6,
 		.mtu = (uint32_t)config->dpdk.mtu,
+		.vlan = (uint16_t)config->dpdk.vlan,
 		.packets = (uint32_t)config->dpdk.packets,
 		.idle_ns = config->dpdk.idle_ns,
 		.offloads = config->dpdk.offloads,

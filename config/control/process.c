@@ -53,9 +53,13 @@ static const struct sl_setting dpdk_rows[] = {
 	IN(dpdk, gateway4, "gateway4", STRING, .apply = SL_APPLY_RESTART,
 	   .help = "Next hop of IPv4 beyond the prefixes."),
 	IN(dpdk, gateway6, "gateway6", STRING, .apply = SL_APPLY_RESTART,
-	   .help = "Next hop of IPv6 beyond the prefixes; without it by router advertisement."),
+	   .help = "Next hop of IPv6 beyond the prefixes; without it there is nothing beyond "
+		   "them: router advertisements are not believed."),
 	IN(dpdk, mtu, "mtu", BYTES, .min = 1280, .max = 9000, .preset = "1500",
 	   .apply = SL_APPLY_RESTART, .help = "Largest IP packet."),
+	IN(dpdk, vlan, "vlan", COUNT, .max = 4094, .preset = "0", .apply = SL_APPLY_RESTART,
+	   .help = "VLAN that the port is in (802.1Q); frames of others are dropped. 0: frames "
+		   "without a tag. A tag's four bytes are not part of the mtu."),
 	IN(dpdk, packets, "packets", COUNT, .max = 16e6, .preset = "0", .apply = SL_APPLY_RESTART,
 	   .help = "Packet buffers of all shards; 0: 16384 a shard."),
 	IN(dpdk, idle_ns, "idle", DURATION, .max = 1e7, .preset = "50us", .apply = SL_APPLY_RESTART,

@@ -17,7 +17,7 @@ struct sl_process_config {
 	struct {
 		struct sl_list eal, addresses; // const char *
 		const char *device, *gateway4, *gateway6;
-		uint64_t mtu, packets, idle_ns;
+		uint64_t mtu, vlan, packets, idle_ns;
 		bool offloads;
 	} dpdk;
 	struct {

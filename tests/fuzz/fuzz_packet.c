@@ -10,6 +10,7 @@
 
 #include "dataplane/io/datagram.h"
 #include "dataplane/io/dpdk/internal.h"
+#include "dataplane/io/dpdk/vlan.h"
 
 #define PORT        4317
 #define DATAGRAMS   4319
@@ -21,7 +22,9 @@
 #define TCP_SYN_ACK 0x12
 #define WRITE_BYTES (48 * SL_KIB)
 
-enum { AS_IT_IS = 1, ITS_NUMBERS = 2, COPY = 4 }; // of a frame
+#define VLAN 100
+
+enum { AS_IT_IS = 1, ITS_NUMBERS = 2, COPY = 4, TAGGED = 8 }; // of a frame
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 void *__real_malloc(size_t size);
@@ -31,7 +34,7 @@ void *__wrap_calloc(size_t count, size_t size);
 
 struct packet {
 	uint8_t room[SL_STACK_ROOM_BYTES];
-	uint8_t *data;
+	uint8_t *whole, *data; // with its tag; without
 };
 
 // What the stack last said on a connection, found by its ports.
@@ -200,6 +203,17 @@ static void remember(const struct layout *at)
 	said->acknowledged = get32(tcp + 8);
 }
 
+// On a port in a VLAN it would leave with the tag, and come to the other end as it was.
+static void check_tag(const uint8_t *frame, size_t bytes)
+{
+	uint8_t tagged[SL_VLAN_TAG_BYTES + FRAME_BYTES];
+
+	memcpy(tagged + SL_VLAN_TAG_BYTES, frame, bytes);
+	sl_vlan_tag(tagged, VLAN);
+	assert(sl_vlan_untag(tagged, bytes + SL_VLAN_TAG_BYTES, VLAN) == SL_VLAN_TAG_BYTES);
+	assert(memcmp(tagged + SL_VLAN_TAG_BYTES, frame, bytes) == 0);
+}
+
 static bool transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes)
 {
 	uint8_t frame[FRAME_BYTES];
@@ -216,6 +230,7 @@ static bool transmit(void *self, const struct iovec *pieces, unsigned count, siz
 	assert(filled == bytes);
 	assert(memcmp(frame + 6, mac, sizeof(mac)) == 0);
 	assert(++world.sent < FRAMES_MAX);
+	check_tag(frame, bytes);
 	if (get16(frame + 12) == 0x0806)
 		return true;
 	assert(lay_out(&at, frame, bytes) && is_own(&at));
@@ -242,7 +257,7 @@ static void release(void *opaque)
 
 	world.packets--;
 	assert(world.packets >= 0);
-	free(packet->data);
+	free(packet->whole);
 	free(packet);
 }
 
@@ -298,13 +313,23 @@ static void give(const uint8_t *data, size_t size, uint8_t flags)
 {
 	struct packet *packet = malloc(sizeof(*packet));
 
+	int cut;
+
 	// To the byte, and as far from a word's bounds as the port's headroom makes it.
-	packet->data = malloc(size ? size : 1);
-	memcpy(packet->data, data, size);
+	packet->whole = malloc(size ? size : 1);
+	memcpy(packet->whole, data, size);
+	cut = sl_vlan_untag(packet->whole, size, flags & TAGGED ? VLAN : 0);
+	if (cut < 0) {
+		free(packet->whole);
+		free(packet);
+		return;
+	}
+	packet->data = packet->whole + cut;
+	size -= (size_t)cut;
 	if (!(flags & AS_IT_IS))
 		mend(packet->data, size, flags);
 	if (sl_lane_take_datagram(&world.lane, packet->data, size, 0)) {
-		free(packet->data);
+		free(packet->whole);
 		free(packet);
 		return;
 	}

@@ -16,12 +16,7 @@ PACKET_OUTGOING = 4
 
 class BadLink:
     def __init__(self, ends, seed, lose=0.0, repeat=0.0, delay=0.0, delay_s=0.01):
-        self.sockets = []
-        for end in ends:
-            one = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-            one.bind((end, 0))
-            one.setblocking(False)
-            self.sockets.append(one)
+        self.sockets = [self.open(end) for end in ends]
         self.chances = [random.Random(seed), random.Random(seed + 1)]
         self.lose, self.repeat, self.delay, self.delay_s = lose, repeat, delay, delay_s
         self.counts = {"passed": 0, "lost": 0, "repeated": 0, "delayed": 0}
@@ -30,6 +25,12 @@ class BadLink:
         self.over = threading.Event()
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
+
+    def open(self, end):
+        one = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        one.bind((end, 0))
+        one.setblocking(False)
+        return one
 
     def stop(self):
         self.over.set()
@@ -47,11 +48,14 @@ class BadLink:
     def take(self, side):
         for _ in range(64):
             try:
-                frame, address = self.sockets[side].recvfrom(65536)
+                frame, address = self.read(side)
             except OSError:
                 return
             if address[2] != PACKET_OUTGOING:
                 self.judge(side, frame)
+
+    def read(self, side):
+        return self.sockets[side].recvfrom(65536)
 
     def judge(self, side, frame):
         chance = self.chances[side]

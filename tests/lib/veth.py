@@ -10,6 +10,7 @@ import os
 import subprocess
 
 from lib.bad_link import BadLink
+from lib.trunk import Trunk
 
 ON = os.environ.get("SLUICE_IO") == "dpdk"
 DRIVER = os.environ.get("SLUICE_DRIVER", "net_af_xdp")
@@ -33,6 +34,7 @@ class Port:
         self.up = False
         self.mtu, self.options = 1500, OPTIONS[DRIVER]
         self.bad_link = None  # BadLink's arguments: the client's side lies behind one
+        self.vlan = None  # of a switch that the client's side lies behind
         self.relay = None
 
     def config(self):
@@ -52,10 +54,12 @@ class Port:
         ip("link", "add", self.inside, "type", "veth", "peer", "name", self.outside)
         self.up = True
         ends, client = [self.inside, self.outside], self.outside
-        if self.bad_link is not None:
+        if self.bad_link is not None or self.vlan:
             client = f"slc{self.number}"
             ip("link", "add", client, "type", "veth", "peer", "name", f"sld{self.number}")
             ends += [client, f"sld{self.number}"]
+        if self.vlan:  # all frames from there are the port's
+            ip("link", "set", self.inside, "addrgenmode", "none")
         for end in ends:
             # The stack sees packets as a NIC would bring them: with checksums, none larger than
             # the MTU.
@@ -65,7 +69,9 @@ class Port:
             ip("link", "set", end, "up")
         ip("addr", "add", f"10.77.{self.number}.1/24", "dev", client)
         ip("-6", "addr", "add", f"fd77:{self.number}::1/64", "dev", client, "nodad")
-        if self.bad_link is not None:
+        if self.vlan:
+            self.relay = Trunk([self.outside, f"sld{self.number}"], self.vlan)
+        elif self.bad_link is not None:
             self.relay = BadLink([self.outside, f"sld{self.number}"], **self.bad_link)
 
     def close(self):

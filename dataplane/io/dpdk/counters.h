@@ -26,6 +26,8 @@
 	  "SYNs dropped as their listener has all the half-open connections it may have.")         \
 	X(too_big, GAUGE, "sluice_dpdk_too_big_packets", none,                                     \
 	  "Connections that a router told of a smaller MTU; they send smaller packets.")           \
+	X(other_vlan, COUNTER, "sluice_dpdk_other_vlan_packets", none,                             \
+	  "Frames dropped as they are of another VLAN than dpdk.vlan, or have no tag.")            \
 	X(broken, COUNTER, "sluice_dpdk_broken_datagrams", none,                                   \
 	  "Datagrams for a port of ours dropped: wrong length or checksum, or a fragment.")        \
 	X(bad_sum, COUNTER, "sluice_dpdk_bad_checksum_packets", none,                              \

@@ -20,6 +20,7 @@ struct sl_dpdk_config {
 	size_t address_count;
 	const char *gateway4, *gateway6; // NULL: none
 	uint32_t mtu;
+	uint16_t vlan;    // 0: frames without a tag
 	uint32_t packets; // mbufs; 0: by the number of shards
 	uint64_t idle_ns;
 	bool offloads; // checksums are the device's, where it offers them

@@ -8,6 +8,7 @@
 #include "dataplane/base/hash.h"
 #include "dataplane/base/log.h"
 #include "dataplane/io/dpdk/internal.h"
+#include "dataplane/io/dpdk/vlan.h"
 
 // A lane: one shard's way to the port. With as many queues as shards, and a port that spreads flows
 // over them, each lane polls its own and the port decides which shard a flow belongs to. With
@@ -230,6 +231,13 @@ static void leave_sums(uint8_t which, struct rte_mbuf *packet)
 	tcp->cksum = v4 ? rte_ipv4_phdr_cksum(ip4, 0) : rte_ipv6_phdr_cksum(ip6, 0);
 }
 
+static void tag(struct rte_mbuf *packet, uint16_t vlan)
+{
+	static_assert(RTE_PKTMBUF_HEADROOM >= SL_VLAN_TAG_BYTES, "there is room in front");
+	sl_vlan_tag((uint8_t *)rte_pktmbuf_prepend(packet, SL_VLAN_TAG_BYTES), vlan);
+	packet->l2_len += SL_VLAN_TAG_BYTES;
+}
+
 bool sl_lane_transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes)
 {
 	struct sl_lane *lane = self;
@@ -246,6 +254,8 @@ bool sl_lane_transmit(void *self, const struct iovec *pieces, unsigned count, si
 	}
 	if (lane->dpdk->stack.device_sums)
 		leave_sums(lane->dpdk->stack.device_sums, packet);
+	if (lane->dpdk->config.vlan)
+		tag(packet, lane->dpdk->config.vlan);
 	queue_out(lane, packet);
 	return true;
 }
@@ -353,11 +363,31 @@ static void copy_to_others(struct sl_lane *lane, struct rte_mbuf *packet)
 	}
 }
 
+// Some devices take the tag off themselves. False: of another VLAN.
+static bool untag(const struct sl_lane *lane, struct rte_mbuf *packet)
+{
+	const uint16_t vlan = lane->dpdk->config.vlan;
+	int cut;
+
+	if (packet->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED)
+		return (packet->vlan_tci & 0xfff) == vlan;
+	cut = sl_vlan_untag(rte_pktmbuf_mtod(packet, uint8_t *), rte_pktmbuf_data_len(packet),
+			    vlan);
+	if (cut > 0)
+		rte_pktmbuf_adj(packet, (uint16_t)cut);
+	return cut >= 0;
+}
+
 static void sort_in(struct sl_lane *lane, struct rte_mbuf *packet)
 {
 	const struct sl_dpdk *dpdk = lane->dpdk;
 	uint32_t owner = lane->index;
 
+	if (SL_UNLIKELY(!untag(lane, packet))) {
+		sl_count(&lane->counters.other_vlan[0], 1);
+		rte_pktmbuf_free(packet);
+		return;
+	}
 	if (dpdk->shards > 1)
 		owner = owner_of(dpdk, rte_pktmbuf_mtod(packet, uint8_t *),
 				 rte_pktmbuf_data_len(packet));
