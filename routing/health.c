@@ -7,18 +7,25 @@
 #include "dataplane/base/varint.h"
 #include "dataplane/conn/client.h"
 #include "dataplane/conn/probe.h"
+#include "dataplane/request/reason.h"
 
 #define SERVING     1  // HealthCheckResponse.status
 #define REPLY_BYTES 16 // gRPC prefix and a message of two bytes
 #define REQUEST_MAX 160
+#define PREFIX      5                // gRPC: flag, length
+#define FOREVER_NS  (1000000 * SL_S) // a Watch's deadline: its end is not by the clock
+// gRPC servers take it ill when they are pinged more often than every five minutes (reference 30).
+#define WATCH_PING_NS (310 * SL_S)
 
 struct sl_health {
 	struct sl_health_env env;
 	struct sl_health_state state;
 	struct sl_client_pool *pool; // NULL: TCP only
 	struct check *check;         // on its way
-	uint64_t due_ns, now_ns;
+	uint64_t due_ns;
 	bool changed;
+	bool no_watch; // the server does not have it
+	bool doubted;  // a call says otherwise than the Watch did: it is asked anew
 	char authority[300], why[160];
 };
 
@@ -29,6 +36,8 @@ struct check {
 		struct sl_client_call call;
 	} u; // first: upcalls cast back
 	struct sl_health *health;
+	bool watch, said, late; // said: a status has come; late: none did in time
+	uint64_t began_ns;
 	uint16_t status;
 	int grpc_status;
 	uint8_t request[REQUEST_MAX], reply[REPLY_BYTES];
@@ -60,6 +69,8 @@ static void end(struct check *check, const char *why)
 		if (why)
 			snprintf(health->why, sizeof(health->why), "%s", why);
 		health->changed |= sl_health_note(&health->state, health->env.config, !why);
+		if (health->state.down)
+			health->no_watch = false; // it may come back as another
 	}
 	free(check);
 }
@@ -120,9 +131,54 @@ static uint64_t serving_of(const struct check *check)
 	uint64_t status = 0;
 
 	if (check->reply_bytes < 7 || check->reply[0] || check->reply[5] != (1 << 3) ||
-	    sl_varint_get(check->reply + 6, check->reply_bytes - 6, &status) <= 0)
+	    sl_varint_get(check->reply + 6, SL_MIN(check->reply_bytes, REPLY_BYTES) - 6, &status) <=
+		    0)
 		return 0;
 	return status;
+}
+
+// A Watch has a whole message: what the server says it is now.
+static void hear(struct check *check)
+{
+	struct sl_health *health = check->health;
+	const bool down = serving_of(check) != SERVING;
+
+	check->said = true;
+	if (!health)
+		return;
+	if (down)
+		snprintf(health->why, sizeof(health->why), "health status %llu",
+			 (unsigned long long)serving_of(check));
+	health->changed |= health->state.down != down;
+	health->state = (struct sl_health_state){.down = down};
+}
+
+static uint32_t message_bytes(const struct check *check)
+{
+	return (uint32_t)check->reply[1] << 24 | (uint32_t)check->reply[2] << 16 |
+	       (uint32_t)check->reply[3] << 8 | check->reply[4];
+}
+
+// One message behind the other; of a long one only the beginning is kept.
+static void on_watched(struct sl_client_call *call, struct sl_bytes bytes)
+{
+	struct check *check = (struct check *)call;
+
+	while (bytes.size) {
+		const bool framed = check->reply_bytes >= PREFIX;
+		const uint64_t whole = PREFIX + (framed ? (uint64_t)message_bytes(check) : 0);
+		const size_t at = SL_MIN(check->reply_bytes, REPLY_BYTES);
+		const size_t take = (size_t)SL_MIN(whole - check->reply_bytes, bytes.size);
+
+		memcpy(check->reply + at, bytes.data, SL_MIN(take, REPLY_BYTES - at));
+		check->reply_bytes += take;
+		bytes = sl_bytes(bytes.data + take, bytes.size - take);
+		if (check->reply_bytes < PREFIX ||
+		    check->reply_bytes < PREFIX + (uint64_t)message_bytes(check))
+			continue;
+		hear(check);
+		check->reply_bytes = 0;
+	}
 }
 
 static const char *judge_grpc(const struct check *check, char *text, size_t size)
@@ -136,22 +192,45 @@ static const char *judge_grpc(const struct check *check, char *text, size_t size
 	return text;
 }
 
+// A Watch that ended without being a check that failed: Check takes its place at once, or another.
+static bool watch_goes_on(struct check *check, int result, uint64_t now_ns)
+{
+	struct sl_health *health = check->health;
+	const bool none = result == SL_CLIENT_OK &&
+			  (check->grpc_status == SL_GRPC_UNIMPLEMENTED ||
+			   (check->grpc_status < 0 && check->status == 404));
+
+	if (!none && !health->doubted)
+		return false;
+	health->no_watch = none;
+	health->doubted = false;
+	health->due_ns = now_ns;
+	health->check = NULL;
+	free(check);
+	return true;
+}
+
 static void on_ended(struct sl_client_call *call, int result, uint64_t now_ns)
 {
 	struct check *check = (struct check *)call;
-	const struct sl_health *health = check->health;
+	struct sl_health *health = check->health;
 	const char *why = "timeout";
 	char text[100];
 
-	(void)now_ns;
+	if (check->watch && health && watch_goes_on(check, result, now_ns))
+		return;
 	if (!health) {
 		why = NULL;
-	} else if (result == SL_CLIENT_OK && health->env.config->check == SL_HEALTH_GRPC) {
+	} else if (result == SL_CLIENT_OK && check->watch) {
+		snprintf(text, sizeof(text), "the watch ended: http %u, grpc-status %d",
+			 check->status, check->grpc_status);
+		why = text;
+	} else if (result == SL_CLIENT_OK && health->env.config->check != SL_HEALTH_HTTP) {
 		why = judge_grpc(check, text, sizeof(text));
 	} else if (result == SL_CLIENT_OK) {
 		snprintf(text, sizeof(text), "http %u", check->status);
 		why = check->status / 100 == 2 ? NULL : text;
-	} else if (result != SL_CLIENT_TIMEOUT) {
+	} else if (result != SL_CLIENT_TIMEOUT && !check->late) {
 		why = sl_client_pool_error(health->pool);
 	}
 	end(check, why);
@@ -185,10 +264,11 @@ static int start_call(struct sl_health *health, struct check *check, uint64_t no
 
 	call->exchange.scheme = health->env.tls ? SL_LITERAL("https") : SL_LITERAL("http");
 	call->exchange.authority = sl_bytes_of(health->authority);
-	if (config->check == SL_HEALTH_GRPC) {
+	if (config->check != SL_HEALTH_HTTP) {
 		fill_request(check, config->service ? config->service : "");
 		call->exchange.method = SL_LITERAL("POST");
-		call->exchange.path = SL_LITERAL("/grpc.health.v1.Health/Check");
+		call->exchange.path = check->watch ? SL_LITERAL("/grpc.health.v1.Health/Watch")
+						   : SL_LITERAL("/grpc.health.v1.Health/Check");
 		call->exchange.headers = grpc;
 		call->exchange.header_count = SL_COUNT_OF(grpc);
 		call->exchange.body = &check->body;
@@ -199,9 +279,9 @@ static int start_call(struct sl_health *health, struct check *check, uint64_t no
 		call->exchange.path = sl_bytes_of(config->path);
 	}
 	check->grpc_status = -1;
-	call->deadline_ns = now_ns + config->timeout_ns;
+	call->deadline_ns = now_ns + (check->watch ? FOREVER_NS : config->timeout_ns);
 	call->head = on_head;
-	call->data = on_data;
+	call->data = check->watch ? on_watched : on_data;
 	call->trailers = on_trailers;
 	call->ended = on_ended;
 	return sl_client_call_start(health->pool, call, now_ns);
@@ -215,10 +295,11 @@ struct sl_health *sl_health_create(const struct sl_health_env *env, uint64_t now
 		.host = env->authority,
 		.address = &env->address,
 		.tls = env->tls,
-		.http2 = env->config->check == SL_HEALTH_GRPC,
+		.http2 = env->config->check != SL_HEALTH_HTTP,
 		.connections = 1,
 		.streams = 4,
 		.connect_timeout_ns = env->config->timeout_ns,
+		.ping_after_ns = env->config->check == SL_HEALTH_WATCH ? WATCH_PING_NS : 0,
 	};
 	struct sl_health *health = calloc(1, sizeof(*health));
 
@@ -251,6 +332,27 @@ void sl_health_destroy(struct sl_health *health)
 	free(health);
 }
 
+// A Watch that says nothing, or that something speaks against, is not waited for.
+static void look_at_watch(struct sl_health *health, uint64_t now_ns)
+{
+	struct check *check = health->check;
+
+	if (!check->said && now_ns >= check->began_ns + health->env.config->timeout_ns)
+		check->late = true;
+	else if (!health->doubted || now_ns < health->due_ns)
+		return;
+	sl_client_call_cancel(&check->u.call);
+}
+
+static uint64_t next_ns(const struct sl_health *health)
+{
+	const struct check *check = health->check;
+
+	return check && check->watch && !check->said && !check->late
+		       ? SL_MIN(health->due_ns, check->began_ns + health->env.config->timeout_ns)
+		       : health->due_ns;
+}
+
 uint64_t sl_health_run(struct sl_health *health, uint64_t now_ns)
 {
 	// What may be about to change is asked more often.
@@ -258,25 +360,29 @@ uint64_t sl_health_run(struct sl_health *health, uint64_t now_ns)
 	const uint64_t wait_ns = health->env.config->interval_ns / (settled ? 1 : 5);
 	struct check *check;
 
+	if (health->check && health->check->watch)
+		look_at_watch(health, now_ns);
 	if (health->pool)
 		sl_client_pool_flush(health->pool, now_ns);
 	if (now_ns < health->due_ns)
-		return health->due_ns;
+		return next_ns(health);
 	// Jittered, so that shards and gateways do not all ask at once.
 	health->due_ns = now_ns + wait_ns * 9 / 10 +
 			 sl_random_below(health->env.random, wait_ns / 5 + 1);
 	if (health->check)
-		return health->due_ns; // it ends by its own timeout
+		return next_ns(health); // it ends by its own timeout
 	check = calloc(1, sizeof(*check));
 	if (!check)
 		return health->due_ns;
 	check->health = health;
+	check->watch = health->env.config->check == SL_HEALTH_WATCH && !health->no_watch;
+	check->began_ns = now_ns;
 	health->check = check;
 	if ((health->pool ? start_call(health, check, now_ns) : start_tcp(health, check)) < 0)
 		end(check, "not started");
 	else if (health->pool)
 		sl_client_pool_flush(health->pool, now_ns);
-	return health->due_ns;
+	return next_ns(health);
 }
 
 void sl_health_fail(struct sl_health *health, const char *why, uint64_t now_ns)
@@ -285,6 +391,7 @@ void sl_health_fail(struct sl_health *health, const char *why, uint64_t now_ns)
 		return;
 	health->state = (struct sl_health_state){.down = true};
 	health->changed = true;
+	health->doubted = health->check && health->check->watch;
 	health->due_ns = SL_MIN(health->due_ns, now_ns + health->env.config->interval_ns / 5);
 	snprintf(health->why, sizeof(health->why), "%s", why);
 }

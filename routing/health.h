@@ -8,6 +8,12 @@
 // or an HTTP GET, every interval. So many failures in a row make it unhealthy, so many successes
 // healthy again; before the first verdict it counts as healthy.
 //
+// Or the health service's Watch: a call that stays, on which the server says what it is whenever
+// that changes. What it says counts at once; a stream that ends, or says nothing within the
+// timeout, is a check that failed, and the next one is made when a check would be. Keepalives find
+// out a peer that has died silently. A server that does not have Watch is asked with Check until it
+// has been down.
+//
 // Threading: one shard. Memory: by malloc; a check that is on its way when its endpoint goes ends
 // by itself. Time: passed in.
 struct sl_io;

@@ -43,13 +43,14 @@ static const struct sl_settings balance_settings = SETTINGS(
 	.help = "By the hash of a key (a ring, the same in all shards and gateways that know the "
 		"same endpoints): when an endpoint leaves, its keys alone move.");
 
-static const char *const checks[] = {"tcp", "grpc", "http", NULL};
+static const char *const checks[] = {"tcp", "grpc", "http", "grpc_watch", NULL};
 static const struct sl_setting health_rows[] = {
 	WHERE(sl_health_config),
 	ROW(sl_health_config, check, "check", ENUM, .choices = checks, .preset = "tcp",
 	    .help = "tcp: a connect. grpc: grpc.health.v1.Health/Check says SERVING. http: a GET "
-		    "is "
-		    "answered with 2xx."),
+		    "is answered with 2xx. grpc_watch: Watch, whose every word counts at once; "
+		    "where "
+		    "the server has none, as grpc."),
 	ROW(sl_health_config, interval_ns, "interval", DURATION, .min = 1e7, .max = 3.6e12,
 	    .preset = "5s",
 	    .help = "Between checks, of each shard; a fifth of it while a verdict is pending or "
@@ -179,7 +180,8 @@ static void check_otlp(const void *object, struct sl_errors *errors)
 	}
 	// ALPN has said already what the connection speaks.
 	if (health && !health->port && starts(first, "https:") &&
-	    ((health->check == SL_HEALTH_GRPC && otlp->protocol) ||
+	    (((health->check == SL_HEALTH_GRPC || health->check == SL_HEALTH_WATCH) &&
+	      otlp->protocol) ||
 	     (health->check == SL_HEALTH_HTTP && !otlp->protocol)))
 		sl_errors_add(errors, &health->where,
 			      "health: over https on the same port the check speaks the "

@@ -74,7 +74,7 @@ struct sl_balance_config {
 	double bound;
 };
 
-enum sl_health_check { SL_HEALTH_TCP, SL_HEALTH_GRPC, SL_HEALTH_HTTP };
+enum sl_health_check { SL_HEALTH_TCP, SL_HEALTH_GRPC, SL_HEALTH_HTTP, SL_HEALTH_WATCH };
 #define SL_HEALTH_SERVICE_MAX 120
 
 struct sl_health_config {

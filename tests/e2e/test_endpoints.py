@@ -5,6 +5,7 @@ import concurrent.futures
 import random
 import socket
 import threading
+import time
 
 import grpc
 import pytest
@@ -192,8 +193,10 @@ def test_one_that_stands_out_is_ejected(start):
 class Server:
     """grpcio's own server with OTLP traces and the health service, as OpenTelemetry's are."""
 
-    def __init__(self, port=0):
-        self.status, self.calls, self.asked = 1, 0, []
+    def __init__(self, port=0, watch=False):
+        """`watch`: it has the health service's Watch, too."""
+        self.status, self.calls, self.asked, self.watched = 1, 0, [], []
+        self.stopped = False
         self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
 
         def export(request, _):
@@ -206,15 +209,27 @@ class Server:
                 context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such service")
             return bytes([8, self.status]) if self.status else b""
 
+        def watch_it(request, context):
+            self.watched.append(request)
+            said = None
+            while context.is_active() and not self.stopped:
+                if self.status != said:
+                    said = self.status
+                    yield bytes([8, said]) if said else b""
+                time.sleep(0.02)
+
+        methods = {"Check": grpc.unary_unary_rpc_method_handler(check)}
+        if watch:
+            methods["Watch"] = grpc.unary_stream_rpc_method_handler(watch_it)
         self.server.add_generic_rpc_handlers((
             grpc.method_handlers_generic_handler(
                 TRACES.split("/")[1], {"Export": grpc.unary_unary_rpc_method_handler(export)}),
-            grpc.method_handlers_generic_handler(
-                HEALTH.split("/")[1], {"Check": grpc.unary_unary_rpc_method_handler(check)})))
+            grpc.method_handlers_generic_handler(HEALTH.split("/")[1], methods)))
         self.port = self.server.add_insecure_port(f"127.0.0.1:{port}")
         self.server.start()
 
     def close(self):
+        self.stopped = True
         self.server.stop(0)
 
     def __enter__(self):
@@ -247,6 +262,75 @@ def test_grpc_checks(start, status):
             assert send(sluice).grpc_status == 0
         assert one.calls > before
         assert "endpoint_unhealthy" in sluice.log() and "endpoint_healthy" in sluice.log()
+
+
+@pytest.mark.parametrize("status", [2, 0], ids=["NOT_SERVING", "UNKNOWN"])
+def test_grpc_watch(start, status):
+    """The server says so itself, long before the next check would be."""
+    with Server(watch=True) as one, Server(watch=True) as other:
+        sluice = start(config=config([one, other], health={
+            "check": "grpc_watch", "service": "otlp", "interval": "1h"}))
+        wait_for("both", lambda: len(one.watched) == len(other.watched) == 1)
+        assert one.watched[0] == b"\n\x04otlp"
+        for _ in range(2):  # on the same stream
+            one.status = status
+            wait_for("it to be down", lambda: healthy(sluice, one) == 0)
+            before = one.calls
+            for _ in range(6):
+                assert send(sluice).grpc_status == 0
+            assert one.calls == before and healthy(sluice, other) == 1
+            one.status = 1
+            wait_for("it to be up", lambda: healthy(sluice, one) == 1)
+        assert len(one.watched) == 1 and not one.asked
+        assert f'why="health status {status}"' in sluice.log()
+
+
+def test_a_watch_that_breaks_is_a_check_that_fails(start):
+    with Server(watch=True) as one, Server(watch=True) as other:
+        sluice = start(config=config([one, other], health={
+            "check": "grpc_watch", "interval": "100ms"}))
+        wait_for("both", lambda: one.watched and other.watched)
+        one.close()
+        wait_for("it to be down", lambda: healthy(sluice, one) == 0)
+        for _ in range(6):
+            assert send(sluice).grpc_status == 0
+        with Server(one.port, watch=True) as again:
+            wait_for("it to be up", lambda: healthy(sluice, one) == 1)
+            assert again.watched and not again.asked
+
+
+def test_without_watch_it_is_asked(start):
+    """grpcio answers UNIMPLEMENTED: Check takes its place at once. One that comes back with Watch is
+    watched."""
+    with Server() as one, Server() as other:
+        sluice = start(config=config([one, other], health={
+            "check": "grpc_watch", "interval": "50ms"}))
+        wait_for("checks", lambda: len(one.asked) > 2 and len(other.asked) > 2)
+        one.status = 2
+        wait_for("it to be down", lambda: healthy(sluice, one) == 0)
+        one.status = 1
+        wait_for("it to be up", lambda: healthy(sluice, one) == 1)
+        one.close()
+        wait_for("it to be down", lambda: healthy(sluice, one) == 0)
+        with Server(one.port, watch=True) as again:
+            wait_for("it to be up", lambda: healthy(sluice, one) == 1)
+            wait_for("a watch", lambda: again.watched)
+
+
+def test_a_watch_that_calls_speak_against_is_asked_anew(start):
+    """The health service, on a port of its own, goes on to say that it serves."""
+    with Server() as there, Server() as gone, Server(watch=True) as health:
+        gone.close()
+        sluice = start(config=config([gone, there], health={
+            "check": "grpc_watch", "interval": "200ms", "port": health.port}))
+        wait_for("both", lambda: len(health.watched) == 2)
+
+        def noticed():
+            assert send(sluice).grpc_status == 0
+            return f"endpoint_unhealthy destination=up endpoint=127.0.0.1:{gone.port}" in sluice.log()
+        wait_for("a call to find it gone", noticed)
+        wait_for("a new stream", lambda: len(health.watched) >= 3)
+        wait_for("its word", lambda: healthy(sluice, gone) == 1)
 
 
 def test_tcp_checks(start):
