@@ -146,7 +146,7 @@ static int take_unread(struct sl_spool_store *store, uint64_t number)
 {
 	struct sl_spool_segment *segment = sl_spool_segment_make(store->newest + 1);
 	char from[PATH_MAX], to[PATH_MAX], name[sizeof(segment->name)];
-	int found;
+	int found, failed;
 
 	if (!segment)
 		return 0;
@@ -154,9 +154,9 @@ static int take_unread(struct sl_spool_store *store, uint64_t number)
 	snprintf(segment->name, sizeof(segment->name), SL_SPOOL_NAME SL_SPOOL_UNREAD,
 		 (unsigned long long)number);
 	found = sl_spool_scan(store, segment, 0);
-	if (found > 0 &&
-	    (sl_spool_path(store, segment->name, from) < 0 || sl_spool_path(store, name, to) < 0 ||
-	     rename(from, to) < 0 || sl_disk_sync_folder(store->folder) < 0))
+	// Where the folder is not synced it has the name that it had, and all of it comes again.
+	if (found > 0 && (sl_spool_path(store, segment->name, from) < 0 ||
+			  sl_spool_path(store, name, to) < 0 || rename(from, to) < 0))
 		found = -EIO;
 	if (found == 0)
 		drop_file(store, segment->name);
@@ -167,7 +167,11 @@ static int take_unread(struct sl_spool_store *store, uint64_t number)
 	sl_log(SL_LOG_WARN, "spool_segment_read_again", "file=\"%s/%s\" was=\"%s\"", store->folder,
 	       name, segment->name);
 	strcpy(segment->name, name);
-	sl_spool_retire(store); // what is appended comes behind it
+	(void)sl_disk_sync_folder(store->folder);
+	failed = sl_spool_retire(store); // what is appended comes behind it
+	if (failed)
+		sl_log(SL_LOG_ERROR, "spool_not_synced", "folder=\"%s\" reason=\"%s\"",
+		       store->folder, strerror(-failed));
 	sl_spool_segment_add(store, segment);
 	if (!store->reading)
 		store->reading = segment;

@@ -172,24 +172,43 @@ void sl_spool_store_limit(struct sl_spool_store *store, const struct sl_spool_li
 
 // --- in ------------------------------------------------------------------------------------------
 
-static int begin_segment(struct sl_spool_store *store)
+// A file of that name may be there, and is not ours to write to or to take away: the next try has
+// another number.
+static int create_segment(struct sl_spool_store *store, struct sl_spool_segment **made)
 {
 	struct sl_spool_segment *segment = sl_spool_segment_make(store->newest + 1);
-	uint8_t head[SL_SPOOL_SEGMENT_HEAD];
 	char path[PATH_MAX];
 	int failed;
 
 	if (!segment)
 		return -ENOMEM;
-	sl_spool_segment_add(store, segment);
-	if (!store->reading)
-		store->reading = segment;
-	segment->read = SL_SPOOL_SEGMENT_HEAD;
 	failed = sl_spool_path(store, segment->name, path);
 	if (!failed) {
 		segment->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		failed = segment->fd < 0 ? -errno : sl_spool_salt(&segment->salt);
+		failed = segment->fd < 0 ? -errno : 0;
 	}
+	if (failed) {
+		store->newest = segment->number;
+		free(segment);
+		return failed;
+	}
+	sl_spool_segment_add(store, segment);
+	*made = segment;
+	return 0;
+}
+
+static int begin_segment(struct sl_spool_store *store)
+{
+	uint8_t head[SL_SPOOL_SEGMENT_HEAD];
+	struct sl_spool_segment *segment;
+	int failed = create_segment(store, &segment);
+
+	if (failed)
+		return failed;
+	if (!store->reading)
+		store->reading = segment;
+	segment->read = SL_SPOOL_SEGMENT_HEAD;
+	failed = sl_spool_salt(&segment->salt);
 	if (!failed) {
 		sl_spool_put_segment(head, segment->salt);
 		if (pwrite(segment->fd, head, sizeof(head), 0) != sizeof(head))

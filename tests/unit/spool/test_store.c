@@ -523,6 +523,7 @@ static void test_a_segment_that_does_not_open(void **state)
 static void test_a_segment_that_cannot_be_put_aside(void **state)
 {
 	uint8_t garbage[SL_SPOOL_SEGMENT_HEAD] = "no segment";
+	struct sl_spool_store *store;
 	char aside[PATH_MAX], path[PATH_MAX];
 	int error;
 
@@ -536,10 +537,15 @@ static void test_a_segment_that_cannot_be_put_aside(void **state)
 	assert_int_equal(error, -EEXIST);
 	assert_int_equal(access(path, R_OK), 0);
 	assert_int_equal(unlink(aside), 0);
-	sl_spool_store_close(must_open(&wide));
+	store = must_open(&wide);
 	assert_int_equal(access(aside, R_OK), 0);
 	snprintf(aside, sizeof(aside), "%s/" ASIDE ".damaged", folder);
-	assert_int_equal(access(aside, R_OK), 0); // nor was that one
+	assert_int_equal(access(aside, R_OK), 0);                       // nor was that one
+	write_file("0000000000000002.spool", garbage, sizeof(garbage)); // nor what is in the way
+	assert_int_equal(put(store, 0, BODY), -EEXIST);
+	assert_int_equal(put(store, 0, BODY), 0);
+	assert_int_equal(unlink(strcat(strcpy(aside, folder), "/0000000000000002.spool")), 0);
+	sl_spool_store_close(store);
 	empty_folder();
 }
 
