@@ -1,5 +1,6 @@
 #include "dataplane/otlp/json.h"
 
+#include <ctype.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <yajl/yajl_parse.h>
@@ -589,12 +590,76 @@ static void explain(const struct reader *reader, const char *syntax, size_t at, 
 	snprintf(error + size, error_size - size, "%s%s", size ? ": " : "", wrong);
 }
 
+#define UNIT_BYTES 6 // \uXXXX
+
+// The UTF-16 code unit that is written there; -1: none.
+static int32_t unit_at(struct sl_bytes json, size_t at)
+{
+	int32_t unit = 0;
+
+	if (json.size < UNIT_BYTES || at > json.size - UNIT_BYTES || json.data[at] != '\\' ||
+	    json.data[at + 1] != 'u')
+		return -1;
+	for (size_t i = 2; i < UNIT_BYTES; i++) {
+		const uint8_t byte = json.data[at + i];
+
+		if (!isxdigit(byte))
+			return -1;
+		unit = unit << 4 | (byte <= '9' ? byte - '0' : (byte & 7) + 9);
+	}
+	return unit;
+}
+
+// Where the next half of a surrogate pair stands alone; json.size: nowhere.
+static size_t lone_surrogate(struct sl_bytes json, size_t at)
+{
+	const uint8_t *escape;
+
+	while (at < json.size && (escape = memchr(json.data + at, '\\', json.size - at))) {
+		int32_t unit;
+
+		at = (size_t)(escape - json.data);
+		unit = unit_at(json, at);
+		if (unit < 0xd800 || unit > 0xdfff)
+			at += unit < 0 ? 2 : UNIT_BYTES;
+		else if (unit <= 0xdbff && (unit_at(json, at + UNIT_BYTES) & ~0x3ff) == 0xdc00)
+			at += 2 * UNIT_BYTES;
+		else
+			return at;
+	}
+	return json.size;
+}
+
+// Feeds yajl. JavaScript writes a string that was cut within a pair with its lone half as an escape
+// (RFC 8259, section 8.2): U+FFFD takes its place, as in the Collector, rather than that one such
+// name costs the whole batch. Returns with what was consumed in `*at`.
+static yajl_status feed(yajl_handle handle, struct sl_bytes json, size_t *at)
+{
+	static const uint8_t replacement[] = "\\ufffd";
+	yajl_status status;
+	size_t from = 0;
+
+	for (;;) {
+		const size_t lone = lone_surrogate(json, from);
+
+		status = yajl_parse(handle, json.data + from, lone - from);
+		*at = from + yajl_get_bytes_consumed(handle);
+		if (status != yajl_status_ok || lone == json.size)
+			return status;
+		status = yajl_parse(handle, replacement, UNIT_BYTES);
+		from = lone + UNIT_BYTES;
+		if (status != yajl_status_ok)
+			return status;
+	}
+}
+
 static enum sl_json_result parse(struct reader *reader, struct sl_bytes json, char *error,
 				 size_t error_size)
 {
 	yajl_alloc_funcs memory = {yajl_take, yajl_resize, yajl_give, reader};
 	yajl_handle handle;
 	yajl_status status;
+	size_t at = 0;
 
 	if (setjmp(reader->no_memory)) {
 		reader->expected = "memory";
@@ -604,15 +669,15 @@ static enum sl_json_result parse(struct reader *reader, struct sl_bytes json, ch
 	handle = yajl_alloc(&callbacks, &memory, reader);
 	// Its check lets overlong forms and surrogates through; put_text() looks itself.
 	yajl_config(handle, yajl_dont_validate_strings, 1);
-	status = yajl_parse(handle, json.data, json.size);
+	status = feed(handle, json, &at);
 	if (status == yajl_status_ok)
 		status = yajl_complete_parse(handle);
 	if (status == yajl_status_ok && reader->done)
 		return SL_JSON_OK;
 	if (reader->result == SL_JSON_OK)
 		reader->result = SL_JSON_MALFORMED;
-	explain(reader, (const char *)yajl_get_error(handle, 0, json.data, json.size),
-		yajl_get_bytes_consumed(handle), error, error_size);
+	explain(reader, (const char *)yajl_get_error(handle, 0, json.data, json.size), at, error,
+		error_size);
 	return reader->result;
 }
 

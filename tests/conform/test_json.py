@@ -104,6 +104,31 @@ def test_49_empty_ids(shared):
     assert send(shared, "traces", spans({**IDS, "parentSpanId": ""}))[0] == 200
 
 
+@pytest.mark.parametrize("text, wanted", [
+    (r"\ud83d\ude00", "\U0001f600"), (r"\uD83D\uDE00", "\U0001f600"),
+    (r"a\ud83d", "a\ufffd"), (r"\ude00a", "\ufffda"), (r"\ud83dx", "\ufffdx"),
+    (r"\ude00\ud83d", "\ufffd\ufffd"), (r"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+    (r"\ud83d\n", "\ufffd\n"), (r"\\ud83d", r"\ud83d"), (r"\\\ud83d", "\\\ufffd"),
+    (r"\ud83d\\ude00", "\ufffd" + r"\ude00"), (r"\u00e9\uffff\ud7ff\ue000",
+                                               "\u00e9\uffff\ud7ff\ue000"),
+])
+def test_halves_of_a_pair_that_stand_alone(shared, text, wanted):
+    """What JSON.stringify makes of a string that was cut within an emoji costs no batch."""
+    tree = json.dumps(spans({**IDS, "name": "@", "attributes": [
+        {"key": "@", "value": {"stringValue": "@"}}]})).replace("@", text).encode()
+    assert send(shared, "traces", tree)[0] == 200
+    kept = stored(shared)
+    assert [kept.name, kept.attributes[0].key, kept.attributes[0].value.string_value] == [wanted] * 3
+
+
+def test_a_mistake_behind_a_lone_half_is_found_where_it_is(shared):
+    body = rb'{"a": "\ud83d", "b": ?}'
+    status, _, answer = send(shared, "traces", body)
+    assert status == 400 and f"(byte {body.index(b'?') + 1})" in json.loads(answer)["message"]
+    for cut in (rb'{"a": "\ud83d', rb'{"a": "\ud83', rb'{"a": "\ud83d\ude0', rb'{"a": "\u', rb'"\ud83d"'):
+        assert send(shared, "traces", cut)[0] == 400
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"1", b"{", b'{"resourceSpans": 1}', b"{} x",
                                   b'{"resourceSpans": [1]}', b'{"a": "\xff"}'], ids=repr)
 def test_malformed(shared, body):
