@@ -493,6 +493,15 @@ static int run(const char *file)
 	return code;
 }
 
+// What was printed must have gone out: half a file on a full disk is no success.
+static int printed(int code)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return code;
+	fprintf(stderr, "sluice: standard output: %s\n", strerror(errno));
+	return code ? code : SL_EXIT_FAILURE;
+}
+
 int main(int argc, char **argv)
 {
 	struct sl_replay_options replay;
@@ -506,17 +515,17 @@ int main(int argc, char **argv)
 	case SL_COMMAND_RUN:
 		return run(options.config);
 	case SL_COMMAND_CHECK:
-		return check(options.config);
+		return printed(check(options.config));
 	case SL_COMMAND_DUMP:
-		return dump(options.config);
+		return printed(dump(options.config));
 	case SL_COMMAND_REFERENCE:
-		return print_reference();
+		return printed(print_reference());
 	case SL_COMMAND_REPLAY:
 		return sl_replay_parse(&replay, argc, argv, &code)
 			       ? sl_replay(&replay, modules, SL_MODULES)
 			       : code;
 	case SL_COMMAND_DONE:
-		return 0;
+		return printed(0);
 	case SL_COMMAND_WRONG:
 		return SL_EXIT_USAGE;
 	}

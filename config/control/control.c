@@ -403,6 +403,16 @@ static void signals(sigset_t *set)
 	sigaddset(set, SIGINT);
 }
 
+// What other daemons take for "reopen the logs" or the like is no reason to end here. A library
+// that was loaded before us may have a use for it.
+static void ignore(int number)
+{
+	struct sigaction old;
+
+	if (sigaction(number, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
+		signal(number, SIG_IGN);
+}
+
 void sl_control_block_signals(void)
 {
 	sigset_t set;
@@ -410,6 +420,8 @@ void sl_control_block_signals(void)
 	signals(&set);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	ignore(SIGUSR1);
+	ignore(SIGUSR2);
 }
 
 // The ledger and the tenants know each other for as long as the process runs.

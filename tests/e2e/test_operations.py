@@ -31,6 +31,24 @@ def test_command_line():
     assert run("--check", "/nonexistent.yaml").returncode == 78
 
 
+@pytest.mark.parametrize("arguments", [
+    ["--help"], ["--version"], ["--reference"],
+    ["--dump", "embedded.yaml"], ["--check", "embedded.yaml"]])
+def test_what_could_not_be_printed_is_a_failure(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([BINARY, *arguments], stdout=full, stderr=subprocess.PIPE, text=True,
+                              timeout=60, cwd=ROOT / "config/examples")
+    assert done.returncode == 70 and "No space left on device" in done.stderr
+
+
+def test_other_signals_are_nothing_to_it(start):
+    sluice = start()
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE, signal.SIGWINCH):
+        sluice.process.send_signal(number)
+    sluice.reload()  # SIGHUP: taken in after them
+    assert wire.post(sluice.http_port, "/v1/logs", b"")[0] == 200
+
+
 def test_the_image_s_configuration_is_valid():
     checked = run("--check", ROOT / "docker/sluice.yaml")
     assert checked.returncode == 0, checked.stderr
