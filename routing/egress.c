@@ -355,7 +355,7 @@ static void return_or_drop(struct sl_record *record, uint64_t retry_after_ns)
 
 static void give_up(struct sl_record *record, uint64_t retry_after_ns)
 {
-	if (!sl_spill(record))
+	if (!sl_spill(record, "not delivered in time"))
 		return_or_drop(record, retry_after_ns);
 }
 

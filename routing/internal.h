@@ -190,8 +190,8 @@ void sl_meters_free(struct sl_routing_shard *self);
 struct sl_spill *sl_spill_open(const struct sl_destination *destination, struct sl_waker *waker);
 void sl_spill_close(struct sl_egress *egress);
 // Hands a record that is neither merged nor with a driver to the spool: its end is told when it is
-// on disk. False: there is none, or it does not take it.
-bool sl_spill(struct sl_record *record);
+// on disk. False: there is none, or it does not take it. `cause` is the log's; NULL: none is new.
+bool sl_spill(struct sl_record *record, const char *cause);
 // The same, before anything is tried, where it has to go there first: behind what is there already,
 // above a cap, or because answers wait for the disk only. True: it is dealt with, perhaps given
 // back.

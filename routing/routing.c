@@ -126,8 +126,10 @@ static bool open_spool(struct sl_destination *destination,
 	if (!config->spool)
 		return true;
 	destination->spooling = *config->spool;
+	snprintf(destination->spooling.destination, sizeof(destination->spooling.destination), "%s",
+		 destination->name);
 	if (!build->check_only) {
-		destination->spool = sl_spool_get(config->spool, build->errors);
+		destination->spool = sl_spool_get(&destination->spooling, build->errors);
 		return destination->spool != NULL;
 	}
 	failed = sl_disk_look(config->spool->path);

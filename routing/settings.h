@@ -140,6 +140,7 @@ struct sl_spool_config {
 	uint64_t fsync_interval_ns;
 	uint32_t when_full; // enum sl_spool_when_full
 	uint64_t after_ns;
+	char destination[65]; // whose it is, for the log; set where that is made
 };
 
 struct sl_destination_config {

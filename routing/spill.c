@@ -67,7 +67,7 @@ void sl_spill_close(struct sl_egress *egress)
 	free(egress->spill);
 }
 
-bool sl_spill(struct sl_record *record)
+bool sl_spill(struct sl_record *record, const char *cause)
 {
 	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
 	struct sl_egress *egress = record->destination;
@@ -78,6 +78,8 @@ bool sl_spill(struct sl_record *record)
 		return false;
 	if (record->owner && !record->key.data)
 		sl_record_key(record);
+	if (cause)
+		sl_spool_side_blame(egress->spill->side, cause);
 	return sl_spool_side_take(egress->spill->side, record, sync, egress->shard->now_ns);
 }
 
@@ -93,7 +95,7 @@ bool sl_spill_first(struct sl_record *record)
 	if (!must &&
 	    !(flow->waits && egress->shard->routing->acknowledge == SL_ACKNOWLEDGE_SPOOLED))
 		return false;
-	if (sl_spill(record))
+	if (sl_spill(record, flow->to_disk ? "above the cap of pinned bytes" : NULL))
 		return true;
 	if (must) // it neither passes what waits on the disk nor waits for what fails
 		sl_egress_spilled(record, false);

@@ -11,7 +11,9 @@ static const struct sl_setting rows[] = {
 	ROW(sl_spool_config, bytes_max, "max_bytes", BYTES, .min = 4 << 20, .max = 1e15,
 	    .preset = "1GiB", .help = "Bytes on disk."),
 	ROW(sl_spool_config, age_max_ns, "max_age", DURATION, .preset = "24h",
-	    .help = "What is older is dropped and counted, a file at a time; 0: never."),
+	    .help = "What is older is dropped and counted, a file at a time, or when its turn "
+		    "comes; "
+		    "0: never."),
 	ROW(sl_spool_config, when_full, "when_full", ENUM, .choices = full_choices,
 	    .preset = "refuse",
 	    .help = "refuse: senders are told to come again. drop_oldest: the oldest file goes, "

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "dataplane/base/clock.h"
 #include "dataplane/base/log.h"
 
 // Held for a look at the list only: a disk that hangs holds up its own spool.
@@ -173,7 +174,9 @@ static int start_spool(struct sl_spool *spool, char why[SL_DISK_WHY])
 	if (failed && spool->lock_fd < 0 && is_mistake(failed))
 		return failed;
 	if (failed)
-		sl_spool_refuses(spool, why);
+		sl_spool_refuses(spool, 0, why);
+	else if (!sl_spool_store_is_empty(spool->store))
+		sl_spool_outage_more(&spool->outage, "left there before", 0, sl_clock_now_ns());
 	sl_spool_publish(spool);
 	failed = sl_sides_init(&spool->sides, &sl_spool_sides);
 	if (!failed)
@@ -274,8 +277,8 @@ void sl_spool_put(struct sl_spool *spool)
 	if (spool->store)
 		figures = *sl_spool_store_figures(spool->store);
 	if (spool->store && !sl_spool_store_is_empty(spool->store))
-		sl_log(SL_LOG_WARN, "spool_left", "folder=\"%s\" bytes=%llu", spool->path,
-		       (unsigned long long)figures.bytes);
+		sl_log(SL_LOG_WARN, "spool_left", "destination=%s folder=\"%s\" bytes=%llu",
+		       spool->now.destination, spool->path, (unsigned long long)figures.bytes);
 	opened = spool->store != NULL;
 	close_store(spool);
 

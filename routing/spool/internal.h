@@ -47,6 +47,7 @@ struct sl_spool_store {
 	struct sl_spool_slot slots[SL_SPOOL_OUT_MAX];
 	uint32_t first, end; // of the slots in use, counted on; in the order of the file
 	uint32_t back_count;
+	uint64_t wall_ns;      // of the last tick; 0: none was
 	uint64_t aside_due_ns; // wall time when what is aside is looked at again
 	// Of an append.
 	uint8_t (*heads)[SL_SPOOL_ENTRY_HEAD];

@@ -5,6 +5,7 @@
 #include "dataplane/base/disk.h"
 #include "dataplane/base/log.h"
 #include "dataplane/base/sides.h"
+#include "routing/spool/outage.h"
 #include "routing/spool/spool.h"
 
 // What the files of a spool with its thread share: spool.c, the thread and the shards' sides;
@@ -34,7 +35,8 @@ struct sl_spool {
 	char *path;
 	struct sl_sides sides;
 	uint32_t behind;
-	uint64_t refuse_until_ns;
+	uint64_t refuse_until_ns, refuse_bytes; // writer: the thread; and of at least so many bytes
+	const char *cause; // writers: the shards; the thread takes it. Why records come
 	pthread_mutex_t settings_lock;
 	struct sl_spool_config config; // under settings_lock
 	uint32_t config_version;
@@ -51,6 +53,8 @@ struct sl_spool {
 	struct sl_side *turn;
 	struct sl_spool_handed group[SL_SPOOL_GROUP_MAX];
 	struct sl_spool_write writes[SL_SPOOL_GROUP_MAX];
+	uint64_t kept_items; // of the group
+	struct sl_spool_outage outage;
 	bool dirty, refusing, told_refusing;
 	uint64_t synced_ns, ticked_ns, open_due_ns;
 	struct sl_log_spell not_opened;
@@ -64,8 +68,8 @@ struct sl_spool {
 
 // Takes the folder and opens the store. Returns 0 or -errno with the reason in `why`.
 int sl_spool_open(struct sl_spool *spool, char why[SL_DISK_WHY]);
-// Says so, once, and hands over nothing for a moment.
-void sl_spool_refuses(struct sl_spool *spool, const char *why);
+// Says so, once; shards hand over nothing of so many bytes or more for a moment.
+void sl_spool_refuses(struct sl_spool *spool, uint64_t bytes, const char *why);
 extern const struct sl_sides_kind sl_spool_sides;
 void *sl_spool_thread(void *spool);
 // What the store's figures have become, for whoever tells them.

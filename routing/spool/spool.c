@@ -12,7 +12,8 @@
 #define TICK_NS        SL_S
 #define BACKOFF_MAX_NS (5 * SL_S)
 #define OPEN_AGAIN_NS  (2 * SL_S)
-#define REFUSE_NS      SL_S // after a failure nothing is handed over for so long
+#define FORGET_NS      (10 * SL_S) // what is as large did not come again
+#define REFUSE_NS      SL_S        // after a failure nothing is handed over for so long
 
 // --- the thread: in ------------------------------------------------------------------------------
 
@@ -41,10 +42,9 @@ static uint32_t collect(struct sl_spool *spool, bool *sync)
 	return count;
 }
 
-static int append(struct sl_spool *spool, uint32_t count, bool sync)
+static void prepare(struct sl_spool *spool, uint32_t count)
 {
 	const uint64_t wall_ns = sl_clock_wall_ns();
-	int failed;
 
 	for (uint32_t i = 0; i < count; i++) {
 		const struct sl_record *record = spool->group[i].record;
@@ -60,26 +60,65 @@ static int append(struct sl_spool *spool, uint32_t count, bool sync)
 			.piece_count = record->piece_count,
 		};
 	}
-	failed = spool->store ? sl_spool_store_append(spool->store, spool->writes, count, sync)
-			      : -ENODEV;
-	spool->dirty |= !failed && !sync;
-	return failed;
 }
 
-void sl_spool_refuses(struct sl_spool *spool, const char *why)
+void sl_spool_refuses(struct sl_spool *spool, uint64_t bytes, const char *why)
 {
-	__atomic_store_n(&spool->refuse_until_ns, sl_clock_now_ns() + REFUSE_NS, __ATOMIC_RELAXED);
+	const uint64_t now_ns = sl_clock_now_ns();
+
+	if (now_ns >= spool->refuse_until_ns || bytes < spool->refuse_bytes)
+		__atomic_store_n(&spool->refuse_bytes, bytes, __ATOMIC_RELAXED);
+	__atomic_store_n(&spool->refuse_until_ns, now_ns + REFUSE_NS, __ATOMIC_RELAXED);
 	if (!spool->refusing)
-		sl_log(SL_LOG_ERROR, "spool_refuses", "folder=\"%s\" reason=\"%s\"", spool->path,
-		       why);
+		sl_log(SL_LOG_ERROR, "spool_refuses", "destination=%s folder=\"%s\" reason=\"%s\"",
+		       spool->now.destination, spool->path, why);
 	spool->refusing = true;
 }
 
 static void take_again(struct sl_spool *spool)
 {
 	if (spool->refusing)
-		sl_log(SL_LOG_INFO, "spool_takes_again", "folder=\"%s\"", spool->path);
+		sl_log(SL_LOG_INFO, "spool_takes_again", "destination=%s folder=\"%s\"",
+		       spool->now.destination, spool->path);
 	spool->refusing = false;
+}
+
+// That a small one has found room says nothing of those that had none.
+static void took(struct sl_spool *spool, uint64_t bytes)
+{
+	const uint64_t now_ns = spool->refusing ? sl_clock_now_ns() : 0;
+
+	if (now_ns >= spool->refuse_until_ns &&
+	    (bytes >= spool->refuse_bytes || now_ns - spool->refuse_until_ns >= FORGET_NS))
+		take_again(spool);
+}
+
+// All of it at once, with one sync; where there is no room for that, what there is room for.
+static void append(struct sl_spool *spool, uint32_t first, uint32_t count, bool sync)
+{
+	const struct sl_spool_write *writes = spool->writes + first;
+	const int failed = spool->store ? sl_spool_store_append(spool->store, writes, count, sync)
+					: -ENODEV;
+	const bool full = failed == -ENOSPC || failed == -EDQUOT;
+	uint64_t most = 0;
+
+	if (full && count > 1) {
+		append(spool, first, count / 2, sync);
+		append(spool, first + count / 2, count - count / 2, sync);
+		return;
+	}
+	spool->dirty |= !failed && !sync;
+	for (uint32_t i = 0; i < count; i++) {
+		struct sl_record *record = spool->group[first + i].record;
+
+		record->driver_data = failed ? NULL : record;
+		most = SL_MAX(most, (uint64_t)writes[i].entry.body_bytes);
+		spool->kept_items += failed ? 0 : record->items;
+	}
+	if (failed)
+		sl_spool_refuses(spool, full ? most : 0, strerror(-failed));
+	else
+		took(spool, most);
 }
 
 // A disk that did not let it open the folder may do so later.
@@ -101,24 +140,25 @@ static void open_again(struct sl_spool *spool, uint64_t now_ns)
 		       spool->path, why, (unsigned long long)tries);
 }
 
-// One append and at most one sync for all that shards have handed over meanwhile.
+// One append and at most one sync for all that shards have handed over meanwhile, while there is
+// room.
 static bool take_records(struct sl_spool *spool)
 {
 	bool sync;
 	const uint32_t count = collect(spool, &sync);
-	int failed;
+	const char *cause;
 
 	if (!count)
 		return false;
-	failed = append(spool, count, sync);
-	if (failed)
-		sl_spool_refuses(spool, strerror(-failed));
-	else
-		take_again(spool);
+	spool->kept_items = 0;
+	prepare(spool, count);
+	append(spool, 0, count, sync);
+	cause = __atomic_exchange_n(&spool->cause, NULL, __ATOMIC_RELAXED);
+	if (spool->kept_items)
+		sl_spool_outage_more(&spool->outage, cause, spool->kept_items, sl_clock_now_ns());
 	for (uint32_t i = 0; i < count; i++) {
 		struct sl_spool_handed *entry = &spool->group[i];
 
-		entry->record->driver_data = failed ? NULL : entry->record;
 		sl_helper_return(entry->side, entry->record);
 	}
 	return true;
@@ -147,6 +187,8 @@ static void judge(struct sl_spool *spool, bool gone)
 	const uint64_t now_ns = sl_clock_now_ns();
 
 	spool->delivered = gone;
+	if (!gone)
+		sl_spool_outage_more(&spool->outage, "not delivered from the disk", 0, now_ns);
 	if (gone) {
 		spool->failing = false;
 		spool->backoff_ns = SL_SPOOL_BACKOFF_MIN_NS;
@@ -338,6 +380,22 @@ static void tick(struct sl_spool *spool, uint64_t now_ns)
 	pthread_mutex_unlock(&spool->settings_lock);
 }
 
+static void tell_outage(struct sl_spool *spool, uint64_t now_ns)
+{
+	struct sl_spool_outage *outage = &spool->outage;
+
+	if (sl_spool_outage_tell(outage, now_ns))
+		sl_log(SL_LOG_WARN, "spool_begins",
+		       "destination=%s folder=\"%s\" cause=\"%s\" untold=%u",
+		       spool->now.destination, spool->path, outage->cause, outage->untold);
+	if (!spool->behind && sl_spool_outage_end(outage))
+		sl_log(SL_LOG_INFO, "spool_empty",
+		       "destination=%s folder=\"%s\" seconds=%llu items=%llu",
+		       spool->now.destination, spool->path,
+		       (unsigned long long)((now_ns - outage->began_ns) / SL_S),
+		       (unsigned long long)outage->items);
+}
+
 static int wait_ms(const struct sl_spool *spool, uint64_t now_ns)
 {
 	uint64_t due_ns = spool->ticked_ns + TICK_NS;
@@ -364,6 +422,8 @@ void *sl_spool_thread(void *argument)
 			worked = true;
 		tick(spool, sl_clock_now_ns());
 		sl_spool_publish(spool);
+		if (spool->outage.cause)
+			tell_outage(spool, sl_clock_now_ns());
 		sl_sides_wake(&spool->sides);
 		if (worked)
 			continue;
@@ -400,11 +460,19 @@ void sl_spool_side_close(struct sl_spool_side *side)
 bool sl_spool_side_take(struct sl_spool_side *side, struct sl_record *record, bool sync,
 			uint64_t now_ns)
 {
-	if (now_ns < __atomic_load_n(&spool_of(side)->refuse_until_ns, __ATOMIC_RELAXED) ||
-	    sl_side_is_full(&side->base))
+	const struct sl_spool *spool = spool_of(side);
+
+	if (sl_side_is_full(&side->base) ||
+	    (now_ns < __atomic_load_n(&spool->refuse_until_ns, __ATOMIC_RELAXED) &&
+	     record->bytes >= __atomic_load_n(&spool->refuse_bytes, __ATOMIC_RELAXED)))
 		return false;
 	record->driver_data = sync ? record : NULL;
 	return sl_side_give(&side->base, record);
+}
+
+void sl_spool_side_blame(struct sl_spool_side *side, const char *cause)
+{
+	__atomic_store_n(&spool_of(side)->cause, cause, __ATOMIC_RELAXED);
 }
 
 struct sl_record *sl_spool_side_confirmed(struct sl_spool_side *side, bool *kept)

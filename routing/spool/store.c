@@ -355,6 +355,12 @@ int sl_spool_store_append(struct sl_spool_store *store, const struct sl_spool_wr
 	return 0;
 }
 
+static bool is_old(const struct sl_spool_store *store, uint64_t wall_ns)
+{
+	return store->limits.age_max_ns && wall_ns &&
+	       store->wall_ns > wall_ns + store->limits.age_max_ns;
+}
+
 // --- out -----------------------------------------------------------------------------------------
 
 static struct sl_spool_slot *slot_back(struct sl_spool_store *store)
@@ -435,7 +441,7 @@ static struct sl_spool_read *next_new(struct sl_spool_store *store)
 	return NULL;
 }
 
-struct sl_spool_read *sl_spool_store_next(struct sl_spool_store *store, bool new_first)
+static struct sl_spool_read *next(struct sl_spool_store *store, bool new_first)
 {
 	struct sl_spool_read *read = new_first ? next_new(store) : NULL;
 	bool wait = false;
@@ -444,13 +450,29 @@ struct sl_spool_read *sl_spool_store_next(struct sl_spool_store *store, bool new
 		read = next_back(store, &wait);
 	if (!read && !wait && !new_first)
 		read = next_new(store);
-	if (!read) {
-		remove_read(store, false);
-		return NULL;
-	}
-	store->slots[read->slot].state = SL_SPOOL_OUT;
-	book(store, &store->slots[read->slot], true);
 	return read;
+}
+
+struct sl_spool_read *sl_spool_store_next(struct sl_spool_store *store, bool new_first)
+{
+	struct sl_spool_read *read;
+
+	while ((read = next(store, new_first))) {
+		struct sl_spool_slot *slot = &store->slots[read->slot];
+
+		slot->state = SL_SPOOL_OUT;
+		book(store, slot, true);
+		if (!is_old(store, slot->wall_ns))
+			return read;
+		// Its segment may be kept for others: one that was put last is as old as it is.
+		sl_log(SL_LOG_WARN, "spool_dropped", "folder=\"%s\" items=%u reason=age",
+		       store->folder, slot->items);
+		store->figures.dropped_items[slot->signal] += slot->items;
+		end_slot(store, slot);
+		free(read);
+	}
+	remove_read(store, false);
+	return NULL;
 }
 
 void sl_spool_store_end(struct sl_spool_store *store, uint32_t number, bool gone)
@@ -495,11 +517,10 @@ static uint64_t oldest_ns(struct sl_spool_store *store)
 
 void sl_spool_store_tick(struct sl_spool_store *store, uint64_t wall_ns)
 {
-	const uint64_t most_ns = store->limits.age_max_ns;
 	uint64_t oldest;
 
-	while (most_ns && store->segments && store->segments->newest_ns &&
-	       wall_ns > store->segments->newest_ns + most_ns) {
+	store->wall_ns = wall_ns;
+	while (store->segments && is_old(store, store->segments->newest_ns)) {
 		sl_log(SL_LOG_WARN, "spool_dropped", "folder=\"%s\" segment=%s reason=age",
 		       store->folder, store->segments->name);
 		remove_segment(store, store->segments);

@@ -21,8 +21,9 @@
 struct sl_spool_limits {
 	uint64_t bytes_max;     // of all segments
 	uint64_t segment_bytes; // a new one begins when this has so many
-	uint64_t age_max_ns;    // older segments are dropped; 0: never
-	bool drop_oldest;       // when full; false: appends fail with -ENOSPC
+	uint64_t
+		age_max_ns; // older segments, and entries when they come out, are dropped; 0: never
+	bool drop_oldest;   // when full; false: appends fail with -ENOSPC
 };
 
 struct sl_spool_write {
@@ -77,6 +78,6 @@ void sl_spool_store_end(struct sl_spool_store *store, uint32_t slot, bool gone);
 // Whether nothing is there, or out.
 bool sl_spool_store_is_empty(const struct sl_spool_store *store);
 
-// Now and then: drops what is too old, writes the cursor.
+// Now and then: drops what is too old, from now on by that time, and writes the cursor.
 void sl_spool_store_tick(struct sl_spool_store *store, uint64_t wall_ns);
 const struct sl_spool_figures *sl_spool_store_figures(const struct sl_spool_store *store);

@@ -357,3 +357,39 @@ def test_one_that_fails_does_not_hold_up_the_others(start, tmp_path):
         wait_empty(sluice)
         assert "s00005" in services(upstream)
         check_books(sluice)
+
+
+def test_one_that_always_fails_ends_by_its_age(start, tmp_path):
+    """However often it was put last, behind what is newer: its age is its own."""
+    port = ports.free()[0]
+    sluice = start(config=config(port, tmp_path / "spool", max_age="2s"))
+    assert send(sluice, [otlp.request("traces", 3, service="poison")]) == [0]
+    with Upstream(port=port, judge=lambda call: {"status": 14} if b"poison" in call.body else {}):
+        def dropped():
+            assert send(sluice, messages(1)) == [0]  # behind it
+            return sluice.metric("sluice_spool_dropped_items_total")
+        wait_for("its end", lambda: dropped() == 3)
+        wait_empty(sluice)
+        check_books(sluice)
+    assert "spool_dropped" in sluice.log() and "items=3 reason=age" in sluice.log()
+
+
+def test_an_outage_is_told_when_it_begins_and_ends(start, tmp_path):
+    """One pair of lines; another so soon after is not told."""
+    down = [True]
+    with Upstream(judge=lambda call: {"status": 14} if down[0] else {}) as upstream:
+        sluice = start(config=config(upstream.port, tmp_path / "spool"))
+
+        def lines():
+            return [line for line in sluice.log().splitlines()
+                    if "event=spool_begins" in line or "event=spool_empty" in line]
+
+        for _ in range(2):
+            assert send(sluice, messages(10)) == [0] * 10
+            wait_for("the beginning", lambda: len(lines()) >= 1)
+            down[0] = False
+            wait_empty(sluice)
+            wait_for("the end", lambda: len(lines()) == 2)
+            down[0] = True
+    assert 'destination=up folder="' in lines()[0] and 'cause="not delivered in time"' in lines()[0]
+    assert "destination=up" in lines()[1] and "items=30" in lines()[1]

@@ -74,13 +74,13 @@ def test_a_folder_that_the_disk_does_not_give(start, tmp_path):
     for one in blocked:
         one.mkdir(parents=True)
     sluice = start(config=two(numbers, tmp_path))
-    assert f'event=spool_refuses folder="{folder}"' in sluice.log()
+    assert f'event=spool_refuses destination=sick folder="{folder}"' in sluice.log()
     wait_for("the figure", lambda: sluice.metric("sluice_spool_refusing", destination="sick") == 1)
     assert sluice.metric("sluice_spool_refusing", destination="well") == 0
     assert send(sluice, "one", "gold-token") == 14 and send(sluice, "other") == 0
     blocked[1].rmdir()
     wait_for("a spool", lambda: send(sluice, "two", "gold-token") == 0)
-    assert f'event=spool_takes_again folder="{folder}"' in sluice.log()
+    assert f'event=spool_takes_again destination=sick folder="{folder}"' in sluice.log()
     with Upstream(port=numbers[0]) as sick, Upstream(port=numbers[1]) as well:
         wait_for("all", lambda: "two" in services(sick) and services(well) == {"other"})
 

@@ -1,6 +1,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "dataplane/base/clock.h"
 #include "routing/spool/internal.h"
 #include "tests/sim/delivery/sim.h"
 
@@ -13,6 +14,7 @@
 
 struct entry {
 	uint64_t number, at; // segment and place in it: in the order of these
+	uint64_t wall_ns;
 	uint32_t first, count;
 	bool synced, gone, excused, out; // out: came out since the process began
 };
@@ -124,12 +126,18 @@ static void excuse(const struct model *model, struct entry *entry)
 		sl_sim_excuse(place_of(model), all.pool[entry->first + i]);
 }
 
+static bool is_old(const struct entry *entry)
+{
+	return all.limits.age_max_ns && sl_clock_wall_ns() > entry->wall_ns + all.limits.age_max_ns;
+}
+
 // An entry that will not come out any more: only where a limit has dropped it, and counted so.
 static void pass_over(struct model *model, struct entry *entry, uint64_t oldest)
 {
 	if (entry->out || entry->gone || entry->excused)
 		return;
-	if (entry->number >= oldest || !(all.limits.drops || all.limits.age_max_ns))
+	if ((entry->number >= oldest && !is_old(entry)) ||
+	    !(all.limits.drops || all.limits.age_max_ns))
 		sl_sim_broken("the spool of %u passes over %u items at %llx.%llx", place_of(model),
 			      entry->count, (unsigned long long)entry->number,
 			      (unsigned long long)entry->at);
@@ -180,8 +188,10 @@ int __wrap_sl_spool_store_append(struct sl_spool_store *store, const struct sl_s
 
 		assert(model->count < ENTRIES_MAX);
 		assert(all.pool_count + SL_SIM_UIDS_MAX < POOL_MAX);
-		*entry = (struct entry){
-			.number = store->active->number, .at = at, .first = all.pool_count};
+		*entry = (struct entry){.number = store->active->number,
+					.at = at,
+					.wall_ns = writes[i].entry.wall_ns,
+					.first = all.pool_count};
 		entry->count = sl_sim_uids(writes[i].pieces, writes[i].piece_count,
 					   all.pool + all.pool_count);
 		if (entry->count != writes[i].entry.items)

@@ -459,6 +459,68 @@ static void test_one_process_at_a_time(void **state)
 	sl_errors_destroy(errors);
 }
 
+// Of what comes together, that has no room which has none; what is smaller is taken meanwhile.
+static void test_full_for_what_does_not_fit(void **state)
+{
+	static const struct {
+		size_t bytes;
+		bool kept;
+	} rows[] = {{100, true}, {3000, false}, {200, true}, {2500, false}, {100, true}};
+	static char body[3000];
+	struct sl_spool_config narrow = plain;
+	struct sl_errors *errors = sl_errors_create();
+	struct sl_record records[SL_COUNT_OF(rows)], *record;
+	struct iovec pieces[SL_COUNT_OF(rows)];
+	struct sl_spool *spool;
+	struct sl_spool_side *side;
+	struct sl_waker waker;
+	unsigned left = SL_COUNT_OF(rows);
+
+	(void)state;
+	empty_folder();
+	narrow.bytes_max = 3000;
+	assert_int_equal(sl_waker_init(&waker), 0);
+	spool = sl_spool_get(&narrow, errors);
+	assert_non_null(spool);
+	side = sl_spool_side_open(spool, &waker);
+	sl_spool_side_retire(side, true);
+	for (unsigned i = 0; i < 5; i++)
+		assert_true(is_kept(side, &waker)); // 200 bytes each
+	for (unsigned i = 0; i < SL_COUNT_OF(rows); i++) {
+		pieces[i] = (struct iovec){body, rows[i].bytes};
+		records[i] = (struct sl_record){.signal = SL_TRACES,
+						.items = 1,
+						.bytes = rows[i].bytes,
+						.pieces = &pieces[i],
+						.piece_count = 1,
+						.tenant_name = SL_LITERAL("tenant")};
+		assert_true(sl_spool_side_take(side, &records[i], false, UINT64_MAX));
+	}
+	sl_spool_side_flush(side);
+	while (left) {
+		struct pollfd wait = {.fd = waker.fd, .events = POLLIN};
+		bool kept;
+
+		while ((record = sl_spool_side_confirmed(side, &kept))) {
+			assert_int_equal(kept, rows[record - records].kept);
+			left--;
+		}
+		poll(&wait, 1, 100);
+		sl_waker_clear(&waker);
+	}
+	// At time 0 it is the moment after: what is as large is not even handed over.
+	assert_false(sl_spool_side_take(side, &records[1], false, 0));
+	assert_true(sl_spool_side_take(side, &records[0], false, 0));
+	sl_spool_side_flush(side);
+	while (!sl_spool_side_confirmed(side, &(bool){false}))
+		usleep(1000);
+	sl_spool_side_close(side);
+	sl_spool_put(spool);
+	sl_waker_fini(&waker);
+	sl_errors_destroy(errors);
+	empty_folder();
+}
+
 // What the disk does not give makes its own spool refuse, and is tried again.
 static void test_a_folder_that_cannot_be_opened(void **state)
 {
@@ -514,6 +576,7 @@ int main(void)
 		cmocka_unit_test(test_sides_open_and_close_under_reloads),
 		cmocka_unit_test(test_idle),
 		cmocka_unit_test(test_one_process_at_a_time),
+		cmocka_unit_test(test_full_for_what_does_not_fit),
 		cmocka_unit_test(test_a_folder_that_cannot_be_opened),
 	};
 
