@@ -134,8 +134,8 @@ def suite_dpdk(log, _):
     if "SL_HAS_DPDK:INTERNAL=TRUE" not in (BUILD / "asan/CMakeCache.txt").read_text():
         log.write("\nlibdpdk-dev or lwIP's sources are missing (docker/install.sh dpdk)\n")
         return [0, 0, 1]
-    build(log, "asan", "sluice", "unit_dpdk_test_admit", "unit_dpdk_test_soak",
-          "unit_dpdk_test_stack")
+    units = (f"unit_dpdk_{one.stem}" for one in (ROOT / "tests/unit/dpdk").glob("test_*.c"))
+    build(log, "asan", "sluice", *units)
     counts = ctest(log, "asan", "-R", "^unit/dpdk", env=ASAN)
     build(log, "dev", "sluice", "sluice-pktgen")
     venv(log)
