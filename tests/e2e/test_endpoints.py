@@ -269,7 +269,7 @@ def test_grpc_watch(start, status):
     """The server says so itself, long before the next check would be."""
     with Server(watch=True) as one, Server(watch=True) as other:
         sluice = start(config=config([one, other], health={
-            "check": "grpc_watch", "service": "otlp", "interval": "1h"}))
+            "check": "grpc_watch", "service": "otlp", "interval": "1h", "timeout": "30s"}))
         wait_for("both", lambda: len(one.watched) == len(other.watched) == 1)
         assert one.watched[0] == b"\n\x04otlp"
         for _ in range(2):  # on the same stream
@@ -323,13 +323,14 @@ def test_a_watch_that_calls_speak_against_is_asked_anew(start):
         gone.close()
         sluice = start(config=config([gone, there], health={
             "check": "grpc_watch", "interval": "200ms", "port": health.port}))
-        wait_for("both", lambda: len(health.watched) == 2)
+        wait_for("both", lambda: len(health.watched) >= 2)
+        before = len(health.watched)
 
         def noticed():
             assert send(sluice).grpc_status == 0
             return f"endpoint_unhealthy destination=up endpoint=127.0.0.1:{gone.port}" in sluice.log()
         wait_for("a call to find it gone", noticed)
-        wait_for("a new stream", lambda: len(health.watched) >= 3)
+        wait_for("a new stream", lambda: len(health.watched) > before)
         wait_for("its word", lambda: healthy(sluice, gone) == 1)
 
 
