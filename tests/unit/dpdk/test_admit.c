@@ -410,6 +410,50 @@ static void test_segments_fit(void **state)
 	}
 }
 
+// Numbers from halfway around, where lwIP cannot tell before from after: dropped, and answered by
+// an acknowledgement of what is expected. The connection goes on.
+static void test_numbers_from_far_away(void **state)
+{
+	static const char *const flags[] = {"5011 ffff 0000 0000", "5010 ffff 0000 0000",
+					    "5018 ffff 0000 0000 4142 4344"};
+	static const uint32_t away[] = {1u << 31, (1u << 31) - 1, (1u << 31) + 1, (1u << 30) + 1,
+					-(1u << 30) - 1};
+	const struct sl_stack_stats *stats = ops->stats(stack);
+	struct sl_stream *stream;
+	struct sl_bytes bytes;
+	uint32_t next;
+
+	(void)state;
+	give_icmp(peer, asked, ASKS OWN SENDER);
+	give_tcp(peer, 1000, 0, SYN_1460);
+	next = get32(sent[0].data + ETHERNET + HEADER + 4) + 1;
+	give_tcp(peer, 1001 + (1u << 31), next, flags[0]); // half-open
+	assert_null(ops->next_ready(stack));
+	give_tcp(peer, 1001, next, ACK);
+	stream = ops->next_ready(stack);
+	assert_non_null(stream);
+	for (size_t i = 0; i < SL_COUNT_OF(flags); i++) {
+		for (size_t k = 0; k < SL_COUNT_OF(away); k++) {
+			const uint64_t dropped = stats->dropped_packets;
+
+			give_tcp(peer, 1001 + away[k], next, flags[i]);
+			assert_int_equal(stats->dropped_packets, dropped + 1);
+			assert_null(ops->next_ready(stack));
+		}
+	}
+	sent_count = 0;
+	for (unsigned i = 0; i < 5; i++) {
+		now_ns += 100 * SL_MS;
+		ops->tick(stack, now_ns);
+	}
+	assert_int_equal(sent_count, 1); // for all of them
+	assert_int_equal(get32(sent[0].data + ETHERNET + HEADER + 8), 1001);
+	give_tcp(peer, 1001, next, flags[2]);
+	assert_true(ops->peek(stream, &bytes));
+	assert_int_equal(bytes.size, 4);
+	ops->drop(stream, true);
+}
+
 // A peer that says it takes a byte at a time, or had a window of eight, does not get as many
 // packets.
 static void test_segments_are_no_crumbs(void **state)
@@ -461,6 +505,7 @@ int main(void)
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_segments_fit, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_segments_are_no_crumbs, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_numbers_from_far_away, set_up, tear_down),
 	};
 
 	sl_hash_seed();

@@ -5,6 +5,8 @@
 
 #include "dataplane/io/dpdk/lwip/internal.h"
 
+#define FAR (1u << 30) // bytes: the largest window there can be (RFC 7323, 2.3)
+
 uint32_t sl_lwip_random(void)
 {
 	return sl_lwip_stack->host.random();
@@ -46,4 +48,22 @@ const ip6_addr_t *sl_lwip_gateway6(void)
 
 	memcpy(gateway.addr, sl_lwip_stack->config.gateway6, 16);
 	return ip6_addr_isany(&gateway) ? NULL : &gateway;
+}
+
+// lwIP tells before from after by a difference's sign, which halfway around is both: there a FIN
+// without bytes would end the program. Nothing valid lies further away than a window; it is
+// answered as what is not acceptable is (RFC 9293, 3.10.7.4), with what else is to be acknowledged.
+err_t sl_lwip_admit_segment(struct tcp_pcb *pcb, const struct tcp_hdr *header)
+{
+	const u32_t ahead = header->seqno - pcb->rcv_nxt;
+	const u8_t flags = TCPH_FLAGS(header);
+
+	// Before there is a number to go by, or a SYN that is only answered.
+	if (pcb->state <= SYN_SENT || ((flags & TCP_SYN) && pcb->state != SYN_RCVD) ||
+	    ahead + FAR <= 2 * FAR)
+		return ERR_OK;
+	if (!(flags & TCP_RST))
+		tcp_set_flags(pcb, TF_ACK_DELAY);
+	sl_count(&sl_lwip_stack->stats.dropped_packets, 1);
+	return ERR_VAL;
 }

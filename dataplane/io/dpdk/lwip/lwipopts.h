@@ -95,6 +95,7 @@
 #define LWIP_CHKSUM_COPY             sl_lwip_copy
 
 // RFC 6528: an initial sequence number that an outsider cannot guess.
-#define LWIP_HOOK_FILENAME              "dataplane/io/dpdk/lwip/hooks.h"
-#define LWIP_HOOK_TCP_ISN               sl_lwip_isn
-#define LWIP_HOOK_ND6_GET_GW(netif, to) sl_lwip_gateway6()
+#define LWIP_HOOK_FILENAME                           "dataplane/io/dpdk/lwip/hooks.h"
+#define LWIP_HOOK_TCP_ISN                            sl_lwip_isn
+#define LWIP_HOOK_ND6_GET_GW(netif, to)              sl_lwip_gateway6()
+#define LWIP_HOOK_TCP_INPACKET_PCB(pcb, header, ...) sl_lwip_admit_segment(pcb, header)
