@@ -24,7 +24,7 @@
 
 #define VLAN 100
 
-enum { AS_IT_IS = 1, ITS_NUMBERS = 2, COPY = 4, TAGGED = 8 }; // of a frame
+enum { AS_IT_IS = 1, ITS_NUMBERS = 2, COPY = 4, TAGGED = 8, SUMMED = 16 }; // of a frame
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 void *__real_malloc(size_t size);
@@ -240,6 +240,8 @@ static bool transmit(void *self, const struct iovec *pieces, unsigned count, siz
 	} else {
 		assert(get16(at.ip + 4) == at.bytes);
 	}
+	if (at.protocol == 1 || at.protocol == 58)
+		assert(at.bytes >= 8 && payload_sum(&at) == 0);
 	if (at.protocol == 6) {
 		assert(at.bytes >= 20 && payload_sum(&at) == 0);
 		remember(&at);
@@ -337,7 +339,8 @@ static void give(const uint8_t *data, size_t size, uint8_t flags)
 	world.sent = 0;
 	world.inside = true;
 	sl_stack_ops.input(world.stack, packet, packet->room, packet->data, (uint16_t)size,
-			   flags & COPY ? SL_INPUT_COPY : 0);
+			   (flags & COPY ? SL_INPUT_COPY : 0) |
+				   (flags & SUMMED ? SL_INPUT_IP_FINE | SL_INPUT_TCP_FINE : 0));
 	world.inside = false;
 }
 

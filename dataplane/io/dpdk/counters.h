@@ -22,6 +22,8 @@
 	  "Frames dropped: malformed, fragments, not believed, or no memory.")                     \
 	X(unbelieved, GAUGE, "sluice_dpdk_unbelieved_packets", none,                               \
 	  "Router advertisements and redirects; addresses and gateways are what was set.")         \
+	X(withheld, GAUGE, "sluice_dpdk_withheld_packets", none,                                   \
+	  "ICMP errors not sent: more than 1,000 a second of a shard.")                            \
 	X(half_open_full, GAUGE, "sluice_dpdk_half_open_full_packets", none,                       \
 	  "SYNs dropped as their listener has all the half-open connections it may have.")         \
 	X(too_big, GAUGE, "sluice_dpdk_too_big_packets", none,                                     \

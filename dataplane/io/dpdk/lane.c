@@ -413,6 +413,7 @@ static void look(struct sl_lane *lane, uint64_t now_ns)
 	sl_gauge(&counters->copied[0], stats->copied_packets);
 	sl_gauge(&counters->dropped[0], stats->dropped_packets);
 	sl_gauge(&counters->unbelieved[0], stats->unbelieved);
+	sl_gauge(&counters->withheld[0], stats->withheld);
 	sl_gauge(&counters->half_open_full[0], stats->half_open_full);
 	sl_gauge(&counters->too_big[0], stats->too_big);
 	if (lane->index == 0) // the port's own are counted once

@@ -100,6 +100,7 @@ struct sl_stack_stats {           // writer: the shard
 	uint64_t copied_packets;  // copied out of the port's memory because that was low
 	uint64_t dropped_packets; // malformed, fragments, not believed, or no memory
 	uint64_t unbelieved;      // router advertisements and redirects
+	uint64_t withheld;        // ICMP errors not sent, as they were too many
 	uint64_t half_open_full;  // SYNs that met a full backlog, and were dropped
 	uint64_t too_big;         // connections that were told of a smaller path
 	uint64_t streams;         // now

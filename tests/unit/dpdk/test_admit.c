@@ -359,6 +359,36 @@ static void test_the_address_is_not_the_first_option(void **state)
 	assert_memory_equal(sent[0].data, peer_mac, 6);
 }
 
+// Strangers' packets for what is not there are answered, but not all of them (RFC 4443, 2.4 f).
+static void test_errors_are_bounded(void **state)
+{
+	const struct packet udp = {17, 64, 17, peer, own, .sum_at = 6};
+	const struct packet unknown = {200, 64, 200, peer, own, .sum_at = 8};
+	const uint8_t datagram[12] = {9, 9, 9, 9, 0, 12}, nothing[8] = {0};
+
+	(void)state;
+	give_icmp(peer, asked, ASKS OWN SENDER);
+	for (unsigned turn = 0; turn < 3; turn++) {
+		unsigned answered = 0;
+
+		for (unsigned i = 0; i < 150; i++) {
+			if (i % 2)
+				give(&udp, datagram, sizeof(datagram));
+			else
+				give(&unknown, nothing, sizeof(nothing));
+			answered += sent_count;
+			if (sent_count)
+				assert_in_range(sent[0].data[ETHERNET + HEADER], 1, 4);
+		}
+		assert_int_equal(answered, 100);
+		assert_int_equal(ops->stats(stack)->withheld, 50 * (turn + 1));
+		give_icmp(peer, own, PING); // which is none
+		assert_int_equal(sent_count, 1);
+		now_ns += 100 * SL_MS;
+		ops->tick(stack, now_ns);
+	}
+}
+
 #define SYN_JUMBO "6002 ffff 0000 0000 0204 2300"
 #define SYN_1460  "6002 ffff 0000 0000 0204 05b4"
 #define ACK       "5010 ffff 0000 0000"
@@ -503,6 +533,7 @@ int main(void)
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_the_address_is_not_the_first_option, set_up,
 						tear_down),
+		cmocka_unit_test_setup_teardown(test_errors_are_bounded, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_segments_fit, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_segments_are_no_crumbs, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_numbers_from_far_away, set_up, tear_down),

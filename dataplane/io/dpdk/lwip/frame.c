@@ -190,6 +190,8 @@ err_t sl_lwip_output(struct netif *netif, struct pbuf *p)
 
 	if (p->len >= SIZEOF_ETH_HDR + IP_HLEN && frame[12] == 0x08 && frame[13] == 0x00)
 		sl_lwip_forbid_fragments((uint8_t *)p->payload + SIZEOF_ETH_HDR);
+	if (sl_lwip_withholds(stack, frame, p->len))
+		return ERR_OK;
 	for (const struct pbuf *part = p; part; part = part->next) {
 		if (count == PIECES_MAX)
 			return ERR_BUF;

@@ -42,6 +42,7 @@ struct sl_stack {
 	uint32_t bucket; // whose lists lwIP has now
 	uint64_t tick_ns;
 	uint32_t ticks;
+	uint32_t errors;  // of ICMP sent since the last tick
 	uint64_t granted; // bytes of windows
 	struct sl_stream *ready, **ready_last, *free;
 	struct sl_stream *starved, *starved_last; // wait for memory to write
@@ -118,6 +119,9 @@ uint16_t sl_lwip_path_mss(struct sl_stack *stack, const uint8_t peer[16], uint16
 void sl_lwip_bound_segments(struct sl_stream *stream, struct tcp_pcb *pcb);
 // An IPv4 packet of TCP gets its DF.
 void sl_lwip_forbid_fragments(uint8_t *ip);
+
+// errors.c. Whether a frame on its way out is an ICMP error too many.
+bool sl_lwip_withholds(struct sl_stack *stack, const uint8_t *frame, size_t bytes);
 
 // frame.c
 void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,

@@ -586,6 +586,7 @@ static void tick(struct sl_stack *stack, uint64_t now_ns)
 	if (!due)
 		return;
 	stack->tick_ns = now_ns;
+	stack->errors = 0;
 	tcp_timers(stack);
 	mld6_tmr();
 	if (++stack->ticks % (ND6_TMR_INTERVAL / TCP_TMR_INTERVAL) != 0)
