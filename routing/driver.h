@@ -43,8 +43,10 @@ struct sl_driver {
 	// opens no file and connects nowhere.
 	void *(*create)(const struct sl_destination_config *config, bool check_only,
 			struct sl_errors *errors);
-	// All shards have closed it. May block.
+	// All shards have closed it. May block, for what it waits for (threads, a flush): then
+	// `lingers`, and a thread of its own does it.
 	void (*destroy)(void *self);
+	bool lingers;
 	// A shard's side, or NULL when out of memory.
 	void *(*open)(void *self, const struct sl_driver_env *env);
 	void (*close)(void *side); // no record of this shard is with the driver

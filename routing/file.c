@@ -423,6 +423,7 @@ const struct sl_driver sl_driver_file = {
 	.name = "file",
 	.create = create,
 	.destroy = destroy,
+	.lingers = true,
 	.open = open_side,
 	.close = close_side,
 	.submit = submit,

@@ -33,6 +33,7 @@ struct sl_destination {
 	enum sl_spread spread;            // over its endpoints: by the hash of what
 	struct sl_bytes spread_attribute; // the driver's
 	uint64_t files;                   // stamp of the files that its settings name
+	bool lingers;                     // to be freed by a thread of its own
 	uint32_t references;              // snapshots; the control thread's
 	uint32_t sides;                   // shards that have it open; atomic
 };

@@ -269,6 +269,7 @@ const struct sl_driver sl_driver_kafka = {
 	.name = "kafka",
 	.create = sl_kafka_create,
 	.destroy = sl_kafka_destroy,
+	.lingers = true,
 	.open = open_side,
 	.close = close_side,
 	.submit = submit,

@@ -53,10 +53,15 @@ static void *close_later(void *argument)
 	return NULL;
 }
 
+uint32_t sl_routing_closing(void)
+{
+	return __atomic_load_n(&closing, __ATOMIC_ACQUIRE);
+}
+
 void sl_routing_wait_closed(void)
 {
 	__atomic_store_n(&ended, 1, __ATOMIC_RELEASE);
-	while (__atomic_load_n(&closing, __ATOMIC_ACQUIRE))
+	while (sl_routing_closing())
 		usleep(CLOSE_LOOK_US);
 }
 
@@ -64,7 +69,7 @@ static void put_destination(struct sl_destination *destination)
 {
 	if (!destination || --destination->references > 0)
 		return;
-	if (!__atomic_load_n(&destination->sides, __ATOMIC_ACQUIRE)) {
+	if (!destination->lingers && !__atomic_load_n(&destination->sides, __ATOMIC_ACQUIRE)) {
 		free_destination(destination);
 		return;
 	}
@@ -72,6 +77,8 @@ static void put_destination(struct sl_destination *destination)
 	if (sl_thread_start(NULL, "closer", close_later, destination) < 0) {
 		__atomic_sub_fetch(&closing, 1, __ATOMIC_ACQ_REL);
 		sl_log(SL_LOG_ERROR, "destination_not_closed", "destination=%s", destination->name);
+		if (!__atomic_load_n(&destination->sides, __ATOMIC_ACQUIRE))
+			free_destination(destination);
 	}
 }
 
@@ -153,6 +160,8 @@ static struct sl_destination *make_destination(const struct sl_destination_confi
 		return NULL;
 	snprintf(destination->name, sizeof(destination->name), "%s", config->name);
 	destination->driver = driver_of(config);
+	destination->lingers = destination->driver && destination->driver->lingers &&
+			       !build->check_only;
 	destination->retry = config->retry;
 	destination->pinned_bytes_max = config->pinned_bytes_max;
 	destination->tenant_share = config->tenant_share;

@@ -61,9 +61,11 @@ uint64_t sl_routing_in_flight(const struct sl_routing_shard *self);
 void sl_routing_drain(struct sl_routing_shard *self);
 
 // Destinations that reloads took away are closed by threads of their own, once no shard has them
-// open: waits for these, but not for what a drain that was given up left open. When no shard runs
-// any more, once, before the process ends: what they write last must not be cut off.
+// open, as are those whose end may block: waits for these, but not for what a drain that was given
+// up left open. When no shard runs any more, once, before the process ends: what they write last
+// must not be cut off.
 void sl_routing_wait_closed(void);
+uint32_t sl_routing_closing(void); // how many are being closed so, now
 
 // `acknowledge: queued` counts a delivery as ended for the answer once its driver has taken it,
 // `spooled` once it is on the disk of its destination's spool, by which all of it goes.

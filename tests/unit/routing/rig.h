@@ -109,6 +109,8 @@ static inline void tear_down(struct rig *rig)
 		sl_routing_module.destroy(rig->routing[i]);
 		sl_loaded_fini(&rig->loaded[i]);
 	}
+	while (sl_routing_closing())
+		usleep(1000);
 	sl_errors_destroy(rig->errors);
 	sl_metrics_destroy(rig->metrics);
 	sl_waker_fini(&rig->waker);

@@ -3,6 +3,8 @@
 #include "dataplane/base/varint.h"
 #include "tests/unit/routing/rig.h"
 
+#include <semaphore.h>
+
 // Routes, mistakes, files, caps, Kafka's mock and reloads, with real drivers.
 
 static const char routes[] =
@@ -308,6 +310,43 @@ static void slow_destroy(void *self)
 	destroyed++;
 }
 
+static sem_t let_go;
+
+static void waiting_destroy(void *self)
+{
+	(void)self;
+	while (sem_wait(&let_go) < 0)
+		;
+	destroyed++;
+}
+
+// One whose end may block (a producer's last flush, a writer's file) blocks nobody: here it cannot
+// end before who took it away has come back.
+static void test_who_takes_away_does_not_wait(void **state)
+{
+	struct sl_driver driver = sl_driver_blackhole;
+	struct rig rig = {.driver = &driver};
+
+	(void)state;
+	assert_true(sl_driver_kafka.lingers && sl_driver_file.lingers);
+	assert_int_equal(sem_init(&let_go, 0, 0), 0);
+	destroyed = 0;
+	driver.destroy = waiting_destroy;
+	set_up(&rig, "destinations: {a: {blackhole: {}}}\nroutes: [{to: [a]}]\n");
+	rig.routing[0]->destinations[0]->lingers = true;
+	assert_non_null(build(&rig, 1, "destinations: {}\nroutes: [{drop: true}]\n"));
+	sl_routing_shard_turn(rig.shard, rig.routing[1], sl_clock_now_ns());
+	sl_routing_poll(rig.shard, sl_clock_now_ns());
+	assert_int_equal(rig.routing[0]->destinations[0]->sides, 0);
+	sl_routing_module.destroy(rig.routing[0]);
+	rig.routing[0] = NULL;
+	assert_int_equal(sl_routing_closing(), 1);
+	sem_post(&let_go);
+	tear_down(&rig);
+	assert_int_equal(destroyed, 1);
+	sem_destroy(&let_go);
+}
+
 // A process that ends waits for what a reload took away.
 static void test_closed_before_the_end(void **state)
 {
@@ -316,6 +355,7 @@ static void test_closed_before_the_end(void **state)
 
 	(void)state;
 	driver.destroy = slow_destroy;
+	destroyed = 0;
 	set_up(&rig, "destinations: {a: {blackhole: {}}}\nroutes: [{to: [a]}]\n");
 	assert_non_null(build(&rig, 1, "destinations: {}\nroutes: [{drop: true}]\n"));
 	sl_routing_module.destroy(rig.routing[0]); // a shard has it open still
@@ -339,6 +379,7 @@ int main(void)
 		cmocka_unit_test(test_kafka),
 		cmocka_unit_test(test_kafka_splits_what_is_too_long),
 		cmocka_unit_test(test_reload_keeps_what_is_the_same),
+		cmocka_unit_test(test_who_takes_away_does_not_wait),
 		cmocka_unit_test(test_closed_before_the_end),
 	};
 
