@@ -179,7 +179,8 @@ static void dump_rows(struct sl_text *text, const struct sl_settings *settings, 
 		const char *field = object + row->offset;
 
 		if (!row->name ||
-		    (row->present_offset && !*(const bool *)(object + row->present_offset)))
+		    (row->present_offset && !*(const bool *)(object + row->present_offset)) ||
+		    (row->unless_offset && *(void *const *)(object + row->unless_offset)))
 			continue;
 		if (row->type == SL_TYPE_OPTIONAL && !*(const void *const *)field)
 			continue;

@@ -70,6 +70,7 @@ struct sl_setting {
 	bool watched;          // PATH: a file that is read; a reload follows when it changes
 	size_t present_offset; // > 0: a bool field set to true when the file names the key
 	size_t where_offset;   // > 0: a struct sl_where field that gets the key's place
+	size_t unless_offset;  // > 0: a pointer field; where it is set a dump leaves the row out
 	const char *help;
 };
 

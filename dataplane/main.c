@@ -67,6 +67,7 @@ static void check_whole(void *self, const struct sl_snapshot *snapshot, struct s
 	const uint64_t budget = sl_process_memory_budget(config, sl_process_shards(config));
 
 	(void)self;
+	sl_control_check_classes(snapshot, errors);
 	sl_control_check_quotas(snapshot, errors);
 	sl_control_check_ledger(snapshot, errors);
 	for (uint32_t i = 0; i < server->listen_count; i++) {

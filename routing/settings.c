@@ -258,6 +258,8 @@ static const struct sl_setting destination_rows[] = {
 	    .help = "The first of these other destinations that works. All else is theirs to "
 		    "say."),
 	ROW(sl_destination_config, retry, "retry", OBJECT, .object = &retry_settings,
+	    .where_offset = offsetof(struct sl_destination_config, retry_where),
+	    .unless_offset = offsetof(struct sl_destination_config, failover),
 	    .help = "Trying again."),
 	ROW(sl_destination_config, breaker, "breaker", OPTIONAL, .object = &breaker_settings,
 	    .help = "Spares a destination that fails; without it all is tried."),
@@ -302,6 +304,11 @@ static void check_destination(const void *object, struct sl_errors *errors)
 		sl_errors_add(errors, &config->where,
 			      "destination %s: a failover group pins nothing, its members may",
 			      config->name);
+	if (config->retry_where.line && config->failover)
+		sl_errors_add(errors, &config->retry_where,
+			      "destination %s: a failover group has no retry, expected it at its "
+			      "members",
+			      config->name);
 	if (config->merge && !config->kafka && !config->otlp)
 		sl_errors_add(errors, &config->where, "destination %s: only kafka and otlp merge",
 			      config->name);
@@ -331,7 +338,9 @@ static const struct sl_setting match_rows[] = {
 	    .help = "Pattern of the tenant's name: * any run, ? one byte, \\ takes the next as "
 		    "it is."),
 	ROW(sl_route_match_config, class_name, "class", STRING,
-	    .help = "Pattern of its class' name; a tenant without a class has the empty one."),
+	    .where_offset = offsetof(struct sl_route_match_config, class_where),
+	    .help = "Pattern of its class' name, of which there must be one if it has no wildcard; "
+		    "a tenant without a class has the empty one."),
 	ROW(sl_route_match_config, signal, "signal", ENUM, .choices = signal_choices,
 	    .preset = "any", .help = "One signal only."),
 	ROW(sl_route_match_config, service, "service", STRING,

@@ -147,7 +147,8 @@ struct sl_destination_config {
 	const char *name;
 	struct sl_where where;
 	struct sl_retry_config retry;
-	uint64_t pinned_bytes_max; // 0: half of each shard's budget
+	struct sl_where retry_where; // line 0: not said
+	uint64_t pinned_bytes_max;   // 0: half of each shard's budget
 	double tenant_share;
 	struct sl_breaker_config *breaker; // NULL: none
 	struct sl_spool_config *spool;     // NULL: none
@@ -166,6 +167,7 @@ struct sl_route_attribute_config {
 
 struct sl_route_match_config {
 	const char *tenant, *class_name, *service;
+	struct sl_where class_where;
 	uint32_t signal;         // enum sl_signal + 1; 0: any
 	struct sl_list resource; // struct sl_route_attribute_config
 };

@@ -38,6 +38,7 @@ static const struct sl_setting match_rows[] = {
 	ROW(sl_sampling_match, tenant, "tenant", STRING,
 	    .help = "Pattern of tenant names; unset: all."),
 	ROW(sl_sampling_match, class_name, "class", STRING,
+	    .where_offset = offsetof(struct sl_sampling_match, class_where),
 	    .help = "Pattern of their class' name; unset: all."),
 	ROW(sl_sampling_match, signal, "signal", ENUM, .preset = "any", .choices = signal_choices,
 	    .help = "traces or logs; metrics are never sampled. any: both."),

@@ -22,7 +22,8 @@ struct sl_sampling_keep {
 
 struct sl_sampling_match {
 	const char *tenant, *class_name, *service; // globs; NULL: any
-	uint32_t signal;                           // 0: any, else enum sl_signal + 1
+	struct sl_where class_where;
+	uint32_t signal; // 0: any, else enum sl_signal + 1
 };
 
 struct sl_sampling_rule_config {

@@ -222,6 +222,31 @@ def test_mistakes_are_found(tmp_path, group, wanted):
     assert int(lines[0].split(":")[1]) > 1  # with its place
 
 
+@pytest.mark.parametrize("section, match", [
+    ("routes", {"match": {"class": "glod"}, "to": ["a"]}),
+    ("sampling", {"match": {"class": "glod"}, "mode": "proportional", "rate": "10%"}),
+])
+def test_classes_that_are_not_there(tmp_path, section, match):
+    """Named with its line; a pattern, and a tenant without a class, need none."""
+    path = tmp_path / "config.yaml"
+
+    def check(*names):
+        rules = [{**match, "match": {"class": name}} for name in names]
+        path.write_text(json.dumps({
+            "listen": ["127.0.0.1:4317"], "admin": "", "destinations": {"a": {"blackhole": {}}},
+            "tenants": {"classes": {"gold": {}, "free": {}}}, "sampling": [], "routes": [],
+            section: rules} | {"routes": (rules if section == "routes" else []) + [{"to": ["a"]}]},
+                                   indent=1))
+        return subprocess.run([BINARY, "--check", path], capture_output=True, text=True)
+    found = check("gold", "gl*", "")
+    assert found.returncode == 0, found.stderr
+    found = check("gold", "glod", "free")
+    line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if "glod" in text)
+    assert found.returncode == 78
+    assert found.stderr.startswith(f"{path}:{line}:"), found.stderr
+    assert f'{section}: match: class: no class is named "glod", expected "gold"' in found.stderr
+
+
 def test_the_last_resort_is_a_disk(start, tmp_path):
     """Region a, region b, then b's neighbour's disk: nobody is told no while all are down, what came
     meanwhile is delivered from the disk, and a region that is back is used at once."""

@@ -35,6 +35,11 @@ static void test_mistakes(void **state)
 		 "  a: {blackhole: {}}\n  b: {blackhole: {}}\n"
 		 "  g: {failover: [a, b], breaker: {}}\n",
 		 "test.yaml:4:3: destination g: a failover group has no breaker, its members may"},
+		{"a group that retries, even as it would be",
+		 "  a: {blackhole: {}}\n  b: {blackhole: {}}\n"
+		 "  g: {failover: [a, b],\n      retry: {initial: 100ms}}\n",
+		 "test.yaml:5:7: destination g: a failover group has no retry, expected it at its "
+		 "members"},
 		{"a group that pins",
 		 "  a: {blackhole: {}}\n"
 		 "  b: {blackhole: {}}\n"
