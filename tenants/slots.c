@@ -89,9 +89,8 @@ struct sl_tenants_shard *sl_tenants_shard_create(uint32_t shard, uint32_t shards
 	while (UINT32_C(1) << self->shard_shift < shards)
 		self->shard_shift++;
 	self->slots = calloc(SL_TENANTS_SLOTS, sizeof(*self->slots));
-	self->cache = calloc(1, sizeof(*self->cache));
-	if (!self->slots || !self->cache || sl_by_tenant_init(&self->slot_of, sizeof(uint32_t)) ||
-	    sl_identity_cache_init(self->cache))
+	self->cache = sl_identity_cache_create();
+	if (!self->slots || !self->cache || sl_by_tenant_init(&self->slot_of, sizeof(uint32_t)))
 		goto fail;
 	sl_random_init(&self->random,
 		       sl_random_next(&(struct sl_random){shard + 1}) ^ (uint64_t)(uintptr_t)self);
@@ -120,7 +119,7 @@ void sl_tenants_shard_destroy(struct sl_tenants_shard *self)
 		sl_metrics_remove(self->metrics, &self->counters);
 	sl_by_tenant_fini(&self->slot_of);
 	free(self->slots);
-	free(self->cache);
+	sl_identity_cache_destroy(self->cache);
 	free(self);
 }
 
