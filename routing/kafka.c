@@ -1,10 +1,5 @@
 #include "routing/kafka.h"
 
-#include <errno.h>
-#include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-
 #include "dataplane/base/clock.h"
 #include "dataplane/base/hash.h"
 #include "dataplane/base/log.h"
@@ -13,56 +8,27 @@
 
 // The Kafka driver's shard side: a record becomes one produce() call. One piece is handed over
 // where it lies (the request is held until the report); several are gathered once, in the
-// request's arena. Reports come back by ring from the producer's thread (kafka_producer.c).
-
-static void free_side(struct kafka_side *side)
-{
-	sl_ring_fini(&side->done);
-	free(side);
-}
+// request's arena. Reports come back from the producer's thread (kafka_producer.c, base/sides.h).
 
 static void *open_side(void *self, const struct sl_driver_env *env)
 {
 	struct kafka *kafka = self;
-	struct kafka_side *side = NULL;
+	struct kafka_producer *producer = &kafka->producers[env->shard % kafka->producer_count];
+	struct kafka_side *side = sl_side_open(&producer->sides, env->waker);
 
-	if (posix_memalign((void **)&side, SL_CACHE_LINE, sizeof(*side)) != 0)
+	if (!side)
 		return NULL;
-	memset(side, 0, sizeof(*side));
-	if (sl_ring_init(&side->done, KAFKA_RING_COUNT) < 0) {
-		free_side(side);
-		return NULL;
-	}
 	side->kafka = kafka;
-	side->producer = &kafka->producers[env->shard % kafka->producer_count];
-	side->waker = env->waker;
+	side->producer = producer;
 	// The first of a producer's shards counts for it.
 	side->counters = env->shard < kafka->producer_count ? env->counters : NULL;
-	side->replaced = __atomic_load_n(&side->producer->replaced, __ATOMIC_RELAXED);
-	pthread_mutex_lock(&side->producer->lock);
-	side->next = side->producer->sides;
-	side->producer->sides = side;
-	pthread_mutex_unlock(&side->producer->lock);
+	side->replaced = __atomic_load_n(&producer->replaced, __ATOMIC_RELAXED);
 	return side;
 }
 
-// The lock is the producer's thread's only while it replaces a producer or wakes shards.
-static void close_side(void *state)
+static void close_side(void *side)
 {
-	struct kafka_side *side = state;
-	struct kafka_side **link;
-
-	assert(side->in_flight == 0);
-	// The producer's thread may still be between its last report and its wake.
-	while (__atomic_load_n(&side->busy, __ATOMIC_ACQUIRE))
-		sched_yield();
-	pthread_mutex_lock(&side->producer->lock);
-	link = &side->producer->sides;
-	while (*link != side)
-		link = &(*link)->next;
-	*link = side->next;
-	pthread_mutex_unlock(&side->producer->lock);
-	free_side(side);
+	sl_side_close(side);
 }
 
 // Several pieces become one, which stays for further attempts.
@@ -209,7 +175,7 @@ static enum sl_reason submit(void *state, struct sl_record *record)
 	rd_kafka_resp_err_t code;
 	rd_kafka_t *handle;
 
-	if (side->in_flight == KAFKA_RING_COUNT)
+	if (sl_side_is_full(&side->base))
 		return SL_REASON_EGRESS_FULL;
 	if (!gather(record))
 		return SL_REASON_MEMORY_FULL;
@@ -226,7 +192,7 @@ static enum sl_reason submit(void *state, struct sl_record *record)
 		code = RD_KAFKA_RESP_ERR__FATAL;
 	__atomic_store_n(&side->using, NULL, __ATOMIC_RELEASE);
 	if (code == RD_KAFKA_RESP_ERR_NO_ERROR) {
-		side->in_flight++;
+		sl_side_gave(&side->base);
 		return SL_REASON_NONE;
 	}
 	if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL || code == RD_KAFKA_RESP_ERR__FATAL)
@@ -249,10 +215,8 @@ static void poll_side(void *state, uint64_t now_ns)
 			sl_count(&side->counters->replaced[0], replaced - side->replaced);
 		side->replaced = replaced;
 	}
-	while ((record = sl_ring_pop(&side->done))) {
-		side->in_flight--;
+	while ((record = sl_side_settle(&side->base)))
 		end(record, (rd_kafka_resp_err_t)(intptr_t)record->driver_data);
-	}
 }
 
 static uint64_t record_bytes_max(void *self)

@@ -1,18 +1,15 @@
 #pragma once
 
-#include <pthread.h>
-
 #include "dataplane/base/log.h"
-#include "dataplane/base/ring.h"
-#include "dataplane/base/waker.h"
+#include "dataplane/base/sides.h"
 #include "routing/driver.h"
 #include "routing/kafka_conf.h"
 
 // The Kafka driver's own types: producers with a thread each, and shards' sides.
 //
-// Threading: a producer's thread polls it, passes reports to the shards' rings, and replaces it
+// Threading: a producer's thread polls it, passes reports to the shards' sides, and replaces it
 // after a fatal error. It is made by create(), as librdkafka's own threads are.
-#define KAFKA_RING_COUNT  16384 // records of one shard with its producer
+#define KAFKA_RECORDS_MAX 16384 // of one shard with its producer
 #define KAFKA_TOPIC_BYTES 250   // Kafka's limit is 249
 #define KAFKA_HEADERS_MAX 16
 
@@ -23,29 +20,22 @@ struct kafka_told {
 };
 
 struct kafka_side {
-	struct kafka_side *next; // in producer->sides, under its lock
+	struct sl_side base;
 	struct kafka *kafka;
 	struct kafka_producer *producer;
-	struct sl_waker *waker;
-	struct sl_ring done;
-	uint32_t in_flight;
 	struct kafka_told unproduced;
 	uint64_t replaced;                        // the producer's, as counted so far
 	struct sl_destination_counters *counters; // NULL: another shard counts for this producer
-	uint32_t busy;     // writer: the producer's thread; its waker is in use
-	rd_kafka_t *using; // writer: the shard; inside produce()
+	rd_kafka_t *using;                        // writer: the shard; inside produce()
 };
 
 struct kafka_producer {
 	struct kafka *kafka;
 	rd_kafka_t *handle; // writer: its thread
-	pthread_t thread;
-	bool running;
-	uint32_t stop, fatal;
+	struct sl_sides sides;
+	uint32_t fatal;
 	uint64_t replaced;                    // writer: its thread
 	struct kafka_told undelivered, erred; // its thread's
-	pthread_mutex_t lock;
-	struct kafka_side *sides;
 };
 
 struct kafka {

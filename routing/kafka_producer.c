@@ -7,7 +7,6 @@
 #include "dataplane/base/clock.h"
 #include "dataplane/base/hash.h"
 #include "dataplane/base/log.h"
-#include "dataplane/base/thread.h"
 #include "routing/kafka.h"
 
 // Producers: their configuration, their threads, their replacement.
@@ -66,10 +65,7 @@ static void report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *
 	record->denied = message->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED ||
 			 message->err == RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
 	record->driver_data = (void *)(intptr_t)message->err;
-	__atomic_store_n(&side->busy, 1, __ATOMIC_RELEASE);
-	// A shard has no more with its producer than the ring holds.
-	if (!sl_ring_push(&side->done, record))
-		abort();
+	sl_helper_return(&side->base, record);
 }
 
 static void error_seen(rd_kafka_t *handle, int code, const char *reason, void *opaque)
@@ -109,19 +105,12 @@ static rd_kafka_t *make_handle(struct kafka_producer *producer, char *error, siz
 	return handle;
 }
 
-// Serves reports, waiting for the first; then wakes the shards that have some. A side that is busy
-// is not closed, so its waker is there.
+// Serves reports, waiting for the first; then wakes the shards that have some.
 static void poll_handle(struct kafka_producer *producer, rd_kafka_t *handle, int wait_ms)
 {
 	rd_kafka_poll(handle, wait_ms);
-	pthread_mutex_lock(&producer->lock);
-	for (struct kafka_side *side = producer->sides; side; side = side->next) {
-		if (!__atomic_load_n(&side->busy, __ATOMIC_RELAXED))
-			continue;
-		sl_waker_wake(side->waker);
-		__atomic_store_n(&side->busy, 0, __ATOMIC_RELEASE);
-	}
-	pthread_mutex_unlock(&producer->lock);
+	sl_sides_turn(&producer->sides);
+	sl_sides_wake(&producer->sides);
 }
 
 // Ends all that the old producer holds as retryable, and destroys it once no shard is inside it.
@@ -140,12 +129,14 @@ static void replace(struct kafka_producer *producer)
 	producer->fatal = 0;
 	__atomic_store_n(&producer->replaced, producer->replaced + 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&producer->handle, fresh, __ATOMIC_SEQ_CST);
-	pthread_mutex_lock(&producer->lock);
-	for (struct kafka_side *side = producer->sides; side; side = side->next) {
-		while (__atomic_load_n(&side->using, __ATOMIC_SEQ_CST) == old)
+	// Whoever opens a side after this turn sees the fresh one only.
+	sl_sides_turn(&producer->sides);
+	for (struct sl_side *side = producer->sides.first; side; side = side->next) {
+		const struct kafka_side *own = (struct kafka_side *)side;
+
+		while (__atomic_load_n(&own->using, __ATOMIC_SEQ_CST) == old)
 			sched_yield();
 	}
-	pthread_mutex_unlock(&producer->lock);
 	rd_kafka_purge(old, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
 	while (rd_kafka_outq_len(old))
 		poll_handle(producer, old, 10);
@@ -159,7 +150,7 @@ static void *thread_main(void *argument)
 {
 	struct kafka_producer *producer = argument;
 
-	while (!__atomic_load_n(&producer->stop, __ATOMIC_ACQUIRE)) {
+	while (!sl_sides_are_over(&producer->sides)) {
 		poll_handle(producer, producer->handle, POLL_MS);
 		if (SL_UNLIKELY(producer->fatal))
 			replace(producer);
@@ -199,15 +190,11 @@ void sl_kafka_destroy(void *self)
 	for (uint32_t i = 0; kafka->producers && i < kafka->producer_count; i++) {
 		struct kafka_producer *producer = &kafka->producers[i];
 
-		if (producer->running) {
-			__atomic_store_n(&producer->stop, 1, __ATOMIC_RELEASE);
-			pthread_join(producer->thread, NULL);
-		}
+		sl_sides_end(&producer->sides);
 		if (producer->handle) {
 			rd_kafka_flush(producer->handle, FLUSH_MS);
 			rd_kafka_destroy(producer->handle);
 		}
-		pthread_mutex_destroy(&producer->lock);
 	}
 	for (uint32_t i = 0; i < kafka->header_count; i++) {
 		free((void *)(uintptr_t)kafka->headers[i].name);
@@ -245,6 +232,14 @@ static int copy_names(struct kafka *kafka, const char *name, const struct sl_kaf
 	return 0;
 }
 
+// A record goes down by librdkafka, whose reports are what the thread waits for.
+static const struct sl_sides_kind sides_kind = {
+	.name = "kafka-reports",
+	.side_bytes = sizeof(struct kafka_side),
+	.down = KAFKA_RECORDS_MAX,
+	.elsewhere = true,
+};
+
 static int start_producers(struct kafka *kafka, const struct sl_where *where,
 			   struct sl_errors *errors)
 {
@@ -258,9 +253,9 @@ static int start_producers(struct kafka *kafka, const struct sl_where *where,
 			sl_errors_add(errors, where, "kafka: %s", error);
 			return -EINVAL;
 		}
-		if (sl_thread_start(&producer->thread, "kafka-reports", thread_main, producer) < 0)
+		if (sl_sides_init(&producer->sides, &sides_kind) < 0 ||
+		    sl_sides_start(&producer->sides, thread_main, producer) < 0)
 			return -EAGAIN;
-		producer->running = true;
 	}
 	return 0;
 }
@@ -293,10 +288,8 @@ void *sl_kafka_create(const struct sl_destination_config *destination, bool chec
 					? (uint32_t)config->producers
 					: (uint32_t)SL_MAX(1, SL_MIN(cores, PRODUCERS_PRESET));
 	kafka->producers = calloc(kafka->producer_count, sizeof(*kafka->producers));
-	for (uint32_t i = 0; kafka->producers && i < kafka->producer_count; i++) {
+	for (uint32_t i = 0; kafka->producers && i < kafka->producer_count; i++)
 		kafka->producers[i].kafka = kafka;
-		pthread_mutex_init(&kafka->producers[i].lock, NULL);
-	}
 	if (config->headers.count > KAFKA_HEADERS_MAX)
 		sl_errors_add(errors, &config->where, "kafka: at most %d headers",
 			      KAFKA_HEADERS_MAX);
