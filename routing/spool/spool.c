@@ -354,6 +354,16 @@ static void take_settings(struct sl_spool *spool)
 		sl_spool_store_limit(spool->store, &limits);
 }
 
+// Where nothing comes any more nothing is refused: at once if there is room for all, else in a
+// while.
+static void stop_refusing(struct sl_spool *spool, uint64_t now_ns)
+{
+	if (!spool->refusing || !spool->store || now_ns < spool->refuse_until_ns)
+		return;
+	if (sl_spool_store_is_empty(spool->store) || now_ns - spool->refuse_until_ns >= FORGET_NS)
+		take_again(spool);
+}
+
 static void tick(struct sl_spool *spool, uint64_t now_ns)
 {
 	if (spool->dirty && spool->now.fsync == SL_SPOOL_FSYNC_INTERVAL &&
@@ -373,6 +383,7 @@ static void tick(struct sl_spool *spool, uint64_t now_ns)
 		open_again(spool, now_ns);
 	if (spool->store)
 		sl_spool_store_tick(spool->store, sl_clock_wall_ns());
+	stop_refusing(spool, now_ns);
 	// A shard that was told so a moment ago has not looked again.
 	pthread_mutex_lock(&spool->settings_lock);
 	if (spool->untold)

@@ -207,6 +207,10 @@ def test_full_by_its_own_bound(start, tmp_path):
         taken += 1
     assert 40 < taken < 80 and send(refusing, each[:1]) == [14]
     assert sum(one.stat().st_size for one in segments(tmp_path / "refuse")) <= 4 << 20
+    wait_for("the gauge", lambda: refusing.metric("sluice_spool_refusing") == 1)
+    with Upstream(port=port):
+        wait_empty(refusing)
+        wait_for("its end", lambda: refusing.metric("sluice_spool_refusing") == 0)
     refusing.kill()
     dropping = start(config=config(port, tmp_path / "drop", max_bytes="4MiB",
                                    segment_bytes="1MiB", when_full="drop_oldest"))
