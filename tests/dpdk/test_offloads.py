@@ -9,6 +9,7 @@ import pytest
 from lib import otlp, veth
 from lib.segments import ACK, FIN, PSH, RST, Connection, Neighbour, summed
 from lib.sluice import BINARY, wait_for
+from lib.trunk import Trunk
 
 # Devices of its own: once is enough.
 pytestmark = pytest.mark.skipif(not veth.ON or veth.DRIVER != "net_af_xdp",
@@ -19,49 +20,80 @@ CALL = (b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\
         b"content-length: %d\r\n\r\n")
 
 
-def answered(sluice, address, size):
+def answered(sluice, to, size):
     body = b"{" + b" " * (size - 2) + b"}"
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    family = socket.AF_INET6 if ":" in to else socket.AF_INET
     with socket.socket(family) as one:
         one.settimeout(30)
-        one.connect((address, sluice.http_port))
+        one.connect((to, sluice.http_port))
         one.sendall(CALL % len(body) + body)
         assert one.recv(4096).startswith(b"HTTP/1.1 200")
 
 
-@pytest.fixture(params=[True, False], ids=["by the device", "by the stack"])
-def tap(request, start):
-    """(sluice, its interface, offloads): over net_tap, which checks and computes every sum, with
-    the kernel at the other end, which does so, too."""
+def over_tap(start, offloads, **more):
+    """(a gateway, its interface) over net_tap, which checks and computes every sum, with the
+    kernel at the other end, which does so, too."""
     def edit(sluice):
         port = sluice.port
         port.up = True  # no veth pair
-        sluice.config["dpdk"] |= {"offloads": request.param, "eal": [
+        sluice.config["dpdk"] |= {"offloads": offloads, **more, "eal": [
             *EAL, f"--file-prefix={veth.PREFIX}-tap", f"--vdev=net_tap0,iface=slt{port.number}"]}
         sluice.config["datagrams"] = {"listen": [
             {"address": f"{port.host}:4319", "signal": "logs"}]}
         sluice.config["listen"] = [f"[::]:{sluice.http_port}"]
 
     sluice = start(edit=edit)
-    number = sluice.port.number
-    sluice.port.inside = sluice.port.outside = name = f"slt{number}"
+    sluice.port.inside = name = f"slt{sluice.port.number}"
+    plain(name)
+    who = "port" if offloads else "software"
+    assert f"sums_in={who} sums_out={who}{':ip,tcp' if offloads else ''}" in sluice.log()
+    return sluice, name
+
+
+def plain(name):
+    """The kernel's own offloads off: what it sends is whole."""
     for what in ("tx", "tso", "gso", "gro"):
         subprocess.run(["ethtool", "-K", name, what, "off"], capture_output=True)
     veth.ip("link", "set", name, "up")
+
+
+def address(sluice, name):
+    number = sluice.port.number
     veth.ip("addr", "add", f"10.77.{number}.1/24", "dev", name)
     veth.ip("-6", "addr", "add", f"fd77:{number}::1/64", "dev", name, "nodad")
-    who = "port" if request.param else "software"
-    assert f"sums_in={who} sums_out={who}{':ip,tcp' if request.param else ''}" in sluice.log()
+
+
+@pytest.fixture(params=[True, False], ids=["by the device", "by the stack"])
+def tap(request, start):
+    """(sluice, its interface, offloads)."""
+    sluice, name = over_tap(start, request.param)
+    address(sluice, name)
     return sluice, name, request.param
 
 
 def test_the_kernel_takes_what_is_sent(tap):
     sluice, _, _ = tap
-    for address in (sluice.host, f"fd77:{sluice.port.number}::2"):
+    for to in (sluice.host, f"fd77:{sluice.port.number}::2"):
         for size in (2, 3, 1001, 200_000):
-            answered(sluice, address, size)
+            answered(sluice, to, size)
     shown = subprocess.run(["ping", "-c1", "-W5", sluice.host], capture_output=True)
     assert shown.returncode == 0, shown.stdout  # ICMP's is never the device's
+    assert sluice.metric("sluice_dpdk_bad_checksum_packets_total") == 0
+
+
+def test_sums_behind_a_tag(start):
+    """In a VLAN the headers lie four bytes further on for the device."""
+    sluice, name = over_tap(start, True, vlan=100)
+    number = sluice.port.number
+    ends = [f"slc{number}", f"sld{number}"]
+    veth.ip("link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
+    for end in ends:
+        plain(end)
+    address(sluice, ends[0])
+    sluice.port.relay = Trunk([name, ends[1]], 100)  # the fixture stops it
+    for to in (sluice.host, f"fd77:{number}::2"):
+        for size in (2, 3, 50_000):
+            answered(sluice, to, size)
     assert sluice.metric("sluice_dpdk_bad_checksum_packets_total") == 0
 
 
