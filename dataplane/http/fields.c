@@ -1,7 +1,11 @@
 #include "dataplane/http/internal.h"
 
+#include <strings.h>
+
 // What both protocols know about fields. nghttp2's own checks are switched off for speed on the
 // server; RFC 9113, section 8.2 and 8.3 is kept here.
+
+#define CONTINUE "100-continue"
 
 enum { METHOD = 1, SCHEME = 2, AUTHORITY = 4, PATH = 8, STATUS = 16, LENGTH = 32 };
 
@@ -162,6 +166,10 @@ static void note_named(struct sl_http_block *block, struct sl_bytes name, struct
 	case 6:
 		if (IS("origin"))
 			set_once(&head->origin, value);
+		else if (IS("expect"))
+			head->expects_continue = value.size == sizeof(CONTINUE) - 1 &&
+						 strncasecmp((const char *)value.data, CONTINUE,
+							     value.size) == 0;
 		break;
 	case 12:
 		if (IS("content-type"))

@@ -30,7 +30,7 @@ struct sl_http_head {
 	uint32_t header_count;
 	uint64_t content_length; // SL_HTTP_NO_LENGTH: not said
 	bool http1;
-	bool expects_continue; // HTTP/1: "100 Continue" has not been sent
+	bool expects_continue; // a body is held back until sl_http_stream_continue()
 	bool end;              // no body follows
 };
 
@@ -110,7 +110,7 @@ void *sl_http_stream_user(const struct sl_http_stream *stream);
 void sl_http_stream_set_user(struct sl_http_stream *stream, void *user);
 // Gives back `bytes` of the stream's receive window.
 void sl_http_stream_consume(struct sl_http_stream *stream, size_t bytes);
-// HTTP/1: sends "100 Continue" if the client waits for it.
+// Sends "100 Continue"; on HTTP/1 only if the client still waits for it.
 void sl_http_stream_continue(struct sl_http_stream *stream);
 // A lower bound of the whole body's size, from its first byte (gRPC prefix); feeds outstanding().
 void sl_http_stream_expect(struct sl_http_stream *stream, size_t bytes);

@@ -264,6 +264,7 @@ static void request_head(struct sl_http2_server *server, struct sl_http_block *b
 	stream->content_length = block->head.content_length;
 	stream->is_head = sl_bytes_equal(block->head.method, SL_LITERAL("HEAD"));
 	block->head.end = end;
+	block->head.expects_continue &= !end; // no body waits
 	server->base.upcalls->head(server->base.owner, &stream->base, &block->head, server->now_ns);
 	if (end)
 		request_end(server, stream);
@@ -598,9 +599,17 @@ static void consume(struct sl_http_stream *base, size_t bytes)
 	stream->unconsumed = 0;
 }
 
-static void proceed(struct sl_http_stream *stream)
+// Few clients wait for it on HTTP/2, but those that do are owed it (RFC 9110, section 10.1.1).
+static void proceed(struct sl_http_stream *base)
 {
-	(void)stream; // HTTP/2 clients just send
+	static const nghttp2_nv go_on = {(uint8_t *)(uintptr_t) ":status",
+					 (uint8_t *)(uintptr_t) "100", 7, 3, NGHTTP2_NV_FLAG_NONE};
+	struct sl_http2_stream *stream = (struct sl_http2_stream *)base;
+	struct sl_http2_server *server = (struct sl_http2_server *)base->server;
+
+	if (!stream->over && !stream->ended)
+		nghttp2_submit_headers(server->session, NGHTTP2_FLAG_NONE, stream->id, NULL, &go_on,
+				       1, NULL);
 }
 
 static void expect(struct sl_http_stream *base, size_t bytes)

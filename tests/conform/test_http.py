@@ -3,6 +3,7 @@
 import gzip
 import json
 
+import h2.events
 import pytest
 from google.protobuf import json_format
 from google.rpc import status_pb2
@@ -210,6 +211,25 @@ def test_expect_continue(shared):
     assert client.read_response()[0] == 100
     client.send(BODY)
     assert client.read_response()[0] == 200
+    client.close()
+
+
+def test_expect_continue_on_http_2(shared):
+    """RFC 9110, section 10.1.1: the body comes only when it is asked for; a refusal takes its place."""
+    client = wire.Http2(shared.http_port)
+    number = client.start("/v1/traces", {"expect": "100-Continue"}, PROTOBUF)
+    assert client.pump(lambda: any(isinstance(event, h2.events.InformationalResponseReceived)
+                                   for event in client.events))
+    client.data(number, BODY, end_stream=True)
+    assert client.finish(number).headers[":status"] == "200"
+
+    client.events.clear()
+    stream = client.finish(client.start("/nowhere", {"expect": "100-continue"}, PROTOBUF))
+    assert stream.headers[":status"] == "404"
+    number = client.start("/v1/traces", {"expect": "100-continue"}, PROTOBUF, end_stream=True)
+    assert client.finish(number).headers[":status"] == "200"  # there is no body to wait for
+    assert not any(isinstance(event, h2.events.InformationalResponseReceived)
+                   for event in client.events)
     client.close()
 
 
