@@ -12,6 +12,7 @@
 
 #include "config/control/control.h"
 #include "config/control/process.h"
+#include "config/control/worst.h"
 #include "dataplane/base/hash.h"
 #include "dataplane/base/log.h"
 #include "dataplane/io/dpdk/counters.h"
@@ -134,22 +135,26 @@ static struct sl_snapshot *load(const char *file, bool check_only)
 static int check(const char *file)
 {
 	struct sl_snapshot *snapshot = load(file, true);
-	const struct sl_process_config *config;
+	const double mib = (double)SL_MIB;
 	const struct sl_server_part *server;
-	uint64_t budget;
-	uint32_t shards;
+	struct sl_worst worst;
 
 	if (!snapshot)
 		return SL_EXIT_CONFIG;
-	config = snapshot->parts[SL_MODULE_PROCESS];
 	server = snapshot->parts[SL_MODULE_SERVER];
-	shards = sl_process_shards(config);
-	budget = sl_process_memory_budget(config, shards);
+	worst = sl_control_worst(snapshot, server->limits.body_bytes_max,
+				 server->limits.connections_max);
 	printf("%s: fine\n"
 	       "memory at worst: %u shards of %.0f MiB for bodies, and at most %.0f KiB for each "
-	       "connection (%llu a shard)\n",
-	       file, shards, (double)budget / (double)SL_MIB, 80.0,
-	       (unsigned long long)server->limits.connections_max);
+	       "connection (%llu a shard)\n"
+	       "  MiB: %.1f bodies, %.1f connections, %.1f Kafka's queues, %.1f out of spools, "
+	       "%.1f ledger, %.1f limits on different values: %.1f in all\n",
+	       file, worst.shards, (double)worst.budget_bytes / mib,
+	       (double)worst.connection_bytes / (double)SL_KIB,
+	       (unsigned long long)worst.connections_max, (double)worst.bodies / mib,
+	       (double)worst.connections / mib, (double)worst.drivers / mib,
+	       (double)worst.spools / mib, (double)worst.ledger / mib,
+	       (double)worst.cardinality / mib, (double)worst.sum / mib);
 	sl_snapshot_destroy(modules, SL_MODULES, snapshot);
 	return 0;
 }

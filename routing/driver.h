@@ -56,6 +56,9 @@ struct sl_driver {
 	enum sl_reason (*submit)(void *side, struct sl_record *record);
 	// Once a turn: brings ends in, writes what the turn gathered.
 	void (*poll)(void *side, uint64_t now_ns);
+	// What it holds at most beside the shards' budgets, over all of them. NULL: nothing to
+	// speak of.
+	uint64_t (*memory_max)(void *self);
 	// The longest record it carries in one piece; 0: any. Longer ones are split at item
 	// borders.
 	uint64_t (*record_bytes_max)(void *self);

@@ -224,6 +224,11 @@ static uint64_t record_bytes_max(void *self)
 	return ((struct kafka *)self)->record_bytes_max;
 }
 
+static uint64_t memory_max(void *self)
+{
+	return ((struct kafka *)self)->memory_max;
+}
+
 static bool by_trace(void *self)
 {
 	return ((struct kafka *)self)->by_trace;
@@ -238,6 +243,7 @@ const struct sl_driver sl_driver_kafka = {
 	.close = close_side,
 	.submit = submit,
 	.poll = poll_side,
+	.memory_max = memory_max,
 	.record_bytes_max = record_bytes_max,
 	.by_trace = by_trace,
 };

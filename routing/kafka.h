@@ -42,7 +42,7 @@ struct kafka {
 	char *name, *topic, *tenant_header;
 	struct sl_name_value_config *headers; // copies
 	uint32_t header_count;
-	uint64_t record_bytes_max;
+	uint64_t record_bytes_max, memory_max;
 	bool by_trace;
 	rd_kafka_conf_t *conf; // what producers are made of
 	struct kafka_producer *producers;

@@ -287,6 +287,7 @@ void *sl_kafka_create(const struct sl_destination_config *destination, bool chec
 	kafka->producer_count = config->producers
 					? (uint32_t)config->producers
 					: (uint32_t)SL_MAX(1, SL_MIN(cores, PRODUCERS_PRESET));
+	kafka->memory_max = kafka->producer_count * sl_kafka_producer_bytes(config);
 	kafka->producers = calloc(kafka->producer_count, sizeof(*kafka->producers));
 	for (uint32_t i = 0; kafka->producers && i < kafka->producer_count; i++)
 		kafka->producers[i].kafka = kafka;

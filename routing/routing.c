@@ -189,6 +189,25 @@ static struct sl_destination *make_destination(const struct sl_destination_confi
 	return destination;
 }
 
+struct sl_routing_memory sl_routing_memory_max(const struct sl_routing *routing,
+					       uint64_t body_bytes)
+{
+	struct sl_routing_memory memory = {0};
+
+	for (uint32_t i = 0; i < routing->destination_count; i++) {
+		const struct sl_destination *destination = routing->destinations[i];
+		const struct sl_spool_config *spool = routing->configs[i].spool;
+
+		if (destination->driver && destination->driver->memory_max)
+			memory.driver_bytes += destination->driver->memory_max(destination->self);
+		// One more is read while there is a byte of room.
+		if (spool)
+			memory.spool_bytes += SL_SPOOL_OUT_BYTES +
+					      SL_MIN(spool->segment_bytes, body_bytes);
+	}
+	return memory;
+}
+
 static struct sl_destination *share_destination(const struct sl_routing *before,
 						const struct sl_destination_config *config)
 {

@@ -60,6 +60,14 @@ uint64_t sl_routing_in_flight(const struct sl_routing_shard *self);
 // The shard is about to end: nothing comes out of spools any more.
 void sl_routing_drain(struct sl_routing_shard *self);
 
+// What the snapshot's destinations hold at most beside the shards' budgets: their drivers, and the
+// records that come out of spools, one of which may be `body_bytes` long.
+struct sl_routing_memory {
+	uint64_t driver_bytes, spool_bytes;
+};
+struct sl_routing_memory sl_routing_memory_max(const struct sl_routing *routing,
+					       uint64_t body_bytes);
+
 // Destinations that reloads took away are closed by threads of their own, once no shard has them
 // open, as are those whose end may block: waits for these, but not for what a drain that was given
 // up left open. When no shard runs any more, once, before the process ends: what they write last

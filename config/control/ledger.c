@@ -176,6 +176,13 @@ static rd_kafka_conf_t *conf_of(const struct sl_snapshot *snapshot, struct sl_er
 	return sl_kafka_conf(kafka, UINT64_MAX, errors);
 }
 
+const struct sl_kafka_config *sl_control_usage_kafka(const struct sl_snapshot *snapshot)
+{
+	const struct sl_ledger_usage_config *usage = config_of(snapshot)->usage;
+
+	return usage ? kafka_of(snapshot, usage) : NULL;
+}
+
 void sl_control_check_ledger(const struct sl_snapshot *snapshot, struct sl_errors *errors)
 {
 	rd_kafka_conf_t *conf = conf_of(snapshot, errors);

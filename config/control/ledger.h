@@ -31,6 +31,9 @@ extern const struct sl_settings sl_ledger_settings;
 // Reports what start would refuse: a destination that is not there or no Kafka, its settings.
 void sl_control_check_ledger(const struct sl_snapshot *snapshot, struct sl_errors *errors);
 
+// What usage records are sent with; NULL: none are.
+const struct sl_kafka_config *sl_control_usage_kafka(const struct sl_snapshot *snapshot);
+
 // The ledger as configured, with what its file has. A file that cannot be taken is kept aside, with
 // a line in the log. NULL with errno set, after a log line: no memory, or a path that cannot be
 // written.

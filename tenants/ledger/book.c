@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "tenants/ledger/internal.h"
+
 #define EXTRAS_A_ROW 4 // what a row has beside its columns: destinations, reasons
 // Of the fixed rows: what cannot run out, and what can. Then it is counted under destination 0.
 #define EXTRAS_FIXED (SL_LEDGER_FIXED_ROWS * (SL_REASONS + SL_LEDGER_DESTINATION_KINDS))
@@ -79,13 +81,8 @@ static void own_row(struct sl_ledger_row *row, sl_tenant_id tenant, struct sl_by
 	end(row);
 }
 
-struct sl_ledger_book *sl_ledger_book_create(uint32_t rows_max, uint32_t tenants_max)
+static void measure(struct sl_ledger_book *book, uint32_t rows_max, uint32_t tenants_max)
 {
-	struct sl_ledger_book *book = NULL;
-
-	if (posix_memalign((void **)&book, SL_CACHE_LINE, sizeof(*book)) != 0)
-		return NULL;
-	memset(book, 0, sizeof(*book));
 	book->rows_max = SL_MAX(rows_max, SL_LEDGER_ROWS_MIN) + SL_LEDGER_FIXED_ROWS;
 	book->extras_shared = book->rows_max * EXTRAS_A_ROW;
 	book->extras_named = book->extras_shared + EXTRAS_NAMED;
@@ -94,6 +91,26 @@ struct sl_ledger_book *sl_ledger_book_create(uint32_t rows_max, uint32_t tenants
 	book->rows_bytes = book->rows_max * sizeof(*book->rows);
 	book->extras_bytes = book->extras_max * sizeof(*book->extras);
 	book->names_bytes = book->rows_max * sizeof(*book->names);
+}
+
+uint64_t sl_ledger_shard_bytes(uint32_t rows_max, uint32_t tenants_max)
+{
+	struct sl_ledger_book book = {0};
+
+	measure(&book, rows_max, tenants_max);
+	return book.row_of_bytes + book.rows_bytes + book.extras_bytes + book.names_bytes +
+	       book.rows_max * sizeof(struct sl_ledger_seen) +
+	       book.extras_max * sizeof(struct sl_ledger_seen_extra);
+}
+
+struct sl_ledger_book *sl_ledger_book_create(uint32_t rows_max, uint32_t tenants_max)
+{
+	struct sl_ledger_book *book = NULL;
+
+	if (posix_memalign((void **)&book, SL_CACHE_LINE, sizeof(*book)) != 0)
+		return NULL;
+	memset(book, 0, sizeof(*book));
+	measure(book, rows_max, tenants_max);
 	book->row_of = take_pages(book->row_of_bytes);
 	book->names = take_pages(book->names_bytes);
 	book->rows = take_pages(book->rows_bytes);

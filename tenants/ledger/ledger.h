@@ -25,6 +25,10 @@ struct sl_ledger_options {
 	uint8_t instance[8]; // random: the name of a ledger that begins here
 };
 
+// What one shard's rows, and their mirror, take at most.
+uint64_t sl_ledger_shard_bytes(uint32_t rows_max, uint32_t tenants_max);
+// What an account takes, with three signals and a destination, as README.md has it.
+#define SL_LEDGER_ACCOUNT_BYTES 408
 // NULL when out of memory.
 struct sl_ledger *sl_ledger_create(const struct sl_ledger_options *options);
 void sl_ledger_destroy(struct sl_ledger *ledger); // NULL is fine; no shard may run

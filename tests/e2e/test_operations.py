@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import ssl
 import socket
@@ -66,6 +67,49 @@ def test_example_is_valid_and_dump_loads_again(tmp_path):
         (ROOT / "config/examples/embedded-tenants.yaml").read_text())
     second = run("--dump", again)
     assert second.returncode == 0, second.stderr
+
+
+def test_the_worst_of_memory_is_all_that_the_configuration_bounds(tmp_path):
+    """Each part as its settings have it, and their sum."""
+    def worst(**changes):
+        text = {"producers": 3, "queue": "64MiB", "records": 16384, "segment": "1MiB",
+                "accounts": 1000, "shards": 2, "budget": "64MiB", "connections": 1000} | changes
+        path = tmp_path / "config.yaml"
+        path.write_text("""
+listen: ['127.0.0.1:4317']
+shards: {shards}
+memory_budget: {budget}
+limits: {{connections: {connections}}}
+ledger: {{accounts: {accounts}}}
+destinations:
+  main:
+    kafka: {{brokers: ['127.0.0.1:9092'], producers: {producers}, queue_bytes: {queue},
+            queue_records: {records}}}
+    spool: {{path: spool, segment_bytes: {segment}, max_bytes: 1GiB}}
+routes: [{{to: [main]}}]
+""".format(**text))
+        found = run("--check", path)
+        assert found.returncode == 0, found.stderr
+        line = found.stdout.splitlines()[2]
+        parts = {name.strip(" :"): float(size) for size, name in
+                 re.findall(r"([0-9.]+) ([^0-9,:]+)", line.split("MiB:")[1])}
+        assert abs(sum(v for k, v in parts.items() if k != "in all") - parts["in all"]) < 0.5
+        return parts
+    first = worst()
+    assert first["bodies"] == 2 * 64 and first["connections"] == round(2 * 1000 * 80 / 1024, 1)
+    assert first["Kafka's queues"] == 3 * (64 + 16384 * 512 / 2 ** 20)
+    assert first["out of spools"] == 8 + 1  # what may be out at a time, and one more
+    for change, part, by in (({"producers": 4}, "Kafka's queues", 64 + 8),
+                             ({"queue": "80MiB"}, "Kafka's queues", 3 * 16),
+                             ({"records": 32768}, "Kafka's queues", 3 * 8),
+                             ({"segment": "3MiB"}, "out of spools", 2),
+                             ({"budget": "80MiB"}, "bodies", 2 * 16)):
+        second = worst(**change)
+        assert second[part] - first[part] == by and second["in all"] > first["in all"], change
+        assert {k: v for k, v in second.items() if k not in (part, "in all")} == {
+            k: v for k, v in first.items() if k not in (part, "in all")}, change
+    # A row is 128 bytes, its name 255, and what is counted beside it 4 times 32, at the least.
+    assert worst(accounts=101000)["ledger"] - first["ledger"] > 2 * 100000 * 511 / 2 ** 20
 
 
 def test_reference_is_up_to_date():
