@@ -400,8 +400,9 @@ static int prepare_limits(struct builder *builder, const char *what, const struc
 		sl_errors_add(builder->errors, where,
 			      "%s: algorithm %s holds for one instance, not for the fleet that "
 			      "quotas.redis makes: each would have the whole limit; use "
-			      "token_bucket",
-			      what, algorithm == SL_ALGORITHM_LEAKY ? "leaky" : "sliding_window");
+			      "token_bucket%s",
+			      what, algorithm == SL_ALGORITHM_LEAKY ? "leaky" : "sliding_window",
+			      algorithm == SL_ALGORITHM_LEAKY ? "" : " with burst: WINDOW");
 	builder->told |= algorithm != SL_ALGORITHM_TOKEN_BUCKET;
 	if (algorithm == SL_ALGORITHM_SLIDING_WINDOW && !pool->window) {
 		pool->window = calloc(1, sizeof(*pool->window));
