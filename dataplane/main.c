@@ -465,8 +465,10 @@ static int run(const char *file)
 	raise_file_limit();
 	sl_control_block_signals();
 	snapshot = load(file, false);
-	if (!snapshot)
+	if (!snapshot) {
+		sl_routing_wait_closed(); // what was made before the mistake was found
 		return SL_EXIT_CONFIG;
+	}
 	process.config = *(const struct sl_process_config *)snapshot->parts[SL_MODULE_PROCESS];
 	process.shard_count = sl_process_shards(&process.config);
 	sl_log_set_level(process.config.log.level);

@@ -587,6 +587,7 @@ static void tear_down(struct replay *replay, int code)
 	for (unsigned i = 0; i < SHUT_DOWN_MAX && sl_io_stats(replay->io)->connections; i++)
 		sl_io_poll(replay->io, SL_MS, &replay->now_ns);
 	sl_routing_module.destroy(replay->routing);
+	sl_routing_wait_closed();
 	sl_codec_destroy(replay->codec);
 	sl_io_destroy(replay->io);
 	sl_metrics_destroy(replay->metrics);
