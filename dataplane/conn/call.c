@@ -10,7 +10,7 @@
 #define CANCEL          8             // HTTP/2 error code, RFC 9113 section 7
 #define REFUSED_STREAM  7             // the same
 #define RETRY_PRESET_NS SL_S
-#define CORS_FIELDS_MAX 2
+#define CORS_FIELDS_MAX 3
 
 // How much memory waits for bytes of this body that have not arrived.
 static void set_reserved(struct sl_call *call, size_t bytes)
@@ -150,8 +150,9 @@ static uint16_t origin_of(const struct sl_server_limits *limits, struct sl_bytes
 
 // What a browser (Fetch, section 3.2) and the caches on the way must know of the answer to a call
 // that names its origin. After a reload the number may stand for another origin that is allowed
-// now: then the browser refuses the answer. Returns the fields written, at most 2.
-static uint32_t put_cors(const struct sl_call *call, struct sl_http_header *headers)
+// now: then the browser refuses the answer. A script sees a retry hint only if it is exposed.
+// Returns the fields written, at most CORS_FIELDS_MAX.
+static uint32_t put_cors(const struct sl_call *call, bool hint, struct sl_http_header *headers)
 {
 	const struct sl_server_limits *limits = &call->session->server->limits;
 	struct sl_bytes origin = SL_BYTES_NONE;
@@ -163,6 +164,10 @@ static uint32_t put_cors(const struct sl_call *call, struct sl_http_header *head
 		origin = sl_bytes_of(limits->cors_origins[call->cors - 1]);
 		headers[count++] = (struct sl_http_header){
 			SL_LITERAL("access-control-allow-origin"), origin};
+		if (hint)
+			headers[count++] = (struct sl_http_header){
+				SL_LITERAL("access-control-expose-headers"),
+				SL_LITERAL("retry-after")};
 	}
 	if (!sl_bytes_equal(origin, SL_LITERAL("*")))
 		headers[count++] = (struct sl_http_header){SL_LITERAL("vary"),
@@ -234,7 +239,8 @@ void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_re
 		headers[response.header_count++] = allow;
 	if (reason == SL_REASON_CODING)
 		headers[response.header_count++] = codings[grpc];
-	response.header_count += put_cors(call, headers + response.header_count);
+	response.header_count += put_cors(call, sl_reasons[reason].retry,
+					  headers + response.header_count);
 	// Of a body that came too slowly nobody waits for the rest.
 	response.close = session->server->draining || session->going_away ||
 			 reason == SL_REASON_TOO_SLOW;
@@ -369,7 +375,9 @@ static void answer_preflight(struct sl_call *call)
 		{SL_LITERAL("access-control-max-age"), SL_LITERAL("7200")},
 	};
 	const struct sl_http_response response = {
-		.status = 204, .headers = headers, .header_count = 3 + put_cors(call, headers + 3)};
+		.status = 204,
+		.headers = headers,
+		.header_count = 3 + put_cors(call, false, headers + 3)};
 
 	call->answered = true;
 	sl_conn_count_request(call->session->server->counters, call->protocol, false, 204);

@@ -139,6 +139,22 @@ def test_43_preflight(start):
     assert status == 200 and tuple(map(answer.get, allowed)) == (None, None)
 
 
+def test_43_a_script_sees_the_retry_hint(start):
+    """Retry-After is not among the fields that Fetch shows of another origin's answer by itself."""
+    sluice = start(config={"cors_origins": ["https://app.example"]})
+    body = otlp.request("traces", 6000).SerializeToString()
+
+    def refused():
+        answer = wire.post(sluice.http_port, "/v1/traces", body, PROTOBUF,
+                           {"Authorization": "Bearer free-token", "Origin": "https://app.example"})
+        assert "access-control-expose-headers" not in answer[1] or answer[0] == 429
+        return answer if answer[0] != 200 else None
+
+    status, headers, _ = wait_for("a refusal", refused)
+    assert status == 429 and headers["access-control-expose-headers"] == "retry-after"
+    assert headers["access-control-allow-origin"] == "https://app.example"
+
+
 def test_43_any_origin(start):
     sluice = start(config={"cors_origins": ["*"]})
     status, answer, _ = wire.post(sluice.http_port, "/v1/traces", BODY,
