@@ -46,10 +46,10 @@ struct sl_control;
 // before the first thread starts.
 void sl_control_block_signals(void);
 
-// Reports what quotas.redis names and cannot be used (TLS files), as start would.
 // Whether the classes that routes and sampling rules name are there. Where tenants come from Redis
 // too, their classes are not known beforehand.
 void sl_control_check_classes(const struct sl_snapshot *snapshot, struct sl_errors *errors);
+// Reports what quotas.redis names and cannot be used (TLS files), as start would.
 void sl_control_check_quotas(const struct sl_snapshot *snapshot, struct sl_errors *errors);
 
 // Opens the admin server. NULL with errno set (EADDRINUSE ...), after a log line.

@@ -9,7 +9,7 @@ import time
 
 import grpc
 import pytest
-from lib import otlp, ports, wire
+from lib import otlp, wire
 from lib.sluice import wait_for
 from lib.upstream import Upstream
 

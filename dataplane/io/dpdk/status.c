@@ -11,26 +11,27 @@
 // times a second by the first lane's shard; some drivers ask the kernel.
 
 // Drivers over an interface of the kernel's (af_xdp) call their link up whatever that one is.
-static bool interface_is_up(const struct sl_dpdk *dpdk, bool otherwise)
+static bool interface_is_up(const struct sl_dpdk *dpdk)
 {
 	struct ifreq request = {.ifr_ifindex = (int)dpdk->interface};
 
 	if (dpdk->interface_fd < 0 || ioctl(dpdk->interface_fd, SIOCGIFNAME, &request) < 0 ||
 	    ioctl(dpdk->interface_fd, SIOCGIFFLAGS, &request) < 0)
-		return otherwise;
+		return true;
 	return request.ifr_flags & IFF_RUNNING;
 }
 
 static void look_at_link(struct sl_dpdk *dpdk)
 {
 	struct sl_dpdk_port_counters *counters = &dpdk->counters;
-	struct rte_eth_link link;
+	// Of a driver that cannot tell, as if it were there.
+	struct rte_eth_link link = {.link_status = RTE_ETH_LINK_UP,
+				    .link_speed = RTE_ETH_SPEED_NUM_UNKNOWN};
 	uint64_t speed = 0;
 	bool up;
 
-	if (rte_eth_link_get_nowait(dpdk->port, &link) < 0)
-		return;
-	up = interface_is_up(dpdk, link.link_status) && link.link_status;
+	(void)rte_eth_link_get_nowait(dpdk->port, &link);
+	up = link.link_status && interface_is_up(dpdk);
 	if (up && link.link_speed != RTE_ETH_SPEED_NUM_UNKNOWN)
 		speed = (uint64_t)link.link_speed * 1000000;
 	sl_gauge(&counters->link_speed[0], speed);
