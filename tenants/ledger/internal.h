@@ -81,6 +81,7 @@ struct sl_ledger {
 	pthread_mutex_t lock, names_lock;
 	int file_lock;                                  // -1: none
 	char *destinations[SL_LEDGER_DESTINATIONS_MAX]; // names_lock; set once each
+	uint32_t hashes[SL_LEDGER_DESTINATIONS_MAX];    // of them: a name is sought among these
 	uint32_t destination_count;                     // names_lock
 	struct sl_ledger_mirror *mirrors;               // by shard
 	struct sl_ledger_account **accounts;            // in the order they came

@@ -33,6 +33,7 @@ struct sl_ledger *sl_ledger_create(const struct sl_ledger_options *options)
 	pthread_mutex_init(&ledger->lock, NULL);
 	pthread_mutex_init(&ledger->names_lock, NULL);
 	ledger->destinations[0] = strdup("_other");
+	ledger->hashes[0] = (uint32_t)sl_hash(SL_LEDGER_REST);
 	ledger->destination_count = 1;
 	ledger->mirrors = calloc(options->shards, sizeof(*ledger->mirrors));
 	if (!ledger->destinations[0] || !ledger->mirrors)
@@ -88,18 +89,22 @@ struct sl_ledger_book *sl_ledger_book_of(struct sl_ledger *ledger, uint32_t shar
 uint32_t sl_ledger_number(void *self, const char *destination)
 {
 	struct sl_ledger *ledger = self;
+	const uint32_t hash = (uint32_t)sl_hash(sl_bytes_of(destination));
 	uint32_t i = 0;
 
 	pthread_mutex_lock(&ledger->names_lock);
-	while (i < ledger->destination_count && strcmp(ledger->destinations[i], destination) != 0)
+	while (i < ledger->destination_count &&
+	       (ledger->hashes[i] != hash || strcmp(ledger->destinations[i], destination) != 0))
 		i++;
 	if (i == ledger->destination_count) {
 		char *name = i < SL_LEDGER_DESTINATIONS_MAX ? strdup(destination) : NULL;
 
-		if (name)
+		if (name) {
+			ledger->hashes[i] = hash;
 			ledger->destinations[ledger->destination_count++] = name;
-		else
+		} else {
 			i = 0;
+		}
 	}
 	pthread_mutex_unlock(&ledger->names_lock);
 	return i;
