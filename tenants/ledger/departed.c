@@ -14,10 +14,7 @@
 
 bool sl_ledger_is_departed(struct sl_bytes name)
 {
-	const size_t size = sizeof(SL_LEDGER_DEPARTED) - 1;
-
-	return name.size >= size && memcmp(name.data, SL_LEDGER_DEPARTED, size) == 0 &&
-	       (name.size == size || name.data[size] == ':');
+	return sl_bytes_start(name, SL_LITERAL(SL_LEDGER_DEPARTED));
 }
 
 void sl_ledger_made_by(struct sl_ledger *ledger, const struct sl_ledger_maker *maker)
@@ -32,9 +29,7 @@ static struct sl_ledger_account *departed(struct sl_ledger *ledger, const char *
 {
 	char name[SL_LEDGER_NAME_MAX + 1];
 
-	// No tenant's name has a colon, and a class' is none longer.
-	snprintf(name, sizeof(name), *class_name ? SL_LEDGER_DEPARTED ":%s" : SL_LEDGER_DEPARTED,
-		 class_name);
+	snprintf(name, sizeof(name), SL_LEDGER_DEPARTED "%s", class_name);
 	return sl_ledger_account(ledger, sl_bytes_of(name));
 }
 

@@ -10,7 +10,7 @@
 // Threading: under the lock. Memory: accounts live as long as the ledger.
 #define SL_LEDGER_NAME_MAX 255
 #define SL_LEDGER_REST     SL_LITERAL("_other")
-#define SL_LEDGER_DEPARTED "_departed"
+#define SL_LEDGER_DEPARTED "_departed:" // no tenant's name has a colon
 #define SL_LEDGER_IMAGE_EXTRAS                                                                     \
 	(SL_REASONS + SL_LEDGER_DESTINATION_KINDS * SL_LEDGER_DESTINATIONS_MAX)
 
@@ -121,7 +121,7 @@ void sl_ledger_remove(struct sl_ledger *ledger, struct sl_ledger_account *accoun
 // departed.c: the account of a row: by name, or of those that left where there are too many names.
 struct sl_ledger_account *sl_ledger_account_of(struct sl_ledger *ledger,
 					       const struct sl_ledger_image *image);
-// SL_LEDGER_DEPARTED, or that of a class.
+// SL_LEDGER_DEPARTED and a class, if it had one.
 bool sl_ledger_is_departed(struct sl_bytes name);
 // Made from a template of that class; NULL: configured.
 void sl_ledger_mark(struct sl_ledger *ledger, struct sl_ledger_account *account,

@@ -1,10 +1,11 @@
 """Limits on different values of an attribute and on metric series, per tenant."""
 
 import json
+import subprocess
 
 import grpc
 from lib import otlp
-from lib.sluice import wait_for
+from lib.sluice import BINARY, Sluice, wait_for
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc as logs_grpc
 from opentelemetry.sdk.metrics import MeterProvider
@@ -250,3 +251,14 @@ def test_tenants_from_a_template(start):
     assert come("three", "x", "z", "q") == 200
     (told,) = described(sluice, "three")
     assert told["admitted"] == 2 and "x" not in told["refused"] and told["cut"] == 1
+
+
+def test_what_a_template_may_take_is_bounded(tmp_path):
+    """All that may be made count, before one of them is."""
+    one = Sluice(tmp_path, tenants={"classes": {"c": {"cardinality": [limit("observe", 10000)]}}},
+                 config={"tenants": {"file": "tenants.yaml", "identify": [{"header": "X-Scope-OrgID"}],
+                                     "unknown": "create", "template": "c", "created_max": 100000}})
+    one.write_config()
+    done = subprocess.run([BINARY, "--check", tmp_path / "config.yaml"], capture_output=True,
+                          text=True)
+    assert done.returncode == 78 and "cardinality_memory" in done.stderr

@@ -81,7 +81,7 @@ static void test_leaves(void **state)
 	assert_null(sl_ledger_find(ledger, SL_LITERAL("t101")));
 	assert_null(sl_ledger_find(ledger, SL_LITERAL("t201")));
 	assert_int_equal(count_of(ledger, "_departed:free", SL_LEDGER_ACCEPTED, 0).bytes, 700);
-	assert_int_equal(count_of(ledger, "_departed", SL_LEDGER_ACCEPTED, 0).items, 13);
+	assert_int_equal(count_of(ledger, "_departed:", SL_LEDGER_ACCEPTED, 0).items, 13);
 	// Who is configured, or there, stays.
 	assert_int_equal(count_of(ledger, "t1", SL_LEDGER_ACCEPTED, 0).items, 5);
 	assert_int_equal(count_of(ledger, "t102", SL_LEDGER_ACCEPTED, 0).items, 11);
