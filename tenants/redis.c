@@ -176,6 +176,28 @@ struct redisReply *sl_redis_call(struct sl_redis *redis, int count, const char *
 	return reply;
 }
 
+int sl_redis_fd(const struct sl_redis *redis)
+{
+	return redis->stream ? redis->stream->fd : -1;
+}
+
+int sl_redis_heard(struct sl_redis *redis)
+{
+	struct pollfd fd = {.fd = redis->stream->fd, .events = POLLIN};
+	void *reply;
+	int count = 0, error = 0;
+
+	while (!error && poll(&fd, 1, 0) > 0)
+		error = receive(redis, sl_clock_now_ns());
+	while (!error && redisReaderGetReply(redis->stream->reader, &reply) == REDIS_OK && reply) {
+		freeReplyObject(reply);
+		count++;
+	}
+	if (redis->stream->reader->err)
+		error = fail(redis, -EIO, redis->stream->reader->errstr);
+	return error ? error : count;
+}
+
 // --- opening -------------------------------------------------------------------------------------
 
 static int dial(struct sl_redis *redis, const struct addrinfo *to)

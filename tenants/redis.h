@@ -27,3 +27,8 @@ void sl_redis_close(struct sl_redis *redis);
 // Says a command and waits up to five seconds for its answer (hiredis.h: freeReplyObject). NULL:
 // the connection is of no use any more.
 struct redisReply *sl_redis_call(struct sl_redis *redis, int count, const char **words);
+
+// What it says by itself, after a SUBSCRIBE: the socket to wait for, -1 when it is closed; and how
+// many messages have come, without waiting. Negative: the connection is of no use any more.
+int sl_redis_fd(const struct sl_redis *redis);
+int sl_redis_heard(struct sl_redis *redis);

@@ -317,6 +317,11 @@ static const struct sl_setting source_rows[] = {
 	ROW(sl_tenants_redis_config, poll_ns, "poll", DURATION, .min = 5e7, .max = 3.6e12,
 	    .preset = "1s", .apply = SL_APPLY_RESTART,
 	    .help = "How often the version is looked at."),
+	ROW(sl_tenants_redis_config, notify, "notify", BOOL, .preset = "false",
+	    .apply = SL_APPLY_RESTART,
+	    .help = "Look as soon as Redis tells that the version is another one, too. It has to "
+		    "be told to (notify-keyspace-events K$), and a user of ours needs +subscribe "
+		    "and the channel."),
 	ROW(sl_tenants_redis_config, cache, "cache", PATH, .apply = SL_APPLY_RESTART,
 	    .help = "A file that keeps what was good last: a start without Redis takes it."),
 	ROW(sl_tenants_redis_config, required, "required", BOOL, .preset = "true",

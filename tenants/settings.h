@@ -153,6 +153,7 @@ struct sl_quota_redis_config {
 struct sl_tenants_redis_config {
 	struct sl_quota_redis_config redis;
 	uint64_t poll_ns;
+	bool notify;
 	const char *cache; // a file with what was good last; NULL: none
 	bool required;
 };

@@ -333,6 +333,29 @@ int sl_source_fetch(const struct sl_tenants_redis_config *config, struct sl_redi
 	return result;
 }
 
+int sl_source_listen(const struct sl_tenants_redis_config *config, struct sl_redis *ear)
+{
+	char channel[SL_QUOTA_PREFIX_MAX + 64];
+	struct sl_quota_redis_place place;
+	redisReply *reply = NULL;
+	bool heard;
+	int error = sl_redis_open(ear, &config->redis);
+
+	if (error)
+		return error;
+	sl_quota_redis_place(&config->redis, &place);
+	snprintf(channel, sizeof(channel), "__keyspace@%u__:%s:tenants:version", place.database,
+		 config->redis.prefix);
+	reply = sl_redis_call(ear, 2, (const char *[]){"SUBSCRIBE", channel});
+	heard = reply && reply->type == REDIS_REPLY_ARRAY;
+	if (reply && !heard)
+		snprintf(ear->problem, sizeof(ear->problem), "%.*s", (int)reply->len, reply->str);
+	freeReplyObject(reply);
+	if (!heard)
+		sl_redis_close(ear);
+	return heard ? 0 : -EIO;
+}
+
 // --- the cache -----------------------------------------------------------------------------------
 
 static uint64_t sum(const char *text, size_t size)

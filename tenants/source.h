@@ -31,6 +31,9 @@ int sl_source_fetch(const struct sl_tenants_redis_config *config, struct sl_redi
 		    const char *known, struct sl_source_text **text, char *error,
 		    size_t error_size);
 
+// Subscribes to what Redis tells of the version's key. Returns 0 or -errno.
+int sl_source_listen(const struct sl_tenants_redis_config *config, struct sl_redis *ear);
+
 // Whose value that line of the text is; empty: nobody's.
 struct sl_bytes sl_source_tenant_at(const struct sl_source_text *text, uint32_t line);
 

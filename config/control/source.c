@@ -17,6 +17,8 @@
 #define REFUSED_NS  (10 * SL_S)  // until what was refused is tried again
 #define BACKOFF_MAX (5 * SL_S)   // while Redis does not answer
 #define TOLD_NS     (60 * SL_S)  // the same failure again
+#define LISTEN_NS   SL_S         // until it is tried to listen again
+#define SETTLE_MS   50
 
 static const char *const result_values[] = {"success", "failure"};
 static const struct sl_label sl_label_source_result = {"result", result_values, 2};
@@ -39,7 +41,8 @@ enum verdict { VERDICT_NONE, VERDICT_GOOD, VERDICT_BAD };
 struct sl_source_thread {
 	struct sl_tenants_redis_config config; // texts are its own
 	struct sl_quota_tls_config tls;        // of `config`
-	struct sl_redis redis;
+	struct sl_redis redis, ear;            // asked, and told by
+	bool heard;                            // that there is something
 	struct sl_metrics *metrics;
 	struct sl_source_counters counters;
 	char name[400];
@@ -96,12 +99,36 @@ static bool stopped(const struct sl_source_thread *self)
 	return __atomic_load_n(&self->stop, __ATOMIC_ACQUIRE);
 }
 
+static bool deaf(const struct sl_source_thread *self)
+{
+	return self->config.notify && sl_redis_fd(&self->ear) < 0;
+}
+
+static void hear(struct sl_source_thread *self)
+{
+	const int count = sl_redis_heard(&self->ear);
+
+	self->heard |= count > 0;
+	if (count < 0)
+		sl_redis_close(&self->ear);
+}
+
+// Before a look, so that nothing is told between the two. What was told while nobody listened is
+// looked for at once.
+static void listen_again(struct sl_source_thread *self)
+{
+	if (deaf(self))
+		self->heard |= sl_source_listen(&self->config, &self->ear) == 0;
+}
+
 static void sleep_for(struct sl_source_thread *self, uint64_t ns)
 {
-	struct pollfd fd = {.fd = self->wake_fd, .events = POLLIN};
+	struct pollfd fds[2] = {{.fd = self->wake_fd, .events = POLLIN},
+				{.fd = sl_redis_fd(&self->ear), .events = POLLIN}};
 	const struct timespec time = {(time_t)(ns / SL_S), (long)(ns % SL_S)};
 
-	ppoll(&fd, 1, &time, NULL);
+	if (ppoll(fds, 2, &time, NULL) > 0 && fds[1].revents)
+		hear(self);
 }
 
 // False: the process ends.
@@ -194,13 +221,15 @@ static void wait(struct sl_source_thread *self)
 	uint64_t waited_ns = 0;
 	char error[200];
 
-	while (!stopped(self) && waited_ns < self->wait_ns) {
-		const uint64_t some_ns = SL_MIN(self->refused ? self->config.poll_ns
-							      : self->wait_ns,
+	while (!stopped(self) && waited_ns < self->wait_ns && !self->heard) {
+		const uint64_t step_ns = self->refused ? self->config.poll_ns : self->wait_ns;
+		const uint64_t some_ns = SL_MIN(deaf(self) ? SL_MIN(step_ns, LISTEN_NS) : step_ns,
 						self->wait_ns - waited_ns);
 
 		sleep_for(self, some_ns);
 		waited_ns += some_ns;
+		if (deaf(self) && !stopped(self))
+			listen_again(self);
 		if (!self->refused || waited_ns >= self->wait_ns || stopped(self))
 			continue;
 		if (sl_source_fetch(&self->config, &self->redis, self->known, &text, error,
@@ -210,13 +239,25 @@ static void wait(struct sl_source_thread *self)
 	}
 }
 
+// Who writes a lot is looked at now and then, and is given time to end.
+static void settle(const struct sl_source_thread *self)
+{
+	struct pollfd fd = {.fd = self->wake_fd, .events = POLLIN};
+
+	poll(&fd, 1, SETTLE_MS);
+}
+
 static void *run(void *argument)
 {
 	struct sl_source_thread *self = argument;
 
 	while (!stopped(self)) {
+		listen_again(self);
+		self->heard = false;
 		look(self);
 		wait(self);
+		if (self->heard)
+			settle(self);
 	}
 	return NULL;
 }
@@ -305,5 +346,6 @@ void sl_source_thread_destroy(struct sl_source_thread *self)
 	free((char *)self->tls.certificate_file);
 	free((char *)self->tls.key_file);
 	sl_redis_close(&self->redis);
+	sl_redis_close(&self->ear);
 	free(self);
 }

@@ -361,6 +361,30 @@ def test_control_plane_over_tls(start, tmp_path):
         redis.remove()
 
 
+def test_control_plane_tells(start, redis):
+    """With keyspace notifications nobody waits for the next look, nor after a restart of Redis."""
+    redis.start()
+    redis.call("CONFIG", "SET", "notify-keyspace-events", "K$")
+    publish(redis, 1, acme={})
+    sluice = start(tenants={"tenants": {"demo": {}}},
+                   config=from_redis(redis, poll="1h", notify=True))
+
+    def listens():
+        return "tenants:version" in redis.call("PUBSUB", "CHANNELS")
+    wait_for("the ear", listens)
+    assert status(sluice, "acme") == 200 and status(sluice, "beta") == 401
+    publish(redis, 2, beta={})
+    wait_for("what it was told of", lambda: status(sluice, "beta") == 200)
+    publish(redis, 3, beta={"class": "none"})
+    wait_for("a refusal", lambda: "there is no class none" in sluice.log())
+    publish(redis, 4, gamma={})
+    wait_for("what mends it", lambda: status(sluice, "gamma") == 200)
+    redis.kill()
+    redis.start()
+    publish(redis, 5, delta={})
+    wait_for("what was written before it listened again", lambda: status(sluice, "delta") == 200)
+
+
 def test_start_without_redis(start, redis):
     """Neither Redis nor cache: refused, or the file's tenants alone, as configured."""
     sluice = start(tenants={"tenants": {"demo": {}}}, config=from_redis(redis, required=False))
