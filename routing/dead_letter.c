@@ -61,24 +61,37 @@ static struct sl_bytes put_wire(struct sl_arena *arena, const struct sl_bytes *v
 	return wire ? sl_bytes(wire, bytes) : SL_BYTES_NONE;
 }
 
+// This turn's.
+static const char *time_of(struct sl_routing_shard *shard)
+{
+	const uint64_t wall_ns = shard->letter_time[0] && shard->letter_ns == shard->now_ns
+					 ? 0
+					 : sl_clock_wall_ns();
+	const time_t seconds = (time_t)(wall_ns / SL_S);
+	struct tm utc;
+	size_t size;
+
+	if (!wall_ns)
+		return shard->letter_time;
+	gmtime_r(&seconds, &utc);
+	size = strftime(shard->letter_time, sizeof(shard->letter_time), "%Y-%m-%dT%H:%M:%S", &utc);
+	snprintf(shard->letter_time + size, sizeof(shard->letter_time) - size, ".%03uZ",
+		 (unsigned)(wall_ns % SL_S / SL_MS));
+	shard->letter_ns = shard->now_ns;
+	return shard->letter_time;
+}
+
 static struct sl_dead_letter *make_letter(const struct sl_record *record)
 {
 	const struct sl_egress *from = record->destination;
 	struct sl_arena *arena = &record->delivery->part->request->arena;
 	struct sl_dead_letter *letter = sl_arena_zalloc(arena, sizeof(*letter));
-	const uint64_t wall_ns = sl_clock_wall_ns();
-	const time_t seconds = (time_t)(wall_ns / SL_S);
 	struct sl_bytes reason = sl_bytes_of(record->refusal ? record->refusal : "refused");
 	struct sl_bytes name;
-	struct tm utc;
-	size_t size;
 
 	if (!letter)
 		return NULL;
-	gmtime_r(&seconds, &utc);
-	size = strftime(letter->time, sizeof(letter->time), "%Y-%m-%dT%H:%M:%S", &utc);
-	snprintf(letter->time + size, sizeof(letter->time) - size, ".%03uZ",
-		 (unsigned)(wall_ns % SL_S / SL_MS));
+	strcpy(letter->time, time_of(from->shard)); // of the same size
 	reason.size = SL_MIN(reason.size, (size_t)REASON_MAX);
 	// The destination may go before a driver has done with the letter.
 	name = sl_arena_copy(arena, sl_bytes_of(from->destination->name));
@@ -117,38 +130,22 @@ bool sl_dead_letter_take(struct sl_record *record)
 	return false;
 }
 
-// Back to the destination whose spool it came from: nobody could be told that it is lost.
-static void bring_back(struct sl_record *record, struct sl_egress *home)
-{
-	struct sl_egress *from = record->destination;
-	struct sl_destination_counters *left = &from->meter->counters;
-	struct sl_destination_counters *taken = &home->meter->counters;
-	const enum sl_signal signal = record->signal;
-
-	from->records--;
-	home->records++;
-	sl_gauge(&left->records[0], from->records);
-	sl_gauge(&taken->records[0], home->records);
-	sl_count(&left->moved[signal], record->items);
-	sl_count(&taken->taken[signal], record->items);
-	sl_gauge(&left->in_flight[signal], left->in_flight[signal] - record->items);
-	sl_gauge(&taken->in_flight[signal], taken->in_flight[signal] + record->items);
-	record->destination = home;
-	record->letter = NULL;
-}
-
 enum sl_outcome sl_dead_letter_end(struct sl_record *record, enum sl_outcome outcome)
 {
 	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
 	struct sl_egress *egress = record->destination;
 	struct sl_request *request = record->delivery->part->request;
 
-	if (flow->replay) {
+	if (flow->replay && flow->egress != egress)
 		flow->egress->dead_letter_of--;
-		if (outcome != SL_OUTCOME_DELIVERED && outcome != SL_OUTCOME_REJECTED) {
-			bring_back(record, flow->egress);
+	if (flow->replay && outcome != SL_OUTCOME_DELIVERED && outcome != SL_OUTCOME_REJECTED) {
+		if (flow->egress == egress) // kept as a letter, and kept on
 			return outcome;
-		}
+		// Back to whose spool it came from: nobody could be told that it is lost.
+		record->letter = NULL;
+		sl_egress_rebook(record, egress, flow->egress, 1);
+		record->destination = flow->egress;
+		return outcome;
 	}
 	if (outcome == SL_OUTCOME_DELIVERED) {
 		if (!request->message.size)

@@ -7,12 +7,13 @@
 //
 //   refused ──▶ sl_dead_letter_take() ──▶ records of the other destination, each with `letter`
 //                                           delivered: its sender has success, with a warning
+//                                           in that one's spool, where it has one: as delivered
 //                                           anything else: refused for good, as without
 //
 // A dead letter that is refused in turn goes nowhere else. Its memory stays pinned where it was.
 //
 // Threading: the shard's; drivers' threads may read a letter while they have its record.
-// Memory: the request's arena. Time: the wall's, read once a dead letter.
+// Memory: the request's arena. Time: the wall's, read once a turn in which there are any.
 #define SL_DEAD_LETTER_HEADERS 4
 #define SL_DEAD_LETTER_BYTES   640 // more than they take in a Kafka record or a file
 #define SL_DEAD_LETTER_FIELD   101 // of the first header in a file; the others follow

@@ -259,20 +259,21 @@ static void leave(struct sl_record *record, enum sl_end end, enum sl_outcome out
 	struct sl_flow *flow = (struct sl_flow *)record->delivery;
 	struct sl_egress *egress = record->destination;
 	struct sl_destination_counters *counters = &egress->meter->counters;
+	const bool home = sl_egress_is_home(egress, flow);
 	uint64_t *by_end[] = {
 		[SL_END_DELIVERED] = counters->delivered,
 		[SL_END_REJECTED] = counters->rejected,
 		[SL_END_DROPPED] = counters->dropped,
 		[SL_END_RETURNED] = counters->returned,
 		[SL_END_LOST] = counters->lost,
-		[SL_END_SPOOLED] = flow->replay ? counters->put_back : counters->spooled,
+		[SL_END_SPOOLED] = home ? counters->put_back : counters->spooled,
 	};
 
 	assert(egress->records > 0 && egress->shard->in_flight > 0);
 	egress->records--;
 	egress->shard->in_flight--;
 	sl_count(&by_end[end][record->signal], record->items);
-	if (end != SL_END_SPOOLED || !flow->replay)
+	if (end != SL_END_SPOOLED || !home)
 		sl_egress_note(egress, flow,
 			       record->letter && end == SL_END_DELIVERED ? SL_END_DEAD_LETTERED
 									 : end,
@@ -361,10 +362,13 @@ static void give_up(struct sl_record *record, uint64_t retry_after_ns)
 
 void sl_egress_spilled(struct sl_record *record, bool kept)
 {
-	if (kept)
-		leave(record, SL_END_SPOOLED, SL_OUTCOME_DELIVERED, 0);
-	else
+	if (!kept) {
 		return_or_drop(record, SPOOL_FULL_NS);
+		return;
+	}
+	if (SL_UNLIKELY(record->letter))
+		sl_dead_letter_end(record, SL_OUTCOME_DELIVERED);
+	leave(record, SL_END_SPOOLED, SL_OUTCOME_DELIVERED, 0);
 }
 
 void sl_egress_wait(struct sl_egress *egress, struct sl_record *record, uint64_t wait_ns)

@@ -76,6 +76,13 @@ static uint64_t whole_entry(struct sl_bytes rest, uint64_t salt, struct sl_entry
 							     bytes - SL_SPOOL_ENTRY_HEAD),
 						    &found, &entry->body))
 		return 0;
+	if (found.letter) {
+		struct sl_bytes values[SL_DEAD_LETTER_HEADERS];
+		const size_t headers = sl_dead_letter_read(entry->body, values);
+
+		entry->letter = sl_bytes(entry->body.data, headers);
+		entry->body = sl_bytes(entry->body.data + headers, entry->body.size - headers);
+	}
 	entry->tenant = found.tenant;
 	entry->signal = found.signal;
 	return bytes;

@@ -130,6 +130,8 @@ struct sl_routing_shard {
 	uint64_t in_flight;    // records
 	bool draining;         // nothing comes out of spools any more
 	uint64_t best_effort_pinned, best_effort_pinned_max;
+	uint64_t letter_ns;   // the turn that the time of dead letters is of
+	char letter_time[32]; // as they have it; empty: none was made
 };
 
 // A delivery as the stage makes it, in the request's arena.
@@ -199,6 +201,11 @@ bool sl_spill(struct sl_record *record, const char *cause);
 bool sl_spill_first(struct sl_record *record);
 // Once a turn: what is on disk, and what comes back from it.
 void sl_spill_poll(struct sl_egress *egress);
+// Whether a flow came out of that destination's own spool.
+SL_INLINE bool sl_egress_is_home(const struct sl_egress *egress, const struct sl_flow *flow)
+{
+	return flow->replay && flow->egress == egress;
+}
 // The end of a record that was handed to the spool.
 void sl_egress_spilled(struct sl_record *record, bool kept);
 
@@ -215,6 +222,9 @@ bool sl_egress_move(struct sl_record *record, struct sl_egress *to);
 // When the keys of a record, or of a merged one's members, have other owners now: deals them anew
 // and offers them. False: the record stays.
 bool sl_egress_deal(struct sl_egress *egress, struct sl_record *record);
+// The books of a record that leaves one destination and is so many of another.
+void sl_egress_rebook(const struct sl_record *record, struct sl_egress *from, struct sl_egress *to,
+		      uint32_t count);
 // Who owns what came out of a spool: by its first item's key. 0: anybody.
 uint32_t sl_egress_owner(const struct sl_egress *egress, const struct sl_record *record);
 // Sends what waits there of failover groups to where they are now.

@@ -30,29 +30,35 @@ uint32_t sl_egress_owner(const struct sl_egress *egress, const struct sl_record 
 	return destination->driver->owner(egress->side, record->key);
 }
 
-bool sl_egress_move(struct sl_record *record, struct sl_egress *to)
+void sl_egress_rebook(const struct sl_record *record, struct sl_egress *from, struct sl_egress *to,
+		      uint32_t count)
 {
-	struct sl_egress *from = record->destination;
 	struct sl_destination_counters *left = &from->meter->counters;
 	struct sl_destination_counters *taken = &to->meter->counters;
 	const enum sl_signal signal = record->signal;
-	struct sl_record *moved, *next;
-	uint32_t count;
 
-	if (!to->side || make_anew(record, to, &moved, &count) < 0)
-		return false;
 	from->records--;
 	to->records += count;
 	to->shard->in_flight += count - 1;
 	sl_gauge(&left->records[0], from->records);
 	sl_gauge(&taken->records[0], to->records);
-	if (to != from) {
-		sl_count(&(record->letter ? left->dead_lettered : left->moved)[signal],
-			 record->items);
-		sl_count(&taken->taken[signal], record->items);
-		sl_gauge(&left->in_flight[signal], left->in_flight[signal] - record->items);
-		sl_gauge(&taken->in_flight[signal], taken->in_flight[signal] + record->items);
-	}
+	if (to == from)
+		return;
+	sl_count(&(record->letter ? left->dead_lettered : left->moved)[signal], record->items);
+	sl_count(&taken->taken[signal], record->items);
+	sl_gauge(&left->in_flight[signal], left->in_flight[signal] - record->items);
+	sl_gauge(&taken->in_flight[signal], taken->in_flight[signal] + record->items);
+}
+
+bool sl_egress_move(struct sl_record *record, struct sl_egress *to)
+{
+	struct sl_egress *from = record->destination;
+	struct sl_record *moved, *next;
+	uint32_t count;
+
+	if (!to->side || make_anew(record, to, &moved, &count) < 0)
+		return false;
+	sl_egress_rebook(record, from, to, count);
 	for (; moved; moved = next) {
 		next = moved->next;
 		moved->next = NULL;

@@ -277,7 +277,9 @@ static const struct sl_setting destination_rows[] = {
 		    "refuses for good, with sluice-reason, -tenant, -time and -destination as "
 		    "Kafka headers or OTLP metadata (in files, fields 101 to 104 in front of the "
 		    "request, or the member sluiceDeadLetter). The sender then has success with a "
-		    "warning; when it cannot be kept either, it is refused as without."),
+		    "warning; when it cannot be kept either, nor in that one's spool, it is "
+		    "refused as "
+		    "without."),
 };
 static void check_destination(const void *object, struct sl_errors *errors)
 {

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "routing/dead_letter.h"
 #include "routing/internal.h"
 
 // A shard's way to and from its destinations' spools. What goes to disk ends for its sender when
@@ -18,6 +19,7 @@ struct replay {
 	struct sl_flow flow;
 	struct sl_record record;
 	struct iovec piece;
+	struct sl_dead_letter letter; // of one that was kept there as such
 	struct sl_spool_replay *from;
 };
 
@@ -71,10 +73,12 @@ bool sl_spill(struct sl_record *record, const char *cause)
 {
 	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
 	struct sl_egress *egress = record->destination;
-	const bool sync = egress->shard->routing->acknowledge == SL_ACKNOWLEDGE_SPOOLED;
+	const size_t front = record->letter ? record->letter->wire.size : 0;
+	// A letter may have been acknowledged and on the disk: it leaves that for no less.
+	const bool sync = front || egress->shard->routing->acknowledge == SL_ACKNOWLEDGE_SPOOLED;
 
-	if (!egress->spill || flow->replay || record->letter ||
-	    !sl_spool_fits(egress->destination->spooling.bytes_max, record->bytes))
+	if (!egress->spill || sl_egress_is_home(egress, flow) ||
+	    !sl_spool_fits(egress->destination->spooling.bytes_max, front + record->bytes))
 		return false;
 	if (record->owner && !record->key.data)
 		sl_record_key(record);
@@ -87,17 +91,22 @@ bool sl_spill_first(struct sl_record *record)
 {
 	const struct sl_flow *flow = (struct sl_flow *)record->delivery;
 	struct sl_egress *egress = record->destination;
+	const bool to_disk = flow->to_disk && !record->letter;
 	bool must;
 
-	if (flow->replay || record->letter)
+	if (sl_egress_is_home(egress, flow))
 		return false;
-	must = flow->to_disk || sl_spool_side_is_behind(egress->spill->side);
-	if (!must &&
-	    !(flow->waits && egress->shard->routing->acknowledge == SL_ACKNOWLEDGE_SPOOLED))
+	// Of a letter, what its flow has to do was of the destination that refused it.
+	must = to_disk || sl_spool_side_is_behind(egress->spill->side);
+	if (!must && (record->letter || !flow->waits ||
+		      egress->shard->routing->acknowledge != SL_ACKNOWLEDGE_SPOOLED))
 		return false;
-	if (sl_spill(record, flow->to_disk ? "above the cap of pinned bytes" : NULL))
+	if (sl_spill(record, to_disk ? "above the cap of pinned bytes" : NULL))
 		return true;
-	if (must) // it neither passes what waits on the disk nor waits for what fails
+	// It neither passes what waits on the disk nor waits for what fails; a letter may, as it
+	// would be lost.
+	must &= !record->letter;
+	if (must)
 		sl_egress_spilled(record, false);
 	return must;
 }
@@ -135,6 +144,7 @@ static void fill(struct replay *replay, struct sl_egress *egress)
 	const struct sl_spool_read *read = replay->from->read;
 	const struct sl_routing_env *env = &egress->shard->env;
 	struct sl_request *request = &replay->request;
+	size_t front = 0;
 
 	request->owner = &owner;
 	request->signal = read->entry.signal;
@@ -148,7 +158,11 @@ static void fill(struct replay *replay, struct sl_egress *egress)
 	request->part_count = 1;
 	request->first_part.request = request;
 	sl_arena_init(&request->arena, env->memory);
-	replay->piece = (struct iovec){(void *)(uintptr_t)read->body.data, read->body.size};
+	if (read->entry.letter) // its texts stay in what was read
+		front = sl_dead_letter_read(read->body, replay->letter.values);
+	replay->letter.wire = sl_bytes(read->body.data, front);
+	replay->piece = (struct iovec){(void *)(uintptr_t)(read->body.data + front),
+				       read->body.size - front};
 	replay->flow = (struct sl_flow){
 		.delivery = {.part = &request->first_part,
 			     .items = read->entry.items,
@@ -169,7 +183,8 @@ static void fill(struct replay *replay, struct sl_egress *egress)
 		.pieces = &replay->piece,
 		.piece_count = 1,
 		.items = read->entry.items,
-		.bytes = read->body.size,
+		.bytes = read->body.size - front,
+		.letter = front ? &replay->letter : NULL,
 		.signal = read->entry.signal,
 		.tenant_name = read->entry.tenant,
 	};

@@ -7,7 +7,7 @@
 #define ENTRY_MAGIC   0x7e45c5a1u
 #define CHECKED_AT    8 // the head's checksum is of what follows it
 
-enum { FLAG_KEY = 1 };
+enum { FLAG_KEY = 1, FLAG_LETTER = 2 };
 
 static uint32_t checksum(uint64_t salt, const void *data, size_t size)
 {
@@ -82,7 +82,7 @@ void sl_spool_put_entry(uint8_t head[SL_SPOOL_ENTRY_HEAD], uint64_t salt,
 	put32(head + 16, entry->items);
 	put64(head + 20, entry->wall_ns);
 	head[28] = (uint8_t)entry->signal;
-	head[29] = entry->key.data ? FLAG_KEY : 0;
+	head[29] = (uint8_t)((entry->key.data ? FLAG_KEY : 0) | (entry->letter ? FLAG_LETTER : 0));
 	head[30] = (uint8_t)entry->tenant.size;
 	head[31] = (uint8_t)entry->key.size;
 	put32(head + 4, checksum(salt, head + CHECKED_AT, SL_SPOOL_ENTRY_HEAD - CHECKED_AT));
@@ -103,6 +103,7 @@ bool sl_spool_get_entry(const uint8_t head[SL_SPOOL_ENTRY_HEAD], uint64_t salt,
 		.signal = (enum sl_signal)head[28],
 		.tenant = {.size = head[30]},
 		.key = {.data = head[29] & FLAG_KEY ? present : NULL, .size = head[31]},
+		.letter = head[29] & FLAG_LETTER,
 	};
 	return true;
 }

@@ -10,7 +10,8 @@
 //   segment   8 magic "SLSPOOL1" | 8 salt | 4 CRC of both | 4 zero
 //   entry     4 magic | 4 CRC of the head from here on | 4 CRC of the rest | 4 bytes of the body |
 //             4 items | 8 wall time in ns | 1 signal | 1 flags | 1 bytes of the tenant |
-//             1 bytes of the key, then tenant, key, body
+//             1 bytes of the key, then tenant, key, body. Flags: 1, there is a key; 2, the body
+//             begins with a dead letter's headers (routing/dead_letter.h)
 //
 //   cursor    text: 16 digits a segment's number, 16 a place in it, 8 CRC of both; all hexadecimal,
 //             a blank before each but the first, a line's end behind the last
@@ -29,6 +30,7 @@ struct sl_spool_entry {
 	uint64_t wall_ns; // when it was spooled
 	struct sl_bytes tenant;
 	struct sl_bytes key; // data NULL: none
+	bool letter;
 };
 
 // Bytes that an entry takes on disk.

@@ -5,6 +5,7 @@
 
 #include "dataplane/base/clock.h"
 #include "dataplane/base/log.h"
+#include "routing/dead_letter.h"
 #include "routing/spool/running.h"
 
 #define RECORDS_MAX    4096 // of one shard with the thread
@@ -48,14 +49,17 @@ static void prepare(struct sl_spool *spool, uint32_t count)
 
 	for (uint32_t i = 0; i < count; i++) {
 		const struct sl_record *record = spool->group[i].record;
+		const struct sl_bytes front = record->letter ? record->letter->wire : SL_BYTES_NONE;
 
 		spool->writes[i] = (struct sl_spool_write){
 			.entry = {.signal = record->signal,
 				  .items = record->items,
-				  .body_bytes = (uint32_t)record->bytes,
+				  .body_bytes = (uint32_t)(front.size + record->bytes),
 				  .wall_ns = wall_ns,
 				  .tenant = record->tenant_name,
-				  .key = record->key},
+				  .key = record->key,
+				  .letter = record->letter != NULL},
+			.front = front,
 			.pieces = record->pieces,
 			.piece_count = record->piece_count,
 		};
@@ -115,10 +119,13 @@ static void append(struct sl_spool *spool, uint32_t first, uint32_t count, bool 
 		most = SL_MAX(most, (uint64_t)writes[i].entry.body_bytes);
 		spool->kept_items += failed ? 0 : record->items;
 	}
-	if (failed)
+	if (failed) {
 		sl_spool_refuses(spool, full ? most : 0, strerror(-failed));
-	else
-		took(spool, most);
+		return;
+	}
+	// Before shards hear of it: nothing passes what they know to be there.
+	__atomic_store_n(&spool->behind, 1, __ATOMIC_RELEASE);
+	took(spool, most);
 }
 
 // A disk that did not let it open the folder may do so later.

@@ -301,15 +301,21 @@ static size_t gather(struct sl_spool_store *store, const struct sl_spool_write *
 		const struct sl_spool_write *write = &writes[i];
 		const struct sl_bytes texts[] = {write->entry.tenant, write->entry.key};
 
-		sl_spool_put_entry(store->heads[i], store->active->salt, &write->entry,
-				   write->pieces, write->piece_count);
+		const struct iovec *body;
+
 		*out++ = (struct iovec){store->heads[i], SL_SPOOL_ENTRY_HEAD};
 		for (unsigned j = 0; j < SL_COUNT_OF(texts); j++)
 			if (texts[j].size)
 				*out++ = (struct iovec){(void *)(uintptr_t)texts[j].data,
 							texts[j].size};
+		body = out;
+		if (write->front.size)
+			*out++ = (struct iovec){(void *)(uintptr_t)write->front.data,
+						write->front.size};
 		memcpy(out, write->pieces, write->piece_count * sizeof(*out));
 		out += write->piece_count;
+		sl_spool_put_entry(store->heads[i], store->active->salt, &write->entry, body,
+				   (uint32_t)(out - body));
 	}
 	return (size_t)(out - store->pieces);
 }
@@ -324,7 +330,7 @@ int sl_spool_store_append(struct sl_spool_store *store, const struct sl_spool_wr
 
 	for (uint32_t i = 0; i < count; i++) {
 		bytes += sl_spool_entry_bytes(&writes[i].entry);
-		pieces += 3 + writes[i].piece_count;
+		pieces += 4 + writes[i].piece_count;
 	}
 	failed = reserve(store, count, pieces);
 	if (!failed)

@@ -28,7 +28,8 @@ struct sl_spool_limits {
 
 struct sl_spool_write {
 	struct sl_spool_entry entry;
-	const struct iovec *pieces; // body
+	struct sl_bytes front;      // of the body; size 0: none
+	const struct iovec *pieces; // the rest of it
 	uint32_t piece_count;
 };
 

@@ -2,10 +2,11 @@
 
 import datetime
 import json
+import subprocess
 
 import pytest
 from lib import otlp, wire
-from lib.sluice import wait_for
+from lib.sluice import BINARY, wait_for
 from lib.upstream import Upstream
 
 HEADERS = ["sluice-reason", "sluice-tenant", "sluice-time", "sluice-destination"]
@@ -211,6 +212,64 @@ def test_out_of_a_spool(start, tmp_path):
         sluice.check_destinations()
         assert sluice.metric("sluice_lost_dead_letter_items_total") == 0
         assert sluice.metric("sluice_delivered_items_total", destination="dead") == 5
+
+
+def test_a_spool_of_their_own(start, tmp_path):
+    """Their destination is down: they wait on its disk, over a kill -9, and come there as they were
+    made. Nobody is told that they are lost, and none is."""
+    message, folder = otlp.request("traces", 5), tmp_path / "spool"
+    down = [True]
+    with refusing() as upstream, \
+            Upstream(judge=lambda call: {"status": 14} if down[0] else {}) as dead:
+        sluice = start(config=config(upstream, {
+            "otlp": {"endpoint": f"http://127.0.0.1:{dead.port}"},
+            "retry": {"initial": "10ms", "max": "50ms"},
+            "spool": {"path": str(folder), "after": "50ms"}}))
+        stream = send(sluice, message, token="gold-token")
+        assert stream.grpc_status == 0 and "dead letter" in reply(stream).error_message
+        wait_for("the spool", lambda: sluice.metric("sluice_spool_items", destination="dead") == 5)
+        books(sluice, 5)
+        assert sluice.metric("sluice_lost_dead_letter_items_total") == 0
+        made = dead.calls[0].headers["sluice-time"]
+        sluice.kill()
+        segment = max(folder.glob("*.spool"), key=lambda one: one.stat().st_size)
+        done = subprocess.run([BINARY, "replay", "--check", segment], capture_output=True, text=True)
+        assert "1 requests, 1 of them dead letters, 0 damaged" in done.stdout
+        sluice.start()
+        down[0] = False
+        wait_for("the letter", lambda: len(dead.taken) == 1)
+        assert dead.messages(taken=True) == [message]
+        assert [dead.taken[0].headers[name] for name in HEADERS] == ["grpc 3", "gold", made, "up"]
+        wait_for("an empty spool", sluice.spools_are_empty)
+        sluice.check_destinations()
+        assert sluice.metric("sluice_delivered_items_total", destination="dead") == 5
+
+
+def test_from_one_spool_to_the_other(start, tmp_path):
+    """Acknowledged, on disk and then refused for good: it leaves the one only for the other."""
+    status, message = {"up": 14, "dead": 14}, otlp.request("traces", 5)
+    with Upstream(judge=lambda call: {"status": status["up"]}) as upstream, \
+            Upstream(judge=lambda call: {"status": status["dead"]}) as dead:
+        retry = {"initial": "10ms", "max": "50ms"}
+
+        def spool(name):
+            return {"retry": retry, "spool": {"path": str(tmp_path / name), "after": "50ms"}}
+
+        sluice = start(config=config(upstream, {
+            "otlp": {"endpoint": f"http://127.0.0.1:{dead.port}"}, **spool("dead")},
+            more=spool("up")))
+        assert send(sluice, message).grpc_status == 0
+        wait_for("the one", lambda: sluice.metric("sluice_spool_items", destination="up") == 5)
+        status["up"] = 3
+        wait_for("the other", lambda: sluice.metric("sluice_spool_items", destination="dead") == 5 and
+                 sluice.metric("sluice_spool_items", destination="up") == 0)
+        assert sluice.metric("sluice_spooled_items_total", destination="dead") == 5
+        status["dead"] = 0
+        wait_for("the letter", lambda: len(dead.taken) == 1)
+        assert dead.messages(taken=True) == [message]
+        wait_for("an empty spool", sluice.spools_are_empty)
+        sluice.check_destinations()
+        assert sluice.metric("sluice_lost_dead_letter_items_total") == 0
 
 
 @pytest.mark.kafka

@@ -247,12 +247,12 @@ static void step(void)
 // Other settings for one destination: it is closed when what it has in flight has ended.
 static void describe(char *yaml, size_t size, const char *elapsed)
 {
-	char more[DESTINATIONS][128] = {""};
+	char more[SL_SIM_PLACES][128] = {""};
 
-	for (unsigned i = 0; i < DESTINATIONS; i++) {
+	for (unsigned i = 0; i < SL_SIM_PLACES; i++) {
 		char *at = more[i];
 
-		if (sl_sim.letters[i])
+		if (i < DESTINATIONS && sl_sim.letters[i])
 			at = stpcpy(at, ", dead_letter: d");
 		if (sl_sim.spools[i])
 			sprintf(at,
@@ -266,7 +266,7 @@ static void describe(char *yaml, size_t size, const char *elapsed)
 		 "  a: {blackhole: {}%s, retry: {initial: 10ms, max: 500ms, max_elapsed: 20s}}\n"
 		 "  b: {blackhole: {}%s, pinned_bytes: 1MB, retry: {max_elapsed: %s}}\n"
 		 "  c: {blackhole: {}%s, retry: {max_elapsed: 2s}}\n"
-		 "  d: {blackhole: {}, retry: {max_elapsed: 2s}}\n"
+		 "  d: {blackhole: {}%s, retry: {max_elapsed: 2s}}\n"
 		 "  g: {failover: {to: [b, c], after: 300ms, return_after: 500ms}}\n"
 		 "routes:\n"
 		 "  - {match: {tenant: group}, to: [g]}\n"
@@ -274,7 +274,7 @@ static void describe(char *yaml, size_t size, const char *elapsed)
 		 "  - {match: {tenant: best}, to: [a, {destination: c, required: false}]}\n"
 		 "  - {match: {tenant: only}, to: [{destination: b, required: false}]}\n"
 		 "  - {to: [a]}\n",
-		 sl_sim.acknowledge, more[0], more[1], elapsed, more[2]);
+		 sl_sim.acknowledge, more[0], more[1], elapsed, more[2], more[LETTERS]);
 }
 
 static void reload(void)
@@ -429,6 +429,7 @@ static void choose(void)
 		sl_sim.spools[i] = strcmp(sl_sim.acknowledge, "spooled") == 0 || one_in(2);
 		sl_sim.letters[i] = one_in(2);
 	}
+	sl_sim.spools[LETTERS] = one_in(2);
 	sl_sim_spools_init(&limits);
 }
 
@@ -493,14 +494,15 @@ int main(int argc, char **argv)
 	printf("%llu seeds: ends delivered %llu, refused %llu, retryable %llu; retried %llu, "
 	       "merged "
 	       "%llu, taken apart %llu; breakers opened %llu; items moved %llu, spooled %llu, dead "
-	       "letters %llu; entries out of spools %llu\n",
+	       "letters %llu, in a spool of theirs %llu; entries out of spools %llu\n",
 	       (unsigned long long)(last - first + 1), (unsigned long long)sl_sim.ends[0],
 	       (unsigned long long)sl_sim.ends[SL_OUTCOME_REJECTED],
 	       (unsigned long long)sl_sim.ends[SL_OUTCOME_RETRYABLE],
 	       (unsigned long long)sl_sim.retried, (unsigned long long)sl_sim.merged,
 	       (unsigned long long)sl_sim.apart, (unsigned long long)sl_sim.opened,
 	       (unsigned long long)sl_sim.moved, (unsigned long long)sl_sim.spooled,
-	       (unsigned long long)sl_sim.lettered, (unsigned long long)sl_sim_spools_out());
+	       (unsigned long long)sl_sim.lettered, (unsigned long long)sl_sim.letters_spooled,
+	       (unsigned long long)sl_sim_spools_out());
 	printf("processes stopped %llu, killed %llu, lost with the power %llu; disk: syncs %llu, "
 	       "calls failed %llu, full %llu, writes torn %llu, sectors lost %llu\n",
 	       (unsigned long long)sl_sim.crashes[STOP], (unsigned long long)sl_sim.crashes[KILL],
@@ -512,6 +514,6 @@ int main(int argc, char **argv)
 	       (unsigned long long)sl_sim_disk_figures.lost_sectors);
 	return !(sl_sim.tells ||
 		 (sl_sim.merged && sl_sim.apart && sl_sim.retried && sl_sim.opened &&
-		  sl_sim.moved && sl_sim.spooled && sl_sim.lettered && sl_sim.crashes[STOP] &&
-		  sl_sim.crashes[KILL] && sl_sim.crashes[POWER]));
+		  sl_sim.moved && sl_sim.spooled && sl_sim.lettered && sl_sim.letters_spooled &&
+		  sl_sim.crashes[STOP] && sl_sim.crashes[KILL] && sl_sim.crashes[POWER]));
 }

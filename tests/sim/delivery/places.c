@@ -104,17 +104,21 @@ void __real_sl_egress_spilled(struct sl_record *record, bool kept);
 void __wrap_sl_egress_spilled(struct sl_record *record, bool kept)
 {
 	const struct sl_egress *egress = record->destination;
-	const unsigned index = (unsigned)egress->destination->name[0] - 'a';
+	const struct sl_dead_letter *letter = record->letter;
+	const unsigned index =
+		(unsigned)(letter ? letter->values[3].data[0] : egress->destination->name[0]) - 'a';
 	const uint32_t count = items_of(record, found);
 
 	if (sl_sim.tells)
-		printf("%u: the spool of %u has %s%u items\n", sl_sim.step, index,
-		       kept ? "" : "no room for ", record->items);
+		printf("%u: the spool of %c has %s%u items%s\n", sl_sim.step,
+		       egress->destination->name[0], kept ? "" : "no room for ", record->items,
+		       letter ? " as a letter" : "");
 	if (kept && !sl_sim.dead) {
 		confirm(record, index);
 		for (uint32_t i = 0; i < count; i++)
 			found[i]->spooled |= (uint8_t)(1U << index);
 		sl_sim.spooled += count;
+		sl_sim.letters_spooled += letter ? count : 0;
 	}
 	__real_sl_egress_spilled(record, kept);
 }

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "dataplane/base/clock.h"
+#include "routing/dead_letter.h"
 #include "routing/spool/internal.h"
 #include "tests/sim/delivery/sim.h"
 
@@ -15,6 +16,7 @@
 struct entry {
 	uint64_t number, at; // segment and place in it: in the order of these
 	uint64_t wall_ns;
+	unsigned place; // whose items it has: of a dead letter, who has refused them
 	uint32_t first, count;
 	bool synced, gone, excused, out; // out: came out since the process began
 };
@@ -119,11 +121,11 @@ int __wrap_sl_spool_store_sync(struct sl_spool_store *store)
 	return failed;
 }
 
-static void excuse(const struct model *model, struct entry *entry)
+static void excuse(struct entry *entry)
 {
 	entry->excused = true;
 	for (uint32_t i = 0; i < entry->count; i++)
-		sl_sim_excuse(place_of(model), all.pool[entry->first + i]);
+		sl_sim_excuse(entry->place, all.pool[entry->first + i]);
 }
 
 static bool is_old(const struct entry *entry)
@@ -142,7 +144,7 @@ static void pass_over(struct model *model, struct entry *entry, uint64_t oldest)
 			      entry->count, (unsigned long long)entry->number,
 			      (unsigned long long)entry->at);
 	model->dropped += entry->count;
-	excuse(model, entry);
+	excuse(entry);
 	if (sl_sim_tells())
 		printf("the spool of %u dropped %u items at %llx.%llx\n", place_of(model),
 		       entry->count, (unsigned long long)entry->number,
@@ -168,6 +170,22 @@ static void forget_later(struct model *model, uint64_t number, uint64_t at)
 	}
 }
 
+static unsigned place_of_write(const struct model *model, const struct sl_spool_write *write)
+{
+	const struct sl_bytes body = write->front.size ? write->front
+						       : sl_bytes(write->pieces->iov_base,
+								  write->pieces->iov_len);
+	struct sl_bytes values[SL_DEAD_LETTER_HEADERS];
+
+	if (write->entry.letter != (place_of(model) == SL_SIM_PLACES - 1))
+		sl_sim_broken("the spool of %u has what is not its own", place_of(model));
+	if (!write->entry.letter)
+		return place_of(model);
+	if (!sl_dead_letter_read(body, values))
+		sl_sim_broken("a letter without its headers");
+	return (unsigned)values[3].data[0] - 'a';
+}
+
 int __real_sl_spool_store_append(struct sl_spool_store *store, const struct sl_spool_write *writes,
 				 uint32_t count, bool sync);
 int __wrap_sl_spool_store_append(struct sl_spool_store *store, const struct sl_spool_write *writes,
@@ -191,6 +209,7 @@ int __wrap_sl_spool_store_append(struct sl_spool_store *store, const struct sl_s
 		*entry = (struct entry){.number = store->active->number,
 					.at = at,
 					.wall_ns = writes[i].entry.wall_ns,
+					.place = place_of_write(model, &writes[i]),
 					.first = all.pool_count};
 		entry->count = sl_sim_uids(writes[i].pieces, writes[i].piece_count,
 					   all.pool + all.pool_count);
@@ -306,7 +325,7 @@ static void excuse_dropped(struct model *model)
 		const struct sl_spool_slot *slot = &model->store->slots[i];
 
 		if (slot->state == SL_SPOOL_OUT && !slot->segment && model->by_slot[i])
-			excuse(model, &model->entries[model->by_slot[i] - 1]);
+			excuse(&model->entries[model->by_slot[i] - 1]);
 	}
 }
 
@@ -327,7 +346,7 @@ void sl_sim_spools_restart(bool power)
 
 			entry->out = false;
 			if (power && !entry->synced && !entry->gone && !entry->excused)
-				excuse(model, entry);
+				excuse(entry);
 		}
 	}
 }

@@ -50,7 +50,7 @@ struct world {
 	uint64_t seed;
 	unsigned step;
 	bool tells, queued, dead; // dead: what the process does has no effect
-	bool spools[DESTINATIONS], letters[DESTINATIONS];
+	bool spools[SL_SIM_PLACES], letters[DESTINATIONS];
 	const char *acknowledge, *fsync;
 	uint64_t letters_kept; // items, of this process
 	struct item items[ITEMS];
@@ -59,7 +59,8 @@ struct world {
 	struct place places[SL_SIM_PLACES];
 	struct one ones[CALLS];
 	struct rig rig;
-	uint64_t opened, merged, apart, retried, moved, ends[4], spooled, lettered, crashes[3];
+	uint64_t opened, merged, apart, retried, moved, ends[4], spooled, lettered, letters_spooled,
+		crashes[3];
 };
 
 extern struct world sl_sim;

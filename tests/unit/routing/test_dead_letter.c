@@ -1,5 +1,6 @@
 #include "routing/dead_letter.h"
 
+#include "dataplane/base/log.h"
 #include "tests/unit/routing/rig.h"
 
 // Dead letters: what the configuration may say, and their headers in front of a request.
@@ -114,12 +115,82 @@ static void test_json(void **state)
 	assert_true(sl_dead_letter_json(&longest, text) < sizeof(text));
 }
 
+// --- as a shard makes them -----------------------------------------------------------------------
+
+// A wall clock that moves with every look at it.
+static unsigned looks;
+uint64_t __wrap_sl_clock_wall_ns(void);
+
+uint64_t __wrap_sl_clock_wall_ns(void)
+{
+	return (UINT64_C(1700000000) + looks++) * SL_S;
+}
+
+static char times[8][32];
+static unsigned letters;
+
+static enum sl_reason refuse(void *side, struct sl_record *record)
+{
+	(void)side;
+	sl_egress_end(record, SL_OUTCOME_REJECTED, 0);
+	return SL_REASON_NONE;
+}
+
+static enum sl_reason keep(void *side, struct sl_record *record)
+{
+	const struct sl_bytes time = record->letter->values[2];
+
+	(void)side;
+	snprintf(times[letters++], sizeof(times[0]), "%.*s", (int)time.size,
+		 (const char *)time.data);
+	sl_egress_end(record, SL_OUTCOME_DELIVERED, 0);
+	return SL_REASON_NONE;
+}
+
+static void refuse_and_keep(struct sl_routing *routing)
+{
+	static struct sl_driver refusing, keeping;
+
+	refusing = keeping = sl_driver_blackhole;
+	refusing.submit = refuse;
+	keeping.submit = keep;
+	routing->destinations[0]->driver = &refusing;
+	routing->destinations[1]->driver = &keeping;
+}
+
+// However many there are in a turn, the clock is asked once; in a turn without any, never.
+static void test_one_look_at_the_clock_a_turn(void **state)
+{
+	static const char *const want[] = {"2023-11-14T22:13:20.000Z", "2023-11-14T22:13:20.000Z",
+					   "2023-11-14T22:13:20.000Z", "2023-11-14T22:13:21.000Z"};
+	struct rig rig = {.now_ns = SL_S, .adjust = refuse_and_keep};
+	struct call calls[SL_COUNT_OF(want)];
+
+	(void)state;
+	sl_log_set_level(SL_LOG_ERROR + 1); // each line looks, too
+	set_up(&rig, "destinations:\n  a: {blackhole: {}, dead_letter: b}\n  b: {blackhole: {}}\n"
+		     "routes:\n  - {to: [a]}\n");
+	for (unsigned i = 0; i < SL_COUNT_OF(want); i++) {
+		if (i == 3)
+			sl_routing_poll(rig.shard, rig.now_ns += SL_MS);
+		assert_int_equal(looks, i ? 1 : 0);
+		offer(&rig, &calls[i], "tenant", SL_TRACES,
+		      "{\"resourceSpans\":[{\"scopeSpans\":[{\"spans\":[{\"name\":\"x\"}]}]}]}");
+		pump(&rig, &calls[i]);
+	}
+	assert_int_equal(letters, SL_COUNT_OF(want));
+	for (unsigned i = 0; i < letters; i++)
+		assert_string_equal(times[i], want[i]);
+	tear_down(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_mistakes),
 		cmocka_unit_test(test_read),
 		cmocka_unit_test(test_json),
+		cmocka_unit_test(test_one_look_at_the_clock_a_turn),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
