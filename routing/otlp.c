@@ -41,7 +41,8 @@ struct post {
 	struct sl_client_call call; // first
 	struct side *side;
 	struct sl_endpoint *endpoint;
-	uint32_t hops; // to other endpoints, as the ones before were not reached
+	uint32_t hops;   // to other endpoints, as the ones before were not reached
+	bool sent_again; // as the peer had not looked at it
 	struct sl_record *record;
 	struct sl_buffer packed;
 	struct iovec *pieces; // room for a prefix and all pieces
@@ -113,12 +114,23 @@ static enum sl_answer answer_of(const struct post *post, int result)
 
 static int start(struct post *post, struct sl_endpoint *endpoint, uint64_t now_ns);
 
+// What the peer says it has not looked at, as when it closes an old connection, goes again at once,
+// one time: that is no attempt of the record, and does not speak against the endpoint.
+static bool goes_again(const struct post *post, int result)
+{
+	return result == SL_CLIENT_UNPROCESSED && !post->sent_again;
+}
+
 // What no endpoint has seen goes to another at once; that is no attempt of the record.
 static bool go_elsewhere(struct post *post, int result, uint64_t now_ns)
 {
 	struct sl_endpoints *endpoints = &post->side->endpoints;
 	struct sl_endpoint *endpoint;
 
+	if (goes_again(post, result)) {
+		post->sent_again = true;
+		return start(post, post->endpoint, now_ns) == 0;
+	}
 	if (result != SL_CLIENT_UNREACHABLE || post->record->owner ||
 	    ++post->hops >= endpoints->count)
 		return false;
@@ -134,8 +146,12 @@ static void on_ended(struct sl_client_call *call, int result, uint64_t now_ns)
 	struct side *side = post->side;
 	struct sl_record *record = post->record;
 	enum sl_outcome outcome = SL_OUTCOME_RETRYABLE;
-	const uint64_t retry_after_ns = post->answer.retry_after_ns;
+	uint64_t retry_after_ns = post->answer.retry_after_ns;
 
+	// Counted from now: the shard's time is that of the turn before, which may have slept
+	// since.
+	if (retry_after_ns)
+		retry_after_ns += now_ns - SL_MIN(now_ns, sl_egress_now_ns(record));
 	side->in_flight--;
 	if (result == SL_CLIENT_OK)
 		outcome = sl_otlp_answer_outcome(&post->answer);
@@ -143,7 +159,8 @@ static void on_ended(struct sl_client_call *call, int result, uint64_t now_ns)
 			  (struct sl_endpoint_verdict){
 				  .delivered = outcome == SL_OUTCOME_DELIVERED,
 				  // Who says when to come again is there.
-				  .failing = outcome == SL_OUTCOME_RETRYABLE && !retry_after_ns,
+				  .failing = outcome == SL_OUTCOME_RETRYABLE && !retry_after_ns &&
+					     !goes_again(post, result),
 				  .unreachable = result == SL_CLIENT_UNREACHABLE,
 			  },
 			  now_ns);
@@ -158,7 +175,7 @@ static void on_ended(struct sl_client_call *call, int result, uint64_t now_ns)
 	if (outcome == SL_OUTCOME_DELIVERED)
 		sl_egress_partial(record, sl_otlp_answer_rejected(&post->answer));
 	if (outcome == SL_OUTCOME_REJECTED) {
-		const bool answered = !post->answer.http && post->answer.grpc_status >= 0;
+		const bool answered = sl_otlp_answer_is_grpc(&post->answer);
 
 		snprintf(post->refusal, sizeof(post->refusal), answered ? "grpc %d" : "http %d",
 			 answered ? post->answer.grpc_status : (int)post->answer.status);

@@ -1,5 +1,7 @@
 #include "routing/otlp_answer.h"
 
+#include <time.h>
+
 #include "dataplane/base/varint.h"
 #include "routing/internal.h"
 
@@ -92,12 +94,12 @@ static void read_retry_info(struct sl_otlp_answer *answer, struct sl_bytes info)
 
 	while (next_field(&info, &delay)) {
 		while (delay.number == 1 && delay.wire == 2 && next_field(&delay.bytes, &part)) {
-			if (part.wire != 0 || part.value > INT32_MAX)
+			if (part.wire != 0 || part.value > INT64_MAX)
 				continue;
 			if (part.number == 1)
 				wait_ns += SL_MIN(part.value, RETRY_SECONDS_MAX) * SL_S;
 			else if (part.number == 2)
-				wait_ns += part.value;
+				wait_ns += SL_MIN(part.value, SL_S);
 		}
 	}
 	ask(answer, wait_ns);
@@ -154,9 +156,44 @@ static void keep_message(struct sl_otlp_answer *answer, struct sl_bytes text)
 	answer->message[size] = 0;
 }
 
+// A date in one of the three forms of RFC 9110, section 5.6.7, in seconds; 0: none.
+static int64_t date_of(struct sl_bytes text)
+{
+	static const char *const forms[] = {
+		"%a, %d %b %Y %H:%M:%S GMT",
+		"%A, %d-%b-%y %H:%M:%S GMT",
+		"%a %b %e %H:%M:%S %Y",
+	};
+	char copy[40];
+
+	if (text.size >= sizeof(copy))
+		return 0;
+	memcpy(copy, text.data, text.size);
+	copy[text.size] = 0;
+	for (size_t i = 0; i < SL_COUNT_OF(forms); i++) {
+		struct tm tm = {0};
+		const char *end = strptime(copy, forms[i], &tm);
+
+		if (end && !*end)
+			return SL_MAX(timegm(&tm), 0);
+	}
+	return 0;
+}
+
+// What is not of the protocol itself comes from something in between, whose status of HTTP counts.
+static bool is_foreign(const struct sl_otlp_answer *answer, struct sl_bytes type)
+{
+	const struct sl_bytes own = answer->http ? SL_LITERAL("application/x-protobuf")
+						 : SL_LITERAL("application/grpc");
+
+	return type.size < own.size || memcmp(type.data, own.data, own.size) != 0;
+}
+
 void sl_otlp_answer_headers(struct sl_otlp_answer *answer, const struct sl_http_header *headers,
 			    uint32_t count)
 {
+	int64_t at = 0, now = 0; // by the peer's own clock
+
 	for (uint32_t i = 0; i < count; i++) {
 		const struct sl_http_header *header = &headers[i];
 		const int64_t number = number_of(header->value);
@@ -169,10 +206,24 @@ void sl_otlp_answer_headers(struct sl_otlp_answer *answer, const struct sl_http_
 		} else if (sl_bytes_equal(header->name, SL_LITERAL("grpc-status-details-bin"))) {
 			read_details(answer, header->value);
 		} else if (sl_bytes_equal(header->name, SL_LITERAL("retry-after"))) {
-			// A date asks, too, but is not read: the own backoff decides.
+			at = number < 0 ? date_of(header->value) : 0;
 			ask(answer, (uint64_t)SL_MIN(SL_MAX(number, 0), RETRY_SECONDS_MAX) * SL_S);
+		} else if (sl_bytes_equal(header->name, SL_LITERAL("date"))) {
+			now = date_of(header->value);
+		} else if (sl_bytes_equal(header->name, SL_LITERAL("content-type"))) {
+			answer->foreign = is_foreign(answer, header->value);
 		}
 	}
+	// Without the peer's date its time says nothing: the own backoff decides.
+	if (at && now && at > now)
+		ask(answer, (uint64_t)SL_MIN(at - now, RETRY_SECONDS_MAX) * SL_S);
+}
+
+// Its own status decides, unless the answer is not gRPC's at all.
+bool sl_otlp_answer_is_grpc(const struct sl_otlp_answer *answer)
+{
+	return !answer->http && !answer->foreign && answer->grpc_status >= 0 &&
+	       (answer->grpc_status || answer->status == 200);
 }
 
 void sl_otlp_answer_data(struct sl_otlp_answer *answer, struct sl_bytes bytes)
@@ -193,7 +244,7 @@ uint64_t sl_otlp_answer_rejected(const struct sl_otlp_answer *answer)
 	uint64_t tag, size, rejected = 0;
 	int used;
 
-	if (answer->reply_bytes <= skip || (!answer->http && answer->reply[0]))
+	if (answer->foreign || answer->reply_bytes <= skip || (!answer->http && answer->reply[0]))
 		return 0;
 	in = sl_bytes(answer->reply + skip, answer->reply_bytes - skip);
 	used = sl_varint_get(in.data, in.size, &tag);
@@ -229,7 +280,7 @@ enum sl_outcome sl_otlp_answer_outcome(const struct sl_otlp_answer *answer)
 	if (answer->http)
 		return answer->status / 100 == 2 ? SL_OUTCOME_DELIVERED
 						 : http_outcome(answer->status);
-	if (answer->grpc_status < 0)
+	if (!sl_otlp_answer_is_grpc(answer))
 		return http_outcome(answer->status);
 	switch (answer->grpc_status) {
 	case SL_GRPC_OK:
@@ -250,13 +301,13 @@ enum sl_outcome sl_otlp_answer_outcome(const struct sl_otlp_answer *answer)
 
 enum sl_answer sl_otlp_answer_word(const struct sl_otlp_answer *answer)
 {
-	return !answer->http && answer->grpc_status >= 0 ? sl_answer_of_grpc(answer->grpc_status)
-							 : sl_answer_of_http(answer->status);
+	return sl_otlp_answer_is_grpc(answer) ? sl_answer_of_grpc(answer->grpc_status)
+					      : sl_answer_of_http(answer->status);
 }
 
 bool sl_otlp_answer_denied(const struct sl_otlp_answer *answer)
 {
-	if (answer->http || answer->grpc_status < 0)
+	if (!sl_otlp_answer_is_grpc(answer))
 		return answer->status == 401 || answer->status == 403;
 	return answer->grpc_status == SL_GRPC_UNAUTHENTICATED ||
 	       answer->grpc_status == SL_GRPC_PERMISSION_DENIED;

@@ -13,10 +13,11 @@
 #define SL_OTLP_REPLY_KEPT   64 // of the body: partial_success begins with its count
 
 struct sl_otlp_answer {
-	bool http;                          // OTLP over HTTP, else gRPC
-	bool asked;                         // RetryInfo or Retry-After came
-	uint16_t status;                    // of HTTP
-	int grpc_status;                    // -1: none came
+	bool http;       // OTLP over HTTP, else gRPC
+	bool asked;      // RetryInfo or Retry-After came
+	bool foreign;    // its content type is not the protocol's: some proxy's words
+	uint16_t status; // of HTTP
+	int grpc_status; // -1: none came
 	char message[SL_OTLP_MESSAGE_KEPT]; // of gRPC; printable, without quotes
 	uint64_t retry_after_ns;
 	uint8_t reply[SL_OTLP_REPLY_KEPT];
@@ -28,6 +29,8 @@ void sl_otlp_answer_init(struct sl_otlp_answer *answer, bool http);
 void sl_otlp_answer_headers(struct sl_otlp_answer *answer, const struct sl_http_header *headers,
 			    uint32_t count);
 void sl_otlp_answer_data(struct sl_otlp_answer *answer, struct sl_bytes bytes);
+// Whether gRPC's status is what it says: there is one, and the answer is gRPC's.
+bool sl_otlp_answer_is_grpc(const struct sl_otlp_answer *answer);
 enum sl_outcome sl_otlp_answer_outcome(const struct sl_otlp_answer *answer);
 // Of one that is not delivered, the metric's word.
 enum sl_answer sl_otlp_answer_word(const struct sl_otlp_answer *answer);

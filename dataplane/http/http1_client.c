@@ -222,8 +222,11 @@ static void destroy(struct sl_http_client *base)
 
 	client->head_flying = false;
 	client->flying = 0;
+	// A body without a length ends so (RFC 9112, section 6.3): its answer is whole.
 	if (client->exchange)
-		end(client, client->ending ? client->exchange->error : -1);
+		end(client, client->ending                              ? client->exchange->error
+			    : client->reader.state == SL_HTTP1_IN_CLOSE ? 0
+									: -1);
 	sl_http1_reader_fini(&client->reader);
 }
 

@@ -39,6 +39,7 @@ class Upstream:
       late_goaway  GOAWAY after which the call is still answered (gRPC)
       garbage    bytes that are no protocol, then close
       silent     nothing
+      a function of connection, h2c (HTTP: None) and stream (HTTP: 0) that says whether to go on
     """
 
     def __init__(self, http=False, script=(), port=0, tls=None, judge=None, host="127.0.0.1"):
@@ -150,6 +151,8 @@ class Upstream:
         do, body = step.get("do"), step.get("body", b"")
         head = f"HTTP/1.1 {step.get('status', 200)} X\r\ncontent-type: application/x-protobuf\r\n"
         head += "".join(f"{k}: {v}\r\n" for k, v in step.get("headers", {}).items())
+        if callable(do):
+            return do(connection, None, 0)
         if do == "silent":
             return True
         if do == "garbage":
@@ -195,6 +198,8 @@ class Upstream:
         do = step.get("do")
         head = [(":status", str(step.get("http", 200))), ("content-type", "application/grpc")]
         status = [("grpc-status", str(step.get("status", 0))), *step.get("headers", {}).items()]
+        if callable(do):
+            return do(connection, h2c, stream)
         if do == "silent":
             return True
         if do in ("goaway", "late_goaway"):

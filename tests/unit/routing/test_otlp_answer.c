@@ -92,6 +92,9 @@ static void test_outcomes(void **state)
 //   0A02081E         RetryInfo, 30 s          -> item 22
 //   08081A 30 0A28 "type.googleapis.com/google.rpc.RetryInfo" 1204 0A02081E
 #define RETRY_INFO_30S "CAgaMAoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLlJldHJ5SW5mbxIECgIIHg"
+// The same with 315,576,000,000 s, the longest Duration: 1209 0A07 0880BCAECE9709.
+#define RETRY_INFO_HUGE                                                                            \
+	"CAgaNQoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLlJldHJ5SW5mbxIJCgcIgLyuzpcJ"
 
 static void test_waits(void **state)
 {
@@ -102,6 +105,8 @@ static void test_waits(void **state)
 	} rows[] = {
 		{"RetryInfo", "grpc-status-details-bin", RETRY_INFO_30S, true, 30 * SL_S},
 		{"padded, too", "grpc-status-details-bin", RETRY_INFO_30S "==", true, 30 * SL_S},
+		{"more than 2^31 seconds: a day, too", "grpc-status-details-bin", RETRY_INFO_HUGE,
+		 true, 86400 * SL_S},
 		{"cut short: nothing is known", "grpc-status-details-bin", "CAgaMAoodHlwZS5nb2",
 		 false, 0},
 		{"not base64", "grpc-status-details-bin", "!!!", false, 0},
@@ -173,6 +178,100 @@ static void test_words(void **state)
 	}
 }
 
+// Not the protocol's own words: some proxy's. And a date is one beside the peer's own.
+static const struct {
+	const char *why;
+	bool http;
+	uint16_t status;
+	const char *headers[6]; // names and values
+	enum sl_outcome want;
+	uint64_t wait_ns;
+} beside[] = {
+	{"gRPC's",
+	 false,
+	 200,
+	 {"content-type", "application/grpc+proto", "grpc-status", "0"},
+	 GOOD,
+	 0},
+	{"a page with a status that is not its own",
+	 false,
+	 200,
+	 {"content-type", "text/html", "grpc-status", "0"},
+	 BAD,
+	 0},
+	{"a proxy's page says when", false, 503, {"content-type", "text/html"}, AGAIN, 0},
+	{"one that echoes a status",
+	 false,
+	 503,
+	 {"content-type", "text/plain", "grpc-status", "3"},
+	 AGAIN,
+	 0},
+	{"OK goes with 200 only",
+	 false,
+	 503,
+	 {"content-type", "application/grpc", "grpc-status", "0"},
+	 AGAIN,
+	 0},
+	{"a date beside the peer's own",
+	 true,
+	 503,
+	 {"retry-after", "Sun, 06 Nov 1994 08:49:47 GMT", "date", "Sun, 06 Nov 1994 08:49:37 GMT"},
+	 AGAIN,
+	 10 * SL_S},
+	{"in whatever order and form",
+	 true,
+	 429,
+	 {"date", "Sunday, 06-Nov-94 08:49:37 GMT", "retry-after", "Sun Nov  6 08:50:37 1994"},
+	 AGAIN,
+	 60 * SL_S},
+	{"one that is over",
+	 true,
+	 503,
+	 {"date", "Sun, 06 Nov 1994 08:49:37 GMT", "retry-after", "Sun, 06 Nov 1994 08:49:36 GMT"},
+	 AGAIN,
+	 0},
+	{"a far one is a day at most",
+	 true,
+	 503,
+	 {"date", "Sun, 06 Nov 1994 08:49:37 GMT", "retry-after", "Sun, 06 Nov 2094 08:49:36 GMT"},
+	 AGAIN,
+	 86400 * SL_S},
+	{"no date at all",
+	 true,
+	 503,
+	 {"date", "Sun, 06 Nov 1994 08:49:37 GMT", "retry-after", "soon"},
+	 AGAIN,
+	 0},
+	{"one with something behind it",
+	 true,
+	 503,
+	 {"date", "Sun, 06 Nov 1994 08:49:37 GMT", "retry-after",
+	  "Sun, 06 Nov 1994 08:49:47 GMT+1"},
+	 AGAIN,
+	 0},
+};
+
+static void test_what_stands_beside(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(beside); i++) {
+		struct sl_otlp_answer answer;
+		struct sl_http_header list[3];
+		uint32_t count = 0;
+
+		for (; count < 3 && beside[i].headers[2 * count]; count++)
+			list[count] = header(beside[i].headers[2 * count],
+					     beside[i].headers[2 * count + 1]);
+		sl_otlp_answer_init(&answer, beside[i].http);
+		answer.status = beside[i].status;
+		sl_otlp_answer_headers(&answer, list, count);
+		if (sl_otlp_answer_outcome(&answer) != beside[i].want ||
+		    answer.retry_after_ns != beside[i].wait_ns)
+			fail_msg("%s: %u, %llu", beside[i].why, sl_otlp_answer_outcome(&answer),
+				 (unsigned long long)answer.retry_after_ns);
+	}
+}
+
 #define BYTES(text) sl_bytes(text, sizeof(text) - 1)
 
 static void test_partial_success(void **state)
@@ -240,7 +339,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_outcomes),        cmocka_unit_test(test_waits),
 		cmocka_unit_test(test_partial_success), cmocka_unit_test(test_message),
-		cmocka_unit_test(test_words),
+		cmocka_unit_test(test_words),           cmocka_unit_test(test_what_stands_beside),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
