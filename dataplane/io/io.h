@@ -137,9 +137,13 @@ void sl_io_want(struct sl_conn *conn, size_t bytes);
 // Stop and start reading (back-pressure on HTTP/1; never used on HTTP/2).
 void sl_io_pause(struct sl_conn *conn, bool paused);
 
-// Closes. With `linger_ns` the write side is shut down, further input is discarded (at most 1 MiB)
-// until the peer closes or the time is over. closed() follows in a later turn, never from inside;
-// until then no other upcall comes.
+// What a lingering connection hears out: many clients look for an answer only when they have
+// written all, and a close before that resets them. As large as OTLP's own limit of a body.
+#define SL_IO_LINGER_BYTES_MAX (64 * SL_MIB)
+
+// Closes. With `linger_ns` the write side is shut down, further input is discarded (at most
+// SL_IO_LINGER_BYTES_MAX) until the peer closes or the time is over. closed() follows in a later
+// turn, never from inside; until then no other upcall comes.
 void sl_io_close(struct sl_conn *conn, uint64_t linger_ns);
 // Resets: no TIME_WAIT, pending bytes are dropped.
 void sl_io_abort(struct sl_conn *conn);

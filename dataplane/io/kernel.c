@@ -16,16 +16,15 @@
 // A connection goes CONNECTING -> OPEN -> (LINGERING ->) CLOSING. Whatever ends it puts it on
 // `closing`; closed() is called from the next poll only, before new events are taken. So no event
 // can meet a connection whose memory has gone.
-#define EVENTS_MAX       256
-#define ACCEPTS_MAX      16   // a listener and turn: the others wait for their bytes
-#define PIECES_MAX       1024 // IOV_MAX
-#define RECENT_NS        (240 * SL_US)
-#define LOWAT_MIN        (16 * SL_KIB)
-#define LOWAT_PATIENCE   (10 * SL_MS)
-#define LINGER_BYTES_MAX (1 * SL_MIB)
-#define LOOK_NS          (100 * SL_US) // sockets beside a busy backend: a call costs some packets
-#define ACCEPT_AGAIN_NS  (100 * SL_MS)
-#define READ_BYTES       (256 * SL_KIB)
+#define EVENTS_MAX      256
+#define ACCEPTS_MAX     16   // a listener and turn: the others wait for their bytes
+#define PIECES_MAX      1024 // IOV_MAX
+#define RECENT_NS       (240 * SL_US)
+#define LOWAT_MIN       (16 * SL_KIB)
+#define LOWAT_PATIENCE  (10 * SL_MS)
+#define LOOK_NS         (100 * SL_US) // sockets beside a busy backend: a call costs some packets
+#define ACCEPT_AGAIN_NS (100 * SL_MS)
+#define READ_BYTES      (256 * SL_KIB)
 
 enum { OPEN = 1, CONNECTING = 2, LINGERING = 4, CLOSING = 8, ENDED = 16, SHUT = 32 };
 
@@ -409,7 +408,7 @@ static void peer_ended(struct sl_conn *conn, uint64_t now_ns)
 static void discard(struct sl_conn *conn, size_t bytes)
 {
 	conn->discarded_bytes += (uint32_t)bytes;
-	if (conn->discarded_bytes > LINGER_BYTES_MAX)
+	if (conn->discarded_bytes > SL_IO_LINGER_BYTES_MAX)
 		end(conn, SL_CLOSE_LOCAL, 0);
 }
 

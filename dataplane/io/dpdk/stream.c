@@ -7,8 +7,7 @@
 // Streams of the stack as connections of io.h: the same states and the same upcalls as kernel.c has
 // over sockets, in the same order. Whatever ends a connection lets go of its stream at once and
 // puts it on `closing`; closed() comes from the next poll.
-#define LINGER_BYTES_MAX (1 * SL_MIB)
-#define FINISH_NS        (2 * SL_S)
+#define FINISH_NS (2 * SL_S)
 
 enum { OPEN = 1, LINGERING = 4, CLOSING = 8, ENDED = 16, SHUT = 32 };
 
@@ -219,7 +218,7 @@ static void readable(struct sl_conn *conn, uint64_t now_ns)
 		if (!lingering)
 			continue;
 		conn->discarded_bytes += (uint32_t)size;
-		if (conn->discarded_bytes > LINGER_BYTES_MAX) {
+		if (conn->discarded_bytes > SL_IO_LINGER_BYTES_MAX) {
 			end(conn, SL_CLOSE_LOCAL, 0, true);
 			return;
 		}

@@ -252,6 +252,7 @@ static void test_linger(void **state)
 	struct peer peer;
 	int theirs = pair(&peer, &upcalls);
 	uint8_t buffer[16];
+	uint64_t sent = 0;
 
 	(void)state;
 	// The answer arrives although the peer is still sending.
@@ -275,15 +276,18 @@ static void test_linger(void **state)
 	assert_int_equal(peer.closed, 1);
 	close(theirs);
 
-	// ... and one that floods after 1 MiB.
+	// ... and one that floods when it has sent more than any body may be.
 	theirs = pair(&peer, &upcalls);
 	fcntl(theirs, F_SETFL, O_NONBLOCK);
 	sl_io_close(&peer.conn, 60 * SL_S);
-	for (unsigned i = 0; i < 1000 && !peer.closed; i++) {
-		(void)!send(theirs, data, sizeof(data), MSG_NOSIGNAL);
+	for (unsigned i = 0; i < 10000 && !peer.closed; i++) {
+		const ssize_t size = send(theirs, data, sizeof(data), MSG_NOSIGNAL);
+
+		sent += size > 0 ? (uint64_t)size : 0;
 		turn(SL_MS);
 	}
 	assert_int_equal(peer.closed, 1);
+	assert_true(sent > SL_IO_LINGER_BYTES_MAX);
 	close(theirs);
 }
 
