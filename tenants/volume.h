@@ -106,7 +106,9 @@ struct sl_volume_count {
 };
 void sl_volume_count_flush(struct sl_volume_count *count, struct sl_volume *volume);
 
-// Adds one request's, or takes it back: `sign` is 1 or -1.
+// Adds one request's, or takes it back: `sign` is 1 or -1. What is taken back is told at once:
+// where it was what passed the mark, no request of its tenant would come through that tells it
+// later.
 SL_INLINE void sl_volume_count(struct sl_volume_count *count, struct sl_volume *volume,
 			       uint64_t bytes, uint64_t items, unsigned item, int64_t sign,
 			       uint64_t now_ns)
@@ -114,7 +116,7 @@ SL_INLINE void sl_volume_count(struct sl_volume_count *count, struct sl_volume *
 	const unsigned which[3] = {SL_DIMENSION_BYTES, item, SL_DIMENSION_REQUESTS};
 	const int64_t cost[3] = {(int64_t)SL_MIN(bytes, (uint64_t)SL_UNLIMITED / 4), (int64_t)items,
 				 1};
-	bool tell = now_ns >= count->told_ns + SL_MS;
+	bool tell = sign < 0 || now_ns >= count->told_ns + SL_MS;
 
 	for (unsigned i = 0; i < 3; i++) {
 		count->pending[which[i]] += sign * cost[i];

@@ -77,6 +77,31 @@ static void test_periods(void **state)
 	}
 }
 
+// What passed the mark and was refused by another: its tenant has used nothing, and may send.
+static void test_a_refund_that_opens_again(void **state)
+{
+	struct sl_tenants *tenants = make(
+		(struct sl_volume_config){.spans = 100, .per = SL_VOLUME_MONTH, .soft = 0.8}, NULL);
+	struct sl_tenants_shard *shard = sl_tenants_shard_create(0, 1, NULL);
+	struct fake *fake = make_fake();
+	uint64_t now_ns = START;
+
+	(void)state;
+	tick(tenants, now_ns, NOON);
+	sl_tenants_shard_turn(shard, tenants, now_ns);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(send_part(fake, shard, 0, SL_TRACES, 10, 100), 0);
+		assert_int_equal(used(tenants, SL_DIMENSION_SPANS), 100);
+		sl_tenants_refund(shard, &fake->part);
+		assert_int_equal(used(tenants, SL_DIMENSION_SPANS), 0);
+		tick(tenants, now_ns += 10 * SL_MS, NOON);
+		sl_tenants_shard_turn(shard, tenants, now_ns);
+	}
+	sl_tenants_shard_destroy(shard);
+	free(fake);
+	sl_tenants_destroy(tenants);
+}
+
 static void test_marks(void **state)
 {
 	struct sl_tenants *tenants = make(
@@ -271,9 +296,13 @@ static void test_needs_a_place(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_periods),   cmocka_unit_test(test_marks),
-		cmocka_unit_test(test_bound),     cmocka_unit_test(test_file),
-		cmocka_unit_test(test_bad_files), cmocka_unit_test(test_needs_a_place),
+		cmocka_unit_test(test_periods),
+		cmocka_unit_test(test_marks),
+		cmocka_unit_test(test_a_refund_that_opens_again),
+		cmocka_unit_test(test_bound),
+		cmocka_unit_test(test_file),
+		cmocka_unit_test(test_bad_files),
+		cmocka_unit_test(test_needs_a_place),
 	};
 
 	sl_hash_seed();
