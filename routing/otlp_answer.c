@@ -192,8 +192,6 @@ static bool is_foreign(const struct sl_otlp_answer *answer, struct sl_bytes type
 void sl_otlp_answer_headers(struct sl_otlp_answer *answer, const struct sl_http_header *headers,
 			    uint32_t count)
 {
-	int64_t at = 0, now = 0; // by the peer's own clock
-
 	for (uint32_t i = 0; i < count; i++) {
 		const struct sl_http_header *header = &headers[i];
 		const int64_t number = number_of(header->value);
@@ -206,17 +204,19 @@ void sl_otlp_answer_headers(struct sl_otlp_answer *answer, const struct sl_http_
 		} else if (sl_bytes_equal(header->name, SL_LITERAL("grpc-status-details-bin"))) {
 			read_details(answer, header->value);
 		} else if (sl_bytes_equal(header->name, SL_LITERAL("retry-after"))) {
-			at = number < 0 ? date_of(header->value) : 0;
+			if (number < 0)
+				answer->retry_at_s = date_of(header->value);
 			ask(answer, (uint64_t)SL_MIN(SL_MAX(number, 0), RETRY_SECONDS_MAX) * SL_S);
 		} else if (sl_bytes_equal(header->name, SL_LITERAL("date"))) {
-			now = date_of(header->value);
+			answer->now_s = date_of(header->value);
 		} else if (sl_bytes_equal(header->name, SL_LITERAL("content-type"))) {
 			answer->foreign = is_foreign(answer, header->value);
 		}
 	}
 	// Without the peer's date its time says nothing: the own backoff decides.
-	if (at && now && at > now)
-		ask(answer, (uint64_t)SL_MIN(at - now, RETRY_SECONDS_MAX) * SL_S);
+	if (answer->retry_at_s && answer->now_s && answer->retry_at_s > answer->now_s)
+		ask(answer,
+		    (uint64_t)SL_MIN(answer->retry_at_s - answer->now_s, RETRY_SECONDS_MAX) * SL_S);
 }
 
 // Its own status decides, unless the answer is not gRPC's at all.

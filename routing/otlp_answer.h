@@ -20,6 +20,7 @@ struct sl_otlp_answer {
 	int grpc_status; // -1: none came
 	char message[SL_OTLP_MESSAGE_KEPT]; // of gRPC; printable, without quotes
 	uint64_t retry_after_ns;
+	int64_t retry_at_s, now_s; // dates of Retry-After and of the answer; 0: none
 	uint8_t reply[SL_OTLP_REPLY_KEPT];
 	size_t reply_bytes;
 };
