@@ -7,7 +7,8 @@ static const char *const full_choices[] = {"refuse", "drop_oldest", NULL};
 static const struct sl_setting rows[] = {
 	WHERE(sl_spool_config),
 	ROW(sl_spool_config, path, "path", PATH, .required = true,
-	    .help = "Folder, of this destination alone; made when it is not there."),
+	    .help = "Folder, of this destination and one process alone; made when it is not "
+		    "there."),
 	ROW(sl_spool_config, bytes_max, "max_bytes", BYTES, .min = 4 << 20, .max = 1e15,
 	    .preset = "1GiB", .help = "Bytes on disk."),
 	ROW(sl_spool_config, age_max_ns, "max_age", DURATION, .preset = "24h",

@@ -104,7 +104,8 @@ static const struct sl_settings usage_settings = SETTINGS("ledger.usage", sl_led
 static const struct sl_setting ledger_rows[] = {
 	WHERE(sl_ledger_config),
 	ROW(sl_ledger_config, path, "path", PATH, .apply = SL_APPLY_RESTART,
-	    .help = "File that keeps the accounts over restarts; without it they begin anew."),
+	    .help = "File that keeps the accounts over restarts; without it they begin anew. "
+		    "One process has it at a time (PATH.lock)."),
 	ROW(sl_ledger_config, interval_ns, "interval", DURATION, .min = 1e8, .max = 3.6e12,
 	    .preset = "10s",
 	    .help = "It is written so often, and at the end: what a crash loses at most."),
