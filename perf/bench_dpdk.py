@@ -34,12 +34,14 @@ def sh(*words):
 
 
 class Gateway:
-    """One gateway on `path`: kernel or af_xdp at the end of a veth pair, or vhost."""
+    """One gateway on `path`: kernel or af_xdp at the end of a veth pair, or vhost, with checksums
+    computed at both ends as over a wire, or left to the devices."""
 
     def __init__(self, path, folder):
         self.path, self.folder = path, folder
         self.socket = folder / "v"
-        device = (f"net_vhost0,iface={self.socket},queues=1" if path == "vhost" else
+        self.virtio = path.startswith("vhost")
+        device = (f"net_vhost0,iface={self.socket},queues=1" if self.virtio else
                   "net_af_xdp0,iface=in0")
         config = {"shards": 1, "listen": [f"{HOST}:{PORT}"], "admin": f"127.0.0.1:{ADMIN}",
                   "memory_budget": "256MiB", "tenants": {"file": "t.yaml", "default": "a"},
@@ -47,7 +49,8 @@ class Gateway:
                   "sampling": [{"mode": "proportional", "rate": "10%"}],
                   "destinations": {"b": {"blackhole": {}}}, "routes": [{"to": ["b"]}]}
         if path != "kernel":
-            config |= {"io": "dpdk", "dpdk": {"addresses": [f"{HOST}/24"], "packets": 32768, "eal": [
+            config |= {"io": "dpdk", "dpdk": {"addresses": [f"{HOST}/24"], "packets": 32768,
+                                              "offloads": path != "vhost", "eal": [
                 *EAL, f"--file-prefix=bench-{os.getpid()}", f"--vdev={device}"]}}
         (folder / "t.yaml").write_text(json.dumps({"tenants": {"a": {"quota": {
             "spans": "100M/s", "log_records": "100M/s"}}}}))
@@ -56,9 +59,9 @@ class Gateway:
                                         "ip link set lo up; echo; exec sleep 1000"],
                                        stdout=subprocess.PIPE)
         self.holder.stdout.readline()
-        if path != "vhost":
+        if not self.virtio:
             self.wire()
-        inside = [] if path == "vhost" else ["nsenter", "-t", str(self.holder.pid), "--net"]
+        inside = [] if self.virtio else ["nsenter", "-t", str(self.holder.pid), "--net"]
         self.log = open(folder / "log", "w")
         self.process = subprocess.Popen(
             [*inside, "taskset", "-c", "0", BUILD / "sluice", "--config", folder / "c.yaml"],
@@ -96,7 +99,7 @@ class Gateway:
 
     def calls(self, items, connections, options):
         """The generator's command, by the path."""
-        if self.path == "vhost":
+        if self.virtio:
             return self.pktgen("--tcp", "--target", f"{HOST}:{PORT}", "--rate", "0", "--signal",
                                "traces", "--items", items, "--connections", connections,
                                "--streams", "1" if connections > 100 else "4",
@@ -110,7 +113,8 @@ class Gateway:
         return [BUILD / "bin/sluice-pktgen", *(f"--eal={one}" for one in EAL),
                 f"--eal=--file-prefix=bench-p{os.getpid()}", "--eal=--vdev=net_virtio_user0,"
                 f"path={self.socket},queues=1,queue_size=1024", "--address", "10.9.0.1/24",
-                "--admin", ADMIN, "--pid", self.process.pid, "--json", *words]
+                "--admin", ADMIN, "--pid", self.process.pid, "--json",
+                *(["--no-offloads"] if self.path == "vhost" else []), *words]
 
     def datagrams(self, items, rate, options):
         return self.pktgen("--target", f"{HOST}:{UDP}", "--rate", rate, "--items", items,
@@ -137,7 +141,8 @@ def measure(path, make):
 def cases(options):
     many = options.connections
     for items, connections in ((100, 8), (8, 16), (8, many)):
-        yield (f"calls of {items} spans, {connections} connections", ("kernel", "af_xdp", "vhost"),
+        yield (f"calls of {items} spans, {connections} connections",
+               ("kernel", "af_xdp", "vhost", "vhost+sums"),
                lambda g, i=items, c=connections: g.calls(i, c, options))
     for items, rate in ((1, 2350000), (5, 820000)):
         yield (f"datagrams of {507 if items == 1 else 1459} B, {rate} offered", ("vhost",),
@@ -152,7 +157,8 @@ def write(rows, options, load):
              " polling included."
              " kernel: sockets at the end of a veth pair, MTU 1500, offloads off; af_xdp: DPDK at the"
              " same place; vhost: a virtio pair of DPDK devices, the copy between them on the"
-             " gateway's core, `sluice-pktgen` at the other end.", "",
+             " gateway's core, `sluice-pktgen` at the other end; +sums: with checksums left to the"
+             " devices (`dpdk.offloads`), else both ends compute them.", "",
              f"{datetime.date.today()}, {cpu}, {os.cpu_count()} cores; medians of {options.rounds}"
              f" interleaved rounds of {options.seconds:g} s; load average before and after:"
              f" {load[0]:.1f}, {load[1]:.1f}.", "",
