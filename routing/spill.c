@@ -82,9 +82,7 @@ bool sl_spill(struct sl_record *record, const char *cause)
 		return false;
 	if (record->owner && !record->key.data)
 		sl_record_key(record);
-	if (cause)
-		sl_spool_side_blame(egress->spill->side, cause);
-	return sl_spool_side_take(egress->spill->side, record, sync, egress->shard->now_ns);
+	return sl_spool_side_take(egress->spill->side, record, sync, cause, egress->shard->now_ns);
 }
 
 bool sl_spill_first(struct sl_record *record)

@@ -476,21 +476,18 @@ void sl_spool_side_close(struct sl_spool_side *side)
 }
 
 bool sl_spool_side_take(struct sl_spool_side *side, struct sl_record *record, bool sync,
-			uint64_t now_ns)
+			const char *cause, uint64_t now_ns)
 {
-	const struct sl_spool *spool = spool_of(side);
+	struct sl_spool *spool = spool_of(side);
 
 	if (sl_side_is_full(&side->base) ||
 	    (now_ns < __atomic_load_n(&spool->refuse_until_ns, __ATOMIC_RELAXED) &&
 	     record->bytes >= __atomic_load_n(&spool->refuse_bytes, __ATOMIC_RELAXED)))
 		return false;
+	if (cause)
+		__atomic_store_n(&spool->cause, cause, __ATOMIC_RELAXED);
 	record->driver_data = sync ? record : NULL;
 	return sl_side_give(&side->base, record);
-}
-
-void sl_spool_side_blame(struct sl_spool_side *side, const char *cause)
-{
-	__atomic_store_n(&spool_of(side)->cause, cause, __ATOMIC_RELAXED);
 }
 
 struct sl_record *sl_spool_side_confirmed(struct sl_spool_side *side, bool *kept)

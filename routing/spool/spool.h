@@ -48,12 +48,10 @@ struct sl_spool_side *sl_spool_side_open(struct sl_spool *spool, struct sl_waker
 void sl_spool_side_close(struct sl_spool_side *side);
 // Hands a record over; `sync`: confirmed only once it is on the disk, whatever the settings say.
 // False: the spool is full, fails or has no room in the ring. When full, what is smaller than all
-// that had no room is still tried.
+// that had no room is still tried. `cause`: why it does not go to the destination itself, for the
+// log; static; NULL: it goes to disk first as a matter of course, which is no outage.
 bool sl_spool_side_take(struct sl_spool_side *side, struct sl_record *record, bool sync,
-			uint64_t now_ns);
-// Why what is handed over does not go to the destination itself, for the log; static. What is
-// never told so goes to disk first as a matter of course, and is no outage.
-void sl_spool_side_blame(struct sl_spool_side *side, const char *cause);
+			const char *cause, uint64_t now_ns);
 // The next record that is confirmed, or was not kept (`*kept` false); NULL: none.
 struct sl_record *sl_spool_side_confirmed(struct sl_spool_side *side, bool *kept);
 // The next replay; NULL: none. `retired`: it shall be given no more.

@@ -31,7 +31,7 @@ static bool is_kept(struct sl_spool_side *side, struct sl_waker *waker)
 	struct pollfd wait = {.fd = waker->fd, .events = POLLIN};
 	bool kept = false;
 
-	if (!sl_spool_side_take(side, &record, false, UINT64_MAX))
+	if (!sl_spool_side_take(side, &record, false, NULL, UINT64_MAX))
 		return false;
 	sl_spool_side_flush(side);
 	while (!sl_spool_side_confirmed(side, &kept)) {
@@ -324,7 +324,7 @@ static void *open_and_close(void *argument)
 							.pieces = &piece,
 							.piece_count = 1,
 							.tenant_name = SL_LITERAL("tenant")};
-			assert_true(sl_spool_side_take(side, &records[i], false, UINT64_MAX));
+			assert_true(sl_spool_side_take(side, &records[i], false, NULL, UINT64_MAX));
 		}
 		sl_spool_side_flush(side);
 		sl_spool_side_news(side, &news);
@@ -494,7 +494,7 @@ static void test_full_for_what_does_not_fit(void **state)
 						.pieces = &pieces[i],
 						.piece_count = 1,
 						.tenant_name = SL_LITERAL("tenant")};
-		assert_true(sl_spool_side_take(side, &records[i], false, UINT64_MAX));
+		assert_true(sl_spool_side_take(side, &records[i], false, NULL, UINT64_MAX));
 	}
 	sl_spool_side_flush(side);
 	while (left) {
@@ -509,8 +509,8 @@ static void test_full_for_what_does_not_fit(void **state)
 		sl_waker_clear(&waker);
 	}
 	// At time 0 it is the moment after: what is as large is not even handed over.
-	assert_false(sl_spool_side_take(side, &records[1], false, 0));
-	assert_true(sl_spool_side_take(side, &records[0], false, 0));
+	assert_false(sl_spool_side_take(side, &records[1], false, NULL, 0));
+	assert_true(sl_spool_side_take(side, &records[0], false, NULL, 0));
 	sl_spool_side_flush(side);
 	while (!sl_spool_side_confirmed(side, &(bool){false}))
 		usleep(1000);
