@@ -77,7 +77,8 @@ def test_broken_frames_do_no_harm(start):
                 body[8] = 6  # TCP
                 body[15:19] = socket.inet_aton(sluice.host)
             raw.send(target + b"\x02\0\0\0\0\x09" + kind + body)
-    wait_for("the frames", lambda: received(sluice) >= before + 4000)
+            if index % 200 == 199:  # no more at once than a ring holds, however late it is read
+                wait_for("the frames", lambda: received(sluice) >= before + (index + 1) * 4 // 5)
     assert hello(sluice.host, sluice.http_port).startswith(b"HTTP/1.1 200")
 
 

@@ -72,7 +72,7 @@ def test_whole_packets_both_ways(tagged):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.sendto(otlp.request("traces", 3).SerializeToString(), (tagged.host, tagged.http_port))
     wait_for("the datagram", lambda: tagged.metric("sluice_datagram_accepted_total") == 1)
-    assert tagged.port.relay.counts["other"] == 0
+    assert tagged.port.relay.others == 0
 
 
 def test_frames_of_others_are_dropped_and_counted(tagged):
@@ -103,4 +103,4 @@ def test_frames_of_others_are_dropped_and_counted(tagged):
                 assert answered != 50
     wait_for("the frames", lambda: tagged.metric(other) >= before + OTHERS)
     assert post(tagged.host, tagged.http_port, b"{}")[0].startswith(b"HTTP/1.1 200")
-    assert tagged.port.relay.counts["other"] == 0  # whatever it sends has the tag
+    assert tagged.port.relay.others == 0  # whatever it sends has the tag

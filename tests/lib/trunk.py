@@ -13,9 +13,8 @@ VLAN_VALID = 0x10  # in the status of struct tpacket_auxdata: the kernel has tak
 
 class Trunk(BadLink):
     def __init__(self, ends, vlan):
-        self.vlan = vlan
+        self.vlan, self.others = vlan, 0
         super().__init__(ends, seed=0)
-        self.counts["other"] = 0
 
     def open(self, end):
         one = super().open(end)
@@ -38,4 +37,4 @@ class Trunk(BadLink):
         elif frame[12:16] == struct.pack("!HH", 0x8100, self.vlan):
             self.send(1, frame[:12] + frame[16:])
         else:
-            self.counts["other"] += 1
+            self.others += 1
