@@ -471,6 +471,9 @@ static void test_numbers_from_far_away(void **state)
 			assert_null(ops->next_ready(stack));
 		}
 	}
+	give_tcp(peer, 1001, next + 1, flags[2]); // acknowledges what was not sent
+	give_tcp(peer, 1001, next + (1u << 31) - 1, flags[0]);
+	assert_null(ops->next_ready(stack));
 	sent_count = 0;
 	for (unsigned i = 0; i < 5; i++) {
 		now_ns += 100 * SL_MS;

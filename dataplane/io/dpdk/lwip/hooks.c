@@ -50,17 +50,32 @@ const ip6_addr_t *sl_lwip_gateway6(void)
 	return ip6_addr_isany(&gateway) ? NULL : &gateway;
 }
 
-// lwIP tells before from after by a difference's sign, which halfway around is both: there a FIN
-// without bytes would end the program. Nothing valid lies further away than a window; it is
-// answered as what is not acceptable is (RFC 9293, 3.10.7.4), with what else is to be acknowledged.
+// What no peer that is in its senses sends. lwIP tells before from after by a difference's sign,
+// which halfway around is both: there a FIN without bytes would end the program. Nothing valid lies
+// further away than a window.
+static bool is_far(const struct tcp_pcb *pcb, const struct tcp_hdr *header, u8_t flags)
+{
+	// A SYN is only answered.
+	return (!(flags & TCP_SYN) || pcb->state == SYN_RCVD) &&
+	       header->seqno - pcb->rcv_nxt + FAR > 2 * FAR;
+}
+
+// lwIP would take the window that comes with it, and none from then on.
+static bool acknowledges_the_unsent(const struct tcp_pcb *pcb, const struct tcp_hdr *header,
+				    u8_t flags)
+{
+	return pcb->state >= ESTABLISHED && (flags & (TCP_ACK | TCP_RST)) == TCP_ACK &&
+	       TCP_SEQ_GT(header->ackno, pcb->snd_nxt);
+}
+
+// Such a segment is answered as what is not acceptable is (RFC 9293, 3.10.7.4), with what else is
+// to be acknowledged.
 err_t sl_lwip_admit_segment(struct tcp_pcb *pcb, const struct tcp_hdr *header)
 {
-	const u32_t ahead = header->seqno - pcb->rcv_nxt;
 	const u8_t flags = TCPH_FLAGS(header);
 
-	// Before there is a number to go by, or a SYN that is only answered.
-	if (pcb->state <= SYN_SENT || ((flags & TCP_SYN) && pcb->state != SYN_RCVD) ||
-	    ahead + FAR <= 2 * FAR)
+	if (pcb->state <= SYN_SENT ||
+	    (!is_far(pcb, header, flags) && !acknowledges_the_unsent(pcb, header, flags)))
 		return ERR_OK;
 	if (!(flags & TCP_RST))
 		tcp_set_flags(pcb, TF_ACK_DELAY);
