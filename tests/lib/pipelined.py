@@ -18,6 +18,7 @@ class Pipelined(threading.Thread):
         super().__init__(daemon=True)
         self.port, self.per_s = port, per_s
         self.waiting, self.slowest = collections.deque(), 0.0
+        self.longest_turn = 0.0  # of 5 ms; much longer: the machine had no time for it
         self.sent, self.dropped, self.connections = 0, 0, 0
         self.broken, self.ended = None, threading.Event()
         self.outlives = False  # try again when nobody listens
@@ -48,6 +49,7 @@ class Pipelined(threading.Thread):
             while not self.ended.is_set() or self.waiting:
                 now = time.monotonic()
                 owed += (now - last) * self.per_s
+                self.longest_turn = max(self.longest_turn, now - last)
                 last = now
                 owed = min(owed, WAITING_MAX - len(self.waiting))
                 if self.ended.is_set():
