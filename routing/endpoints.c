@@ -484,6 +484,10 @@ void sl_endpoint_heard(struct sl_endpoint *endpoint, struct sl_endpoint_verdict 
 	sl_gauge(&endpoint->counters.in_flight[0], endpoint->in_flight);
 	sl_count(&endpoint->counters.calls[0], 1);
 	sl_count(&endpoint->counters.failed[0], !verdict.delivered);
+	if (verdict.passed_on) {
+		sl_breaker_unsent(&endpoint->breaker);
+		return;
+	}
 	endpoint->outlier.ended++;
 	endpoint->outlier.failed += !verdict.delivered;
 	hear_breaker(endpoint, verdict.failing, now_ns);

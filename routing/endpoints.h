@@ -116,6 +116,7 @@ struct sl_endpoint_verdict {
 	bool delivered;
 	bool failing;     // speaks against the endpoint: its breaker counts it
 	bool unreachable; // no connection came up
+	bool passed_on;   // not looked at, and sent again: says nothing of it
 };
 void sl_endpoint_heard(struct sl_endpoint *endpoint, struct sl_endpoint_verdict verdict,
 		       uint64_t now_ns);

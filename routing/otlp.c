@@ -159,9 +159,9 @@ static void on_ended(struct sl_client_call *call, int result, uint64_t now_ns)
 			  (struct sl_endpoint_verdict){
 				  .delivered = outcome == SL_OUTCOME_DELIVERED,
 				  // Who says when to come again is there.
-				  .failing = outcome == SL_OUTCOME_RETRYABLE && !retry_after_ns &&
-					     !goes_again(post, result),
+				  .failing = outcome == SL_OUTCOME_RETRYABLE && !retry_after_ns,
 				  .unreachable = result == SL_CLIENT_UNREACHABLE,
+				  .passed_on = goes_again(post, result),
 			  },
 			  now_ns);
 	if (outcome != SL_OUTCOME_DELIVERED) {
