@@ -15,7 +15,8 @@
 
 #define CONNECT_NS   (2 * SL_S)
 #define ANSWER_NS    (5 * SL_S)
-#define MEMORY_BYTES (4 * SL_MIB) // of TLS
+#define STOP_NS      (100 * SL_MS) // how often it is looked whether somebody still waits
+#define MEMORY_BYTES (4 * SL_MIB)  // of TLS
 
 struct sl_redis_stream {
 	int fd;
@@ -60,13 +61,18 @@ static int fail(struct sl_redis *redis, int error, const char *problem)
 static int wait_until(struct sl_redis *redis, short events, uint64_t end_ns)
 {
 	struct pollfd fd = {.fd = redis->stream->fd, .events = events};
-	int ready;
+	uint64_t left_ns = 1;
+	int ready = 0;
 
-	do {
+	while (left_ns && (ready == 0 || (ready < 0 && errno == EINTR))) {
 		const uint64_t now_ns = sl_clock_now_ns();
 
-		ready = poll(&fd, 1, now_ns < end_ns ? (int)((end_ns - now_ns) / SL_MS) + 1 : 0);
-	} while (ready < 0 && errno == EINTR);
+		if (redis->stop && __atomic_load_n(redis->stop, __ATOMIC_RELAXED))
+			return fail(redis, -ECANCELED, "it was not waited for");
+		left_ns = now_ns < end_ns ? end_ns - now_ns : 0;
+		ready = poll(&fd, 1,
+			     left_ns ? (int)(SL_MIN(left_ns, (uint64_t)STOP_NS) / SL_MS) + 1 : 0);
+	}
 	if (ready < 0)
 		return fail(redis, -errno, strerror(errno));
 	return ready == 0 ? fail(redis, -EIO, "it does not answer") : 0;

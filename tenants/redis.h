@@ -8,11 +8,13 @@
 // wants (the fleet's links, which never wait, are in fleet/link.h).
 //
 // Threading: one thread at a time; calls block, for seconds when Redis is silent: never a shard's,
-// nor the quota thread's. Memory: a zeroed one is closed; close() frees all.
+// nor the quota thread's; whoever sets `stop` is not waited for longer than a tenth of one. Memory:
+// a zeroed one is closed; close() frees all.
 struct sl_tls_context;
 
 struct sl_redis {
 	struct sl_redis_stream *stream; // NULL: closed
+	const uint32_t *stop;           // not 0: nobody waits any more; NULL: never. The caller's
 	char problem[200];              // why the last call failed
 };
 

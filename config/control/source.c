@@ -193,7 +193,8 @@ static void look(struct sl_source_thread *self)
 					   &text, error, sizeof(error));
 
 	if (result < 0) {
-		failed(self, result, error);
+		if (!stopped(self))
+			failed(self, result, error);
 		return;
 	}
 	if (*self->failure)
@@ -300,6 +301,7 @@ struct sl_source_thread *sl_source_thread_create(const struct sl_tenants_redis_c
 		self->tls.key_file = copy(self->tls.key_file, &failing);
 		self->config.redis.tls = &self->tls;
 	}
+	self->redis.stop = self->ear.stop = &self->stop;
 	self->wait_ns = config->poll_ns;
 	snprintf(self->known, sizeof(self->known), "%s", known ? known : "");
 	self->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

@@ -1,8 +1,12 @@
 #include "tests/unit/test.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
-#include "tenants/settings.h"
+#include "tenants/redis.h"
 
 static struct sl_quota_tls_config tls = {.verify = true};
 
@@ -69,11 +73,34 @@ static void a_host_that_is_too_long(void **state)
 	assert_int_equal(sl_quota_redis_place(&redis, &place), 0);
 }
 
+// One that takes connections and says nothing: whoever ends meanwhile does not wait for it.
+static void nobody_waits_any_more(void **state)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t size = sizeof(at);
+	const int silent = socket(AF_INET, SOCK_STREAM, 0);
+	char address[40];
+	const struct sl_quota_redis_config redis = {.address = address, .password = "secret"};
+	const uint32_t stop = 1;
+	struct sl_redis asked = {.stop = &stop};
+
+	(void)state;
+	assert_int_equal(bind(silent, (struct sockaddr *)&at, size), 0);
+	assert_int_equal(listen(silent, 1), 0);
+	assert_int_equal(getsockname(silent, (struct sockaddr *)&at, &size), 0);
+	snprintf(address, sizeof(address), "127.0.0.1:%u", ntohs(at.sin_port));
+	assert_true(sl_redis_open(&asked, &redis) < 0);
+	assert_string_equal(asked.problem, "it was not waited for");
+	assert_int_equal(sl_redis_fd(&asked), -1);
+	close(silent);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(places),
 		cmocka_unit_test(a_host_that_is_too_long),
+		cmocka_unit_test(nobody_waits_any_more),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
