@@ -66,7 +66,8 @@ static const struct sl_setting health_rows[] = {
 	ROW(sl_health_config, port, "port", COUNT, .max = 65535, .preset = "0",
 	    .help = "Where it is checked, without TLS; 0: where calls go, and as they do."),
 	ROW(sl_health_config, service, "service", STRING,
-	    .help = "grpc: the service that is asked for; without it the whole server."),
+	    .help = "grpc, grpc_watch: the service that is asked for; without it the whole "
+		    "server."),
 	ROW(sl_health_config, path, "path", STRING, .preset = "/", .help = "http: what is got."),
 };
 static void check_health(const void *object, struct sl_errors *errors)

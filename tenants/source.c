@@ -191,6 +191,14 @@ static redisReply *call(struct fetch *fetch, int type, int count, const char **w
 	return NULL;
 }
 
+static int no_version(struct fetch *fetch)
+{
+	char what[sizeof(fetch->version) + 64];
+
+	snprintf(what, sizeof(what), "nothing is published: there is no key %s", fetch->version);
+	return fail(fetch, -ENODATA, what);
+}
+
 static int get_version(struct fetch *fetch, char version[65])
 {
 	int error = 0;
@@ -200,7 +208,7 @@ static int get_version(struct fetch *fetch, char version[65])
 	if (!reply)
 		return error;
 	if (reply->type == REDIS_REPLY_NIL)
-		error = fail(fetch, -ENODATA, "nothing is published: there is no version");
+		error = no_version(fetch);
 	else if (reply->len == 0 || reply->len > 64)
 		error = fail(fetch, -EBADMSG, "the version is not 1 to 64 bytes long");
 	else

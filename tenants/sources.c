@@ -56,6 +56,7 @@ static int first_text(struct sl_sources *sources, const struct sl_tenants_redis_
 		      bool check_only, struct sl_errors *errors)
 {
 	char error[200] = "--check asks nobody", name[400];
+	const char *cache = "not configured";
 	struct sl_tls_context *context;
 	int failed = sl_redis_tls(&config->redis, &context, error, sizeof(error));
 
@@ -71,13 +72,17 @@ static int first_text(struct sl_sources *sources, const struct sl_tenants_redis_
 		return 0;
 	sl_source_name(config, name);
 	failed = config->cache ? sl_source_cache_read(config->cache, &sources->text) : -ENOENT;
+	if (!failed)
+		cache = "taken";
+	else if (config->cache)
+		cache = strerror(-failed);
 	if (!check_only)
-		sl_log(SL_LOG_WARN, "tenants_redis", "from=%s reason=\"%s\" cache=%s", name, error,
-		       !failed ? "taken" : strerror(-failed));
+		sl_log(SL_LOG_WARN, "tenants_redis", "from=%s reason=\"%s\" cache=\"%s\"", name,
+		       error, cache);
 	if (!failed || !config->required || check_only)
 		return 0;
 	sl_errors_add(errors, &config->redis.where, "tenants.redis: %s: %s; and the cache: %s",
-		      name, error, config->cache ? strerror(-failed) : "not configured");
+		      name, error, cache);
 	return -EINVAL;
 }
 

@@ -108,7 +108,7 @@ const struct sl_metric_row sl_conn_counter_rows[] = {
 	ROW(connections, COUNTER, "sluice_connections_accepted", "Connections taken."),
 	ROW(connections_open, GAUGE, "sluice_connections_open", "Connections now open."),
 	ROW(connections_refused, COUNTER, "sluice_connections_refused",
-	    "Connections closed at once: at connections_max, draining, or out of memory."),
+	    "Connections closed at once: at limits.connections, draining, or out of memory."),
 	ROW(tls_failures, COUNTER, "sluice_tls_failures", "Connections whose TLS failed."),
 	ROW(protocol_errors, COUNTER, "sluice_protocol_errors",
 	    "Connections ended for breaking HTTP/1.1 or HTTP/2."),
