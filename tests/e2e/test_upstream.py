@@ -302,16 +302,21 @@ def test_what_was_acknowledged_early_and_given_up_is_lost_and_said_so(start, htt
 @pytest.mark.shards
 @KINDS
 def test_a_reload_lets_what_is_in_flight_end_where_it_is(start, http):
-    with Upstream(http, [{"delay": 1.5}]) as before, Upstream(http) as after:
-        sluice = start(shards=2, config=config(before, http))
+    gate, more = threading.Event(), {"timeout": "60s", "more": {"answer_within": "60s"}}
+    with (Upstream(http, [lambda: gate.wait(60) and {}]) as before, Upstream(http) as after):
+        sluice = start(shards=2, config=config(before, http, **more))
         result = []
         thread = threading.Thread(target=lambda: result.append(send(sluice).grpc_status))
         thread.start()
         wait_for("the call", lambda: len(before.calls) == 1)
-        sluice.config.update(config(after, http))
+        sluice.config.update(config(after, http, **more))
         sluice.reload()
         assert send(sluice).grpc_status == 0 and not result
         assert len(after.calls) == 1 and len(before.calls) == 1
+        # Only a destination that outlives its configuration tells of its end.
+        wait_for("the old configuration to go",
+                 lambda: sluice.metric("sluice_config_retired_snapshots") == 0)
+        gate.set()
         thread.join()
         assert result == [0] and ends(sluice) == {"delivered": 4}
         wait_for("the old one to close", lambda: "destination_closed" in sluice.log())
