@@ -376,25 +376,24 @@ void sl_shard_destroy(struct sl_shard *shard)
 	if (!shard)
 		return;
 	assert(!shard->started || shard->joined);
-	// After a stop with deliveries open their memory stays theirs: the process is about to end.
-	const bool clean = !shard->started ||
-			   (!sl_server_sessions(shard->server) && !shard->requests.used &&
-			    !sl_routing_in_flight(shard->routing));
+	// After a stop with deliveries open all of it stays: helpers' threads bring them back and
+	// wake it. The process is about to end.
+	if (shard->started && (sl_server_sessions(shard->server) || shard->requests.used ||
+			       sl_routing_in_flight(shard->routing)))
+		return;
 
 	// Of a set-up that failed any part may be missing.
-	if (clean) {
-		sl_shard_datagrams_fini(shard);
-		sl_books_fini(&shard->books, shard->options.metrics);
-		sl_routing_shard_destroy(shard->routing);
-		sl_sampling_shard_destroy(shard->sampling);
-		sl_tenants_shard_destroy(shard->tenants);
-		sl_server_destroy(shard->server);
-		sl_codec_destroy(shard->codec);
-		sl_io_destroy(shard->io);
-		sl_pool_fini(&shard->requests);
-		sl_memory_fini(&shard->memory);
-		sl_memory_fini(&shard->connection_memory);
-	}
+	sl_shard_datagrams_fini(shard);
+	sl_books_fini(&shard->books, shard->options.metrics);
+	sl_routing_shard_destroy(shard->routing);
+	sl_sampling_shard_destroy(shard->sampling);
+	sl_tenants_shard_destroy(shard->tenants);
+	sl_server_destroy(shard->server);
+	sl_codec_destroy(shard->codec);
+	sl_io_destroy(shard->io);
+	sl_pool_fini(&shard->requests);
+	sl_memory_fini(&shard->memory);
+	sl_memory_fini(&shard->connection_memory);
 	sl_queues_fini(&shard->queues);
 	sl_waker_fini(&shard->waker);
 	for (uint32_t i = 0; shard->handed && i < shard->options.count; i++)

@@ -40,7 +40,8 @@ int sl_shard_start(struct sl_shard *shard);
 // Waits for the thread's end. The shard must have been told to stop. All shards are joined before
 // the first is destroyed: they look at each other until their last turn.
 void sl_shard_join(struct sl_shard *shard);
-// Frees; NULL is fine.
+// Frees, unless it was stopped with calls or deliveries open: those still use it, until the process
+// ends. NULL is fine.
 void sl_shard_destroy(struct sl_shard *shard);
 
 // Something changed that a blocked shard should see (a snapshot).
