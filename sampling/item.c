@@ -30,7 +30,7 @@ struct places {
 };
 
 struct value {
-	enum { VALUE_NONE, VALUE_TEXT, VALUE_NUMBER } type;
+	enum { VALUE_NONE, VALUE_TEXT, VALUE_NUMBER, VALUE_OTHER } type; // NONE: no attribute
 	struct sl_bytes text;
 	double number;
 };
@@ -54,7 +54,7 @@ static void add_place(struct places *places, uint32_t at, uint32_t bytes)
 
 static struct value value_of(const struct sl_any *any)
 {
-	struct value value = {.type = VALUE_NONE};
+	struct value value = {.type = VALUE_OTHER};
 
 	if (any->type == SL_ANY_STRING) {
 		value = (struct value){.type = VALUE_TEXT, .text = any->text};

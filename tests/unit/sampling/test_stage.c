@@ -63,6 +63,7 @@ struct item {
 	uint64_t duration_ns;
 	bool error, empty_state;
 	unsigned states_before; // that do not count
+	bool odd_randomness;    // logs: sampling.randomness is true, which is no text
 };
 
 static void put_span(struct body *body, const struct item *item)
@@ -104,6 +105,13 @@ static void put_log(struct body *body, const struct item *item)
 		put_attribute(body, 6, "sampling.threshold", item->state);
 	if (item->priority)
 		put_attribute(body, 6, "sampling.priority", item->priority);
+	if (item->odd_randomness) {
+		const size_t pair = body->size;
+
+		put_text(body, 1, "sampling.randomness");
+		put_bytes(body, 2, (const uint8_t[]){2 << 3, 1}, 2);
+		wrap(body, 6, pair);
+	}
 	put_bytes(body, 9, id, 16);
 	wrap(body, 2, start);
 }
@@ -521,6 +529,10 @@ static void test_logs(void **unused)
 		 "{mode: proportional, rate: 50%}",
 		 {.id_low = HIGH, .state = "X"},
 		 NULL},
+		{"randomness that is no text",
+		 "{mode: proportional, rate: 50%}",
+		 {.id_low = HIGH, .odd_randomness = true},
+		 NULL},
 		{"its own percentage",
 		 "{mode: proportional, rate: 1%, priority: sampling.priority}",
 		 {.id_low = 0x00c0000000000000, .priority = "25"},
@@ -624,7 +636,7 @@ static void test_budget_is_spent(void **unused)
 	for (uint32_t i = 0; i < 1000; i++)
 		items[i].id_low = HIGH, items[i].state = NULL, items[i].priority = NULL,
 		items[i].duration_ns = 0, items[i].error = items[i].empty_state = false,
-		items[i].states_before = 0;
+		items[i].states_before = 0, items[i].odd_randomness = false;
 	put_resource(body, SL_TRACES, "checkout", items, 1000);
 	run_stage(&run, "sampling: [{mode: proportional, rate: 10%}]\n", SL_TRACES, body);
 	part->keep = NULL;
