@@ -733,7 +733,7 @@ static void look_for_stall(struct sl_egress *egress, uint64_t now_ns)
 		return;
 	egress->stalled = stalled;
 	sl_count(&egress->meter->counters.stalled[0], stalled ? 1 : UINT64_MAX);
-	sl_log(SL_LOG_WARN, stalled ? "destination_stalled" : "destination_answers",
+	sl_log(SL_LOG_WARN, stalled ? "destination_stalled" : "destination_stall_over",
 	       "destination=%s shard=%u records=%llu", egress->destination->name,
 	       egress->shard->env.shard, (unsigned long long)egress->records);
 }
