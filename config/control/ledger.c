@@ -207,12 +207,14 @@ static int save(struct sl_ledger *ledger, const char *path)
 	return failed;
 }
 
-// Whether the path can be written is known at start, not when there is something to lose.
+// Whether the path can be written is known at start, not when there is something to lose. But that
+// the disk is full: it may be the spools that fill it, which only a process that runs can empty.
+// The thread tries again.
 static int load(struct sl_ledger *ledger, const char *path)
 {
 	char error[200] = "", why[SL_DISK_WHY];
 	struct sl_ledger_stats stats;
-	int loaded = sl_ledger_lock(ledger, path, why);
+	int saved, loaded = sl_ledger_lock(ledger, path, why);
 
 	if (loaded) {
 		sl_log(SL_LOG_ERROR, "ledger_not_opened", "path=%s reason=\"%s\"", path, why);
@@ -230,7 +232,8 @@ static int load(struct sl_ledger *ledger, const char *path)
 	sl_ledger_stats(ledger, &stats);
 	sl_log(SL_LOG_INFO, "ledger_opened", "path=%s accounts=%u instance=%s pending=%u", path,
 	       stats.accounts, stats.instance, stats.pending);
-	return save(ledger, path);
+	saved = save(ledger, path);
+	return saved == -ENOSPC || saved == -EDQUOT ? 0 : saved;
 }
 
 struct sl_ledger *sl_control_open_ledger(const struct sl_process_config *config, uint32_t shards)

@@ -3,11 +3,13 @@
 `make ledger` runs the same mix for a minute over a real Kafka.
 """
 
+import contextlib
 import json
 
 import pytest
 from lib import ledger, otlp, wire
 from lib.sluice import wait_for
+from test_spool import small_disk
 
 
 def files(sluice, name):
@@ -73,6 +75,26 @@ def test_a_torn_file_is_kept_aside(start):
     assert json.loads(sluice.admin("/tenants")[1])["tenants"] == 0
     assert send(sluice, 4) == 200
     assert ledger.settled(sluice)["gold"]["traces"]["accepted"]["items"] == 4
+
+
+def test_it_starts_while_its_disk_is_full(start, tmp_path):
+    """Of spools perhaps, which only a process that runs empties; saved once there is room."""
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        sluice = start(config={"ledger": {"path": str(disk / "ledger"), "interval": "100ms"}})
+        assert send(sluice, 3) == 200
+        sluice.stop()
+        with open(disk / "fill", "wb", buffering=0) as fill, contextlib.suppress(OSError):
+            while True:
+                fill.write(bytes(4096))
+        sluice.start()
+        assert "event=ledger_not_saved" in sluice.log() and "No space left" in sluice.log()
+        assert send(sluice, 4) == 200
+        (disk / "fill").unlink()
+        wait_for("a save", lambda: sluice.metric("sluice_ledger_saves_total") > 0)
+        sluice.stop()
+        sluice.start()
+        assert ledger.settled(sluice)["gold"]["traces"]["accepted"]["items"] == 7
+        sluice.stop()
 
 
 def test_admin_names_tenants_and_their_accounts(start):
