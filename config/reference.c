@@ -164,7 +164,8 @@ char *sl_settings_reference(const struct sl_settings *settings)
 		"`250ms`, `4s`, `5m`, `2h`, `1d`; rates `100k/s`, `90/m`, `50MiB/s`; ratios `10%%` "
 		"or `0.1`; paths from the file's folder. Every value may hold `${env:NAME}` or "
 		"`${env:NAME:-default}`; `$$` is one `$`. \"live\" changes with a reload, "
-		"\"restart\" with the next start.\n");
+		"\"restart\" with the next start: a reload that changes one is refused as a "
+		"whole.\n");
 	for (uint32_t i = 0; i < reference.count; i++)
 		put_table(&reference, reference.tables[i]);
 	if (!text->failed)
