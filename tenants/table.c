@@ -123,9 +123,9 @@ void sl_tenants_offer(struct sl_tenants *tenants, struct sl_source_text *text)
 	registry->offered = text ? sl_source_text_get(text) : NULL;
 }
 
-const char *sl_tenants_source_version(const struct sl_tenants *tenants)
+const struct sl_source_text *sl_tenants_source(const struct sl_tenants *tenants)
 {
-	return tenants->source ? tenants->source->version : NULL;
+	return tenants->source;
 }
 
 sl_tenant_id sl_tenants_newcomers(const struct sl_tenants *tenants)

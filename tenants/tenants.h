@@ -74,8 +74,8 @@ void sl_tenants_kept_by(struct sl_tenants *tenants,
 // The next snapshot takes its tenants of tenants.redis from `text`, not from where the last one did
 // (NULL: from there after all). Control thread.
 void sl_tenants_offer(struct sl_tenants *tenants, struct sl_source_text *text);
-// Of what is in force; NULL: nothing of Redis.
-const char *sl_tenants_source_version(const struct sl_tenants *tenants);
+// What is in force, its reference the snapshot's; NULL: nothing of Redis.
+const struct sl_source_text *sl_tenants_source(const struct sl_tenants *tenants);
 // Whose requests have names of their own: the account of tenants that are being made. Else NONE.
 sl_tenant_id sl_tenants_newcomers(const struct sl_tenants *tenants);
 

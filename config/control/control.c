@@ -327,8 +327,7 @@ static int start_source(struct sl_control *control)
 
 	if (!config || !tenants || !config->tenants.redis)
 		return 0;
-	control->source = sl_source_thread_create(config->tenants.redis,
-						  sl_tenants_source_version(tenants),
+	control->source = sl_source_thread_create(config->tenants.redis, sl_tenants_source(tenants),
 						  control->options.metrics);
 	return control->source ? 0 : -1;
 }

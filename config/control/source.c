@@ -280,7 +280,8 @@ static int start(struct sl_source_thread *self)
 }
 
 struct sl_source_thread *sl_source_thread_create(const struct sl_tenants_redis_config *config,
-						 const char *known, struct sl_metrics *metrics)
+						 const struct sl_source_text *first,
+						 struct sl_metrics *metrics)
 {
 	struct sl_source_thread *self = calloc(1, sizeof(*self));
 	bool failing = false;
@@ -303,7 +304,7 @@ struct sl_source_thread *sl_source_thread_create(const struct sl_tenants_redis_c
 	}
 	self->redis.stop = self->ear.stop = &self->stop;
 	self->wait_ns = config->poll_ns;
-	snprintf(self->known, sizeof(self->known), "%s", known ? known : "");
+	snprintf(self->known, sizeof(self->known), "%s", first ? first->version : "");
 	self->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (failing || self->wake_fd < 0)
 		error = -ENOMEM;
@@ -312,6 +313,10 @@ struct sl_source_thread *sl_source_thread_create(const struct sl_tenants_redis_c
 		error = sl_metrics_add(metrics, sl_source_counter_rows, sl_source_counter_row_count,
 				       &self->counters, -1, NULL);
 		self->metrics = error ? NULL : metrics;
+	}
+	if (!error && first) {
+		sl_gauge(self->counters.tenants, first->count);
+		keep(self, first);
 	}
 	if (!error)
 		error = start(self);

@@ -14,9 +14,10 @@ struct sl_source_thread;
 struct sl_source_text;
 struct sl_tenants_redis_config;
 
-// NULL with errno set, after a log line. `known`: the version that is in force; NULL: none.
+// NULL with errno set, after a log line. `first`: the text in force, for the cache; NULL: none.
 struct sl_source_thread *sl_source_thread_create(const struct sl_tenants_redis_config *config,
-						 const char *known, struct sl_metrics *metrics);
+						 const struct sl_source_text *first,
+						 struct sl_metrics *metrics);
 void sl_source_thread_destroy(struct sl_source_thread *self); // NULL is fine
 
 // A text to try, or NULL; then its verdict is told, once. The text is the thread's.

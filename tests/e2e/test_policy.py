@@ -267,6 +267,14 @@ def test_control_plane(start, redis):
     assert status(sluice, **bearer) == 200 and shown(sluice, "acme")["priority"] == 9
     assert status(sluice, "demo") == 200 and status(sluice, "beta") == 401
 
+    # What a start has found is good, too: the next one needs no Redis, though nothing has changed.
+    assert sluice.metric("sluice_tenants_redis_tenants") == 1
+    redis.kill()
+    sluice.stop()
+    sluice.start()
+    assert status(sluice, **bearer) == 200
+    redis.start()
+
     publish(redis, 2, acme={"class": "gold", "suspended": True},
             beta="class: gold\nquota:\n  spans: 5/s # in YAML\n", cost="{}")
     wait_for("the update", lambda: status(sluice, "beta") == 200)
