@@ -234,7 +234,10 @@ static void leave_sums(uint8_t which, struct rte_mbuf *packet)
 static void tag(struct rte_mbuf *packet, uint16_t vlan)
 {
 	static_assert(RTE_PKTMBUF_HEADROOM >= SL_VLAN_TAG_BYTES, "there is room in front");
-	sl_vlan_tag((uint8_t *)rte_pktmbuf_prepend(packet, SL_VLAN_TAG_BYTES), vlan);
+	char *frame = rte_pktmbuf_prepend(packet, SL_VLAN_TAG_BYTES);
+
+	assert(frame);
+	sl_vlan_tag((uint8_t *)frame, vlan);
 	packet->l2_len += SL_VLAN_TAG_BYTES;
 }
 
