@@ -71,7 +71,6 @@ void sl_registry_put(struct sl_registry *registry)
 	}
 	sl_source_text_put(registry->offered);
 	sl_created_destroy(registry->created);
-	free(registry->pools);
 	free(registry->numbers);
 	free(registry->index);
 	free(registry);
@@ -112,7 +111,7 @@ static void forget(struct sl_registry *registry, struct sl_bytes name)
 	registry->named--;
 }
 
-// Room for one more: the index at most half full, numbers and blocks in step with it.
+// Room for one more: the index at most half full, numbers in step with it.
 static int grow(struct sl_registry *registry)
 {
 	if (registry->index && registry->count < (registry->index_mask + 1) / 2)
@@ -122,14 +121,10 @@ static int grow(struct sl_registry *registry)
 	const uint32_t most = size / 2;
 	uint32_t *index = calloc(size, sizeof(*index));
 	struct sl_registry_number *numbers = realloc(registry->numbers, most * sizeof(*numbers));
-	struct sl_quota_pool **pools;
 
 	if (numbers)
 		registry->numbers = numbers;
-	pools = realloc(registry->pools, most / SL_REGISTRY_BLOCK * sizeof(struct sl_quota_pool *));
-	if (pools)
-		registry->pools = pools;
-	if (!index || !numbers || !pools) {
+	if (!index || !numbers) {
 		free(index);
 		return -ENOMEM;
 	}
@@ -168,6 +163,7 @@ static int make_pool(struct sl_registry *registry, uint32_t tenant)
 		memset(*block, 0, SL_REGISTRY_BLOCK * sizeof(**block));
 		if (registry->fleet && make_leases(*block)) {
 			free(*block);
+			*block = NULL;
 			return -ENOMEM;
 		}
 	}
@@ -333,7 +329,7 @@ void sl_registry_collect(struct sl_registry *registry)
 
 struct sl_quota_pool *sl_registry_pool(const struct sl_registry *registry, sl_tenant_id tenant)
 {
-	assert(tenant < registry->count);
+	assert(registry->pools[tenant / SL_REGISTRY_BLOCK]);
 	return &registry->pools[tenant / SL_REGISTRY_BLOCK][tenant % SL_REGISTRY_BLOCK];
 }
 

@@ -26,6 +26,8 @@ struct sl_registry_number {
 	bool returned;        // came back since it is listed
 };
 
+#define SL_REGISTRY_BLOCK 256
+
 struct sl_registry {
 	struct sl_authority authority;
 	struct sl_volumes volumes;
@@ -42,7 +44,8 @@ struct sl_registry {
 	struct sl_registry_number *numbers;
 	uint32_t free, left, waiting; // lists: number + 1
 	uint64_t waiting_epoch;
-	struct sl_quota_pool **pools;      // blocks of SL_REGISTRY_BLOCK
+	// Blocks, which neither move nor go: shards find those of their snapshot's tenants here.
+	struct sl_quota_pool *pools[SL_TENANTS_MAX / SL_REGISTRY_BLOCK];
 	struct sl_registry_class *classes; // of all snapshots so far
 	// Who else keeps numbers, until it says that it does not.
 	bool (*keeps)(const void *keeper, uint32_t tenant);
@@ -50,7 +53,6 @@ struct sl_registry {
 	struct sl_source_text *offered; // from Redis: for the next snapshot; the control thread's
 	struct sl_created *created;     // tenants from a template; NULL: none so far
 };
-#define SL_REGISTRY_BLOCK 256
 
 // NULL when memory is short.
 struct sl_registry *sl_registry_create(void);
