@@ -10,6 +10,21 @@ static struct sl_http_header header(const char *name, const char *value)
 	return (struct sl_http_header){sl_bytes_of(name), sl_bytes_of(value)};
 }
 
+// An answer's head; `grpc_status` NULL: none.
+static struct sl_otlp_answer answered(bool http, uint16_t status, const char *grpc_status)
+{
+	struct sl_otlp_answer answer;
+	struct sl_http_header one;
+
+	sl_otlp_answer_init(&answer, http);
+	answer.status = status;
+	if (grpc_status) {
+		one = header("grpc-status", grpc_status);
+		sl_otlp_answer_headers(&answer, &one, 1);
+	}
+	return answer;
+}
+
 #define GOOD  SL_OUTCOME_DELIVERED
 #define BAD   SL_OUTCOME_REJECTED
 #define AGAIN SL_OUTCOME_RETRYABLE
@@ -70,15 +85,10 @@ static void test_outcomes(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
-		struct sl_otlp_answer answer;
+		struct sl_otlp_answer answer = answered(rows[i].http, rows[i].status,
+							rows[i].grpc_status);
 		struct sl_http_header one;
 
-		sl_otlp_answer_init(&answer, rows[i].http);
-		answer.status = rows[i].status;
-		if (rows[i].grpc_status) {
-			one = header("grpc-status", rows[i].grpc_status);
-			sl_otlp_answer_headers(&answer, &one, 1);
-		}
 		if (rows[i].retry_after) {
 			one = header("retry-after", rows[i].retry_after);
 			sl_otlp_answer_headers(&answer, &one, 1);
@@ -164,15 +174,9 @@ static void test_words(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
-		struct sl_otlp_answer answer;
-		struct sl_http_header one;
+		const struct sl_otlp_answer answer = answered(rows[i].http, rows[i].status,
+							      rows[i].grpc_status);
 
-		sl_otlp_answer_init(&answer, rows[i].http);
-		answer.status = rows[i].status;
-		if (rows[i].grpc_status) {
-			one = header("grpc-status", rows[i].grpc_status);
-			sl_otlp_answer_headers(&answer, &one, 1);
-		}
 		if (sl_otlp_answer_word(&answer) != rows[i].want)
 			fail_msg("%s: %u", rows[i].why, sl_otlp_answer_word(&answer));
 	}
