@@ -247,6 +247,18 @@ static struct sl_distinct_name *find_name(struct sl_distinct_notes *notes, struc
 	return lightest;
 }
 
+// One that comes again and again is in the list once, as it is told: by its beginning.
+static void note_value(struct sl_distinct_notes *notes, struct sl_bytes value)
+{
+	const uint32_t count = SL_MIN(notes->sample_count, SL_DISTINCT_SAMPLES);
+	const struct sl_bytes told = sl_bytes(value.data, SL_MIN(value.size, SL_DISTINCT_TEXT_MAX));
+
+	for (uint32_t i = 0; i < count; i++)
+		if (sl_bytes_equal(sl_bytes(notes->samples[i].text, notes->samples[i].bytes), told))
+			return;
+	copy_text(&notes->samples[notes->sample_count++ % SL_DISTINCT_SAMPLES], told);
+}
+
 void sl_distinct_note(struct sl_distinct *distinct, uint32_t window, uint64_t hash,
 		      struct sl_bytes name, struct sl_bytes value)
 {
@@ -264,7 +276,7 @@ void sl_distinct_note(struct sl_distinct *distinct, uint32_t window, uint64_t ha
 		of->count += sl_hll_add(of->registers, SL_DISTINCT_NAME_BITS, hash);
 	}
 	if (value.data)
-		copy_text(&notes->samples[notes->sample_count++ % SL_DISTINCT_SAMPLES], value);
+		note_value(notes, value);
 	__atomic_store_n(&distinct->busy, 0, __ATOMIC_RELEASE);
 }
 

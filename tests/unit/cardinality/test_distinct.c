@@ -231,12 +231,34 @@ static void test_names(void **state)
 	sl_distinct_put(distinct);
 }
 
+// What is refused again and again is listed once, and pushes nobody off the list.
+static void test_samples(void **state)
+{
+	struct sl_distinct *distinct = sl_distinct_create(10, SL_S);
+	struct sl_distinct_notes notes;
+	uint8_t text[200];
+
+	(void)state;
+	memset(text, 'x', sizeof(text));
+	sl_distinct_note(distinct, 1, value(1), SL_BYTES_NONE, SL_LITERAL("first"));
+	for (uint64_t i = 0; i < 100; i++) {
+		sl_distinct_note(distinct, 1, value(2), SL_BYTES_NONE, SL_LITERAL("again"));
+		sl_distinct_note(distinct, 1, value(3 + i), SL_BYTES_NONE,
+				 sl_bytes(text, sizeof(text) - i)); // as told all the same
+	}
+	assert_true(sl_distinct_notes(distinct, &notes));
+	assert_int_equal(notes.sample_count, 3);
+	assert_memory_equal(notes.samples[0].text, "first", 5);
+	assert_memory_equal(notes.samples[1].text, "again", 5);
+	sl_distinct_put(distinct);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_estimate),      cmocka_unit_test(test_exact),
 		cmocka_unit_test(test_all_that_came), cmocka_unit_test(test_threads),
-		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_names),         cmocka_unit_test(test_samples),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
