@@ -23,6 +23,8 @@ struct sl_created *sl_created_create(struct sl_registry *registry, uint32_t coun
 	assert(count > 0 && count <= SL_CREATED_MAX);
 	if (!created)
 		return NULL;
+	created->references = 1;
+	created->newcomers = SL_TENANT_NONE;
 	while (size < count * 2)
 		size *= 2;
 	created->index_mask = size - 1;
@@ -49,14 +51,24 @@ struct sl_created *sl_created_create(struct sl_registry *registry, uint32_t coun
 		add_number(created, created->seats[i].tenant);
 	return created;
 fail:
-	sl_created_destroy(created);
+	sl_created_put(created, registry);
 	return NULL;
 }
 
-void sl_created_destroy(struct sl_created *created)
+struct sl_created *sl_created_get(struct sl_created *created)
 {
-	if (!created)
+	created->references++;
+	return created;
+}
+
+void sl_created_put(struct sl_created *created, struct sl_registry *registry)
+{
+	if (!created || --created->references)
 		return;
+	for (uint32_t i = 0; i < created->seat_count; i++)
+		sl_registry_remove_nameless(registry, created->seats[i].tenant);
+	if (created->newcomers != SL_TENANT_NONE)
+		sl_registry_remove_nameless(registry, created->newcomers);
 	free(created->index);
 	free(created->seats);
 	free(created->numbers);
@@ -344,6 +356,7 @@ void sl_tenants_create(const struct sl_tenants *tenants, uint64_t now_ns,
 	*counts = (struct sl_tenants_created){0};
 	if (!created)
 		return;
+	__atomic_store_n(&tenants->registry->created, created, __ATOMIC_RELEASE);
 	sl_created_tick(created, tenants, now_ns);
 	*counts = (struct sl_tenants_created){created->live, created->made, created->expired};
 }

@@ -37,6 +37,7 @@ struct sl_created_ask {
 };
 
 struct sl_created {
+	uint32_t references; // snapshots; the control thread's
 	uint32_t seat_count, index_mask;
 	sl_tenant_id newcomers;
 	uint64_t *numbers; // bits: the seats' and newcomers'
@@ -58,8 +59,11 @@ struct sl_registry;
 struct sl_tenants;
 
 // Seats for `count` tenants, with numbers of the registry. NULL: no memory, or no numbers left.
+// Each snapshot holds a reference; with that of a refused one, which no shard has seen, the numbers
+// go back.
 struct sl_created *sl_created_create(struct sl_registry *registry, uint32_t count);
-void sl_created_destroy(struct sl_created *created); // NULL is fine
+struct sl_created *sl_created_get(struct sl_created *created);
+void sl_created_put(struct sl_created *created, struct sl_registry *registry); // NULL is fine
 
 // The seat's name; empty: it is free.
 struct sl_bytes sl_created_name(const struct sl_created_seat *seat);

@@ -13,9 +13,15 @@
 
 #define LEASES_BYTES (SL_REGISTRY_BLOCK * SL_DIMENSION_RATES * sizeof(struct sl_quota_lease))
 
+bool sl_tenant_name_reserved(struct sl_bytes name)
+{
+	return sl_bytes_equal(name, SL_LITERAL("_other")) ||
+	       sl_bytes_equal(name, SL_LITERAL("_unknown"));
+}
+
 bool sl_tenant_name_valid(struct sl_bytes name)
 {
-	if (name.size == 0 || name.size > SL_TENANT_NAME_MAX)
+	if (name.size == 0 || name.size > SL_TENANT_NAME_MAX || sl_tenant_name_reserved(name))
 		return false;
 	for (size_t i = 0; i < name.size; i++) {
 		const uint8_t c = name.data[i];
@@ -70,7 +76,6 @@ void sl_registry_put(struct sl_registry *registry)
 		free(registry->pools[i]);
 	}
 	sl_source_text_put(registry->offered);
-	sl_created_destroy(registry->created);
 	free(registry->numbers);
 	free(registry->index);
 	free(registry);
@@ -204,6 +209,12 @@ static int take_number(struct sl_registry *registry, sl_tenant_id *tenant)
 int sl_registry_add_nameless(struct sl_registry *registry, sl_tenant_id *tenant)
 {
 	return grow(registry) ? -ENOMEM : take_number(registry, tenant);
+}
+
+void sl_registry_remove_nameless(struct sl_registry *registry, sl_tenant_id tenant)
+{
+	sl_registry_reset_pool(sl_registry_pool(registry, tenant));
+	push(registry, &registry->free, tenant);
 }
 
 int sl_registry_add(struct sl_registry *registry, struct sl_bytes name, sl_tenant_id *tenant)

@@ -51,7 +51,7 @@ struct sl_registry {
 	bool (*keeps)(const void *keeper, uint32_t tenant);
 	const void *keeper;
 	struct sl_source_text *offered; // from Redis: for the next snapshot; the control thread's
-	struct sl_created *created;     // tenants from a template; NULL: none so far
+	struct sl_created *created;     // of a snapshot that took effect; writer: the quota thread
 };
 
 // NULL when memory is short.
@@ -61,8 +61,9 @@ void sl_registry_put(struct sl_registry *registry); // NULL is fine
 
 // The number of a name, new or known. Returns 0, -ENOSPC or -ENOMEM.
 int sl_registry_add(struct sl_registry *registry, struct sl_bytes name, sl_tenant_id *tenant);
-// A number for good that no name finds.
+// A number that no name finds, for good, unless no shard has ever seen it.
 int sl_registry_add_nameless(struct sl_registry *registry, sl_tenant_id *tenant);
+void sl_registry_remove_nameless(struct sl_registry *registry, sl_tenant_id tenant);
 // A snapshot has the number, and has it no more.
 void sl_registry_use(struct sl_registry *registry, sl_tenant_id tenant);
 void sl_registry_leave(struct sl_registry *registry, sl_tenant_id tenant);
@@ -77,5 +78,7 @@ bool sl_registry_rests(const struct sl_registry *registry, const struct sl_quota
 // As new: nobody spends from it, and it is not awake.
 void sl_registry_reset_pool(struct sl_quota_pool *pool);
 
-// 1-150 bytes of [0-9A-Za-z] and ! - _ . * ' ( ), and neither "." nor ".." (reference/tenancy 2).
+// 1-150 bytes of [0-9A-Za-z] and ! - _ . * ' ( ), and neither "." nor ".." (reference/tenancy 2),
+// nor what the ledger calls accounts of its own.
 bool sl_tenant_name_valid(struct sl_bytes name);
+bool sl_tenant_name_reserved(struct sl_bytes name);

@@ -78,8 +78,12 @@ static void put_value(FILE *out, const char *value, size_t size)
 static int check_field(const struct sl_source_field *field, char *error, size_t error_size)
 {
 	if (!sl_tenant_name_valid(sl_bytes(field->name, field->name_size))) {
-		snprintf(error, error_size, "field %.*s is no name of a tenant",
-			 (int)SL_MIN(field->name_size, 40), field->name);
+		const bool reserved = sl_tenant_name_reserved(
+			sl_bytes(field->name, field->name_size));
+
+		snprintf(error, error_size, "field %.*s is no name of a tenant%s",
+			 (int)SL_MIN(field->name_size, 40), field->name,
+			 reserved ? ": the ledger's own account has it" : "");
 		return -EBADMSG;
 	}
 	if (field->value_size > VALUE_BYTES_MAX || memchr(field->value, 0, field->value_size)) {

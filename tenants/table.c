@@ -181,6 +181,7 @@ void sl_tenants_destroy(struct sl_tenants *tenants)
 	sl_source_text_put(tenants->source);
 	sl_tenants_destroy_cardinality(tenants);
 	sl_identity_rules_fini(&tenants->rules);
+	sl_created_put(tenants->created, tenants->registry);
 	sl_registry_put(tenants->registry);
 	free(tenants->by_name.slots);
 	free(tenants->by_digest.slots);
@@ -194,75 +195,6 @@ void sl_tenants_destroy(struct sl_tenants *tenants)
 }
 
 // --- building ------------------------------------------------------------------------------------
-
-static struct sl_limit rate_of(const struct sl_quota_config *quota, double per_s)
-{
-	return sl_algorithm_limit(quota->algorithm, per_s, quota->burst_ns, quota->window_ns);
-}
-
-static struct sl_volume_limits volume_of(const struct sl_volume_config *volume)
-{
-	struct sl_volume_limits limits = {
-		.hard = {(int64_t)volume->bytes, (int64_t)volume->spans, (int64_t)volume->points,
-			 (int64_t)volume->log_records, (int64_t)volume->requests},
-		.soft = volume->soft,
-		.per = (uint8_t)volume->per,
-	};
-
-	for (unsigned i = 0; i < SL_DIMENSION_RATES; i++)
-		limits.is_set |= limits.hard[i] > 0;
-	return limits;
-}
-
-struct sl_limits sl_tenants_limits(const struct sl_class_config *of_class,
-				   const struct sl_tenant_config *own, bool observe)
-{
-	static const struct sl_quota_config nothing = {
-		.burst_ns = SL_S,
-		.window_ns = 10 * SL_S,
-		.delay_max_ns = SL_S / 2,
-		.volume = {.per = SL_VOLUME_MONTH, .soft = 0.8},
-	};
-	struct sl_quota_config quota = of_class ? of_class->quota : nothing;
-	struct sl_trim_config trim = of_class ? of_class->trim : (struct sl_trim_config){0};
-
-	if (own && own->quota)
-		sl_settings_override(&sl_quota_settings, &quota, own->quota);
-	if (own && own->trim)
-		sl_settings_override(&sl_trim_settings, &trim, own->trim);
-	return (struct sl_limits){
-		.dimensions =
-			{
-				rate_of(&quota, quota.bytes),
-				rate_of(&quota, quota.spans),
-				rate_of(&quota, quota.points),
-				rate_of(&quota, quota.log_records),
-				rate_of(&quota, quota.requests),
-				sl_limit_in_flight(quota.in_flight_bytes),
-				sl_limit_in_flight(quota.in_flight_requests),
-			},
-		.delay_max_ns = quota.delay_max_ns,
-		.window_ns = quota.window_ns,
-		.volume = volume_of(&quota.volume),
-		.trim = sl_trim_limits(&trim, observe),
-		.algorithm = (uint8_t)quota.algorithm,
-		.cut = quota.excess == SL_EXCESS_CUT,
-		.observe = quota.has.mode ? quota.mode == SL_QUOTA_OBSERVE : observe,
-	};
-}
-
-void sl_tenants_check_quota(const struct sl_quota_config *own, const struct sl_limits *limits,
-			    const char *what, const struct sl_where *where,
-			    struct sl_errors *errors)
-{
-	if (own->has.delay_max && limits->algorithm != SL_ALGORITHM_LEAKY)
-		sl_errors_add(errors, where, "%s: delay_max is of algorithm: leaky", what);
-	if (own->has.window && limits->algorithm != SL_ALGORITHM_SLIDING_WINDOW)
-		sl_errors_add(errors, where, "%s: window is of algorithm: sliding_window", what);
-	if ((own->volume.has.per || own->volume.has.soft) && !limits->volume.is_set)
-		sl_errors_add(errors, where, "%s: a volume of nothing: say how many bytes or items",
-			      what);
-}
 
 // The state of one build.
 struct builder {
@@ -457,6 +389,14 @@ static int add_tenant(struct builder *builder, const struct sl_tenant_config *fr
 	return error ? error : add_certificates(builder, from, tenant);
 }
 
+static void refuse_name(struct builder *builder, const struct sl_tenant_config *from)
+{
+	sl_errors_add(builder->errors, &from->where, "%s is no name of a tenant: %s", from->name,
+		      sl_tenant_name_reserved(sl_bytes_of(from->name))
+			      ? "the ledger's own account has it"
+			      : "1-150 letters, digits and !-_.*'(), not . or ..");
+}
+
 // Numbers for all names first: the entries' array is made once, as long as the registry.
 static int register_names(struct builder *builder, sl_tenant_id *ids)
 {
@@ -471,11 +411,7 @@ static int register_names(struct builder *builder, sl_tenant_id *ids)
 			int error;
 
 			if (!sl_tenant_name_valid(name)) {
-				sl_errors_add(
-					builder->errors, &from[j].where,
-					"%s is no name of a tenant: 1-150 letters, digits and "
-					"!-_.*'(), not . or ..",
-					from[j].name);
+				refuse_name(builder, &from[j]);
 				continue;
 			}
 			error = sl_registry_add(registry, name, &ids[at]);
@@ -602,20 +538,18 @@ static bool is_create(const struct sl_tenants_config *config)
 	return config->unknown && strcmp(config->unknown, "create") == 0;
 }
 
-static int make_created(struct builder *builder, const struct sl_tenants_config *config)
+static int make_created(struct builder *builder, const struct sl_tenants_config *config,
+			const struct sl_tenants *before)
 {
 	struct sl_tenants *tenants = builder->tenants;
 	struct sl_registry *registry = tenants->registry;
 
 	tenants->creates = is_create(config);
-	if (tenants->creates && !registry->created) {
+	if (before && before->created)
+		tenants->created = sl_created_get(before->created);
+	else if (tenants->creates)
 		tenants->created = sl_created_create(registry, (uint32_t)config->created_max);
-		if (!tenants->created)
-			return -ENOMEM;
-		__atomic_store_n(&registry->created, tenants->created, __ATOMIC_RELEASE);
-	}
-	tenants->created = registry->created;
-	return 0;
+	return tenants->creates && !tenants->created ? -ENOMEM : 0;
 }
 
 // Names that were registered and are nobody's, as the build failed, go again.
@@ -626,7 +560,8 @@ static void leave_names(struct sl_registry *registry, const sl_tenant_id *ids, s
 			sl_registry_leave(registry, ids[i]);
 }
 
-static int fill(struct builder *builder, const struct sl_tenants_config *config)
+static int fill(struct builder *builder, const struct sl_tenants_config *config,
+		const struct sl_tenants *before)
 {
 	struct sl_registry *registry = builder->tenants->registry;
 	size_t count = 0, at = 0;
@@ -643,7 +578,7 @@ static int fill(struct builder *builder, const struct sl_tenants_config *config)
 	sl_registry_collect(registry);
 	error = make_arrays(builder);
 	if (!error)
-		error = make_created(builder, config);
+		error = make_created(builder, config, before);
 	if (!error)
 		error = register_names(builder, ids);
 	if (!error)
@@ -769,7 +704,7 @@ struct sl_tenants *sl_tenants_build(const struct sl_tenants_module_config *confi
 		tenants->partial = config->quotas.mixed == SL_MIXED_PARTIAL;
 		tenants->claimed = (uint8_t)config->tenants.claimed;
 		tenants->observe = config->quotas.mode == SL_QUOTA_OBSERVE;
-		error = fill(&builder, &config->tenants);
+		error = fill(&builder, &config->tenants, before);
 		if (!error)
 			error = sl_tenants_build_cardinality(tenants, files, count, &config->quotas,
 							     before, errors);

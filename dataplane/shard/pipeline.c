@@ -459,7 +459,8 @@ static bool refuses_all(const struct sl_shard *shard, const struct sl_part *part
 			  part->reason == SL_REASON_VOLUME_EXCEEDED ||
 			  part->reason == SL_REASON_IN_FLIGHT_EXCEEDED;
 
-	return sl_reasons[part->reason].retry &&
+	// A seat may come free in an hour, and here only: tenants that have one do not wait for it.
+	return sl_reasons[part->reason].retry && part->reason != SL_REASON_TENANTS_FULL &&
 	       !(over && sl_tenants_partial(shard->snapshot->parts[SL_MODULE_TENANTS]));
 }
 

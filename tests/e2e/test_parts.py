@@ -253,6 +253,18 @@ def test_unknown_goes_to_a_tenant(start):
     assert tenants_of(sluice, "logs", "b") == {"who": 2}
 
 
+def test_a_name_too_many_leaves_the_others_alone(start):
+    """Where the template has no seat left, its resources are lost and not the whole body: a client
+    that came again would bring it for as long as the seats are taken."""
+    sluice = start(config=config(unknown="create", created_max=1), tenants=TENANTS)
+    wait_for("the seat", lambda: (send(sluice, "logs", body("logs", ("one", 1))),
+                                  sluice.metric("sluice_tenants_created"))[1] == 1)
+    code, lost, _ = send(sluice, "logs", body("logs", ("a", 3), ("two", 2), ("_other", 4)))
+    assert (code, lost) == (200, 6)
+    assert tenants_of(sluice, "logs", "a") == {"a": 3}
+    assert send(sluice, "logs", body("logs", ("two", 2)))[0] == 503
+
+
 def test_sampling_is_each_tenants_own(start):
     """Rules of one tenant leave the others' items alone, in the same body."""
     more = {"sampling": [{"match": {"signal": "traces", "tenant": "a"}, "mode": "proportional", "rate": "0%"}]}

@@ -7,19 +7,23 @@
 
 // Classes that extend others, and tenants in a folder of files.
 
-static struct sl_tenants *build_text(const char *text, struct sl_errors *errors)
+static struct sl_tenants *build_on(const char *text, const struct sl_build *build)
 {
 	struct sl_loaded loaded = {0};
-	const struct sl_build build = {.errors = errors};
 	struct sl_tenants *tenants = NULL;
 
 	if (!sl_settings_load_text(sl_tenants_module.settings, SL_TEST_FOLDER "/test.yaml", text,
-				   strlen(text), &loaded, errors))
-		tenants = sl_tenants_module.build(loaded.object, &build);
-	for (uint32_t i = 0; i < sl_errors_count(errors); i++)
-		print_message("%s\n", sl_errors_line(errors, i));
+				   strlen(text), &loaded, build->errors))
+		tenants = sl_tenants_module.build(loaded.object, build);
+	for (uint32_t i = 0; i < sl_errors_count(build->errors); i++)
+		print_message("%s\n", sl_errors_line(build->errors, i));
 	sl_loaded_fini(&loaded);
 	return tenants;
+}
+
+static struct sl_tenants *build_text(const char *text, struct sl_errors *errors)
+{
+	return build_on(text, &(struct sl_build){.errors = errors});
 }
 
 static const struct sl_tenant_entry *entry_of(const struct sl_tenants *tenants, const char *name)
@@ -83,6 +87,10 @@ static void test_wrong_classes(void **state)
 		 "test.yaml:5:7: tenant a: there is no class golt; did you mean gold?"},
 		{"the default tenant", "tenants:\n  default: acne\n  list:\n    acme: {}\n",
 		 "test.yaml:2:3: tenants.default: there is no tenant acne; did you mean acme?"},
+		{"a name that the ledger has", "tenants:\n  list:\n    a: {}\n    _other: {}\n",
+		 "test.yaml:4:5: _other is no name of a tenant: the ledger's own account has it"},
+		{"and the other one", "tenants:\n  list:\n    _unknown: {}\n",
+		 "test.yaml:3:5: _unknown is no name of a tenant: the ledger's own account has it"},
 		{"the tenant of unknown calls",
 		 "tenants:\n  unknown: nobody\n  list:\n    acme: {}\n",
 		 "test.yaml:2:3: tenants.unknown: there is no tenant nobody"},
@@ -401,6 +409,8 @@ static void test_template(void **state)
 
 	// Names that are none, and those of tenants that are known, make nobody.
 	assert_int_equal(call(&world, "..", NULL).reason, SL_REASON_UNKNOWN_TENANT);
+	assert_int_equal(call(&world, "_other", NULL).reason, SL_REASON_UNKNOWN_TENANT);
+	assert_int_equal(call(&world, NULL, "_unknown").reason, SL_REASON_UNKNOWN_TENANT);
 	assert_int_equal(call(&world, "a:b", NULL).reason, SL_REASON_UNKNOWN_TENANT);
 	assert_int_equal(call(&world, "known", NULL).tenant, number_of(world.tenants, "known"));
 	assert_int_equal(pass(&world, SL_S).made, 2);
@@ -491,6 +501,50 @@ static void test_template_expiry(void **state)
 	end_world(&world);
 }
 
+// A reload that does not take effect leaves no seats: neither one that its own tenants refuse, nor
+// one that another module does.
+static void test_seats_of_a_refused_reload(void **state)
+{
+	static const char text[] = "tenants:\n  unknown: create\n  created_max: %u\n%s";
+	struct sl_errors *errors = sl_errors_create();
+	const struct sl_build first = {.errors = errors};
+	struct sl_snapshot before = {0};
+	const struct sl_build build = {.errors = errors, .before = &before};
+	struct sl_tenants *tenants, *next;
+	char wrong[200], good[200];
+	uint32_t numbers;
+
+	(void)state;
+	tenants = build_on("tenants: {list: {a: {}}}\n", &first);
+	assert_non_null(tenants);
+	before.parts[SL_MODULE_TENANTS] = tenants;
+	numbers = tenants->registry->count;
+	for (unsigned i = 0; i < 20; i++) {
+		snprintf(wrong, sizeof(wrong), text, 7, "  default: nobody\n");
+		assert_null(build_on(wrong, &build));
+		snprintf(good, sizeof(good), text, 5, "");
+		next = build_on(good, &build);
+		assert_non_null(next);
+		sl_tenants_module.destroy(next); // another module refused it
+	}
+	assert_true(tenants->registry->count <= numbers + 9);
+	snprintf(good, sizeof(good), text, 3, "");
+	next = build_on(good, &build);
+	assert_non_null(next);
+	assert_int_equal(next->created->seat_count, 3);
+	sl_tenants_module.destroy(tenants);
+	// One that took effect keeps what it has: shards may use it.
+	before.parts[SL_MODULE_TENANTS] = next;
+	snprintf(good, sizeof(good), text, 6, "");
+	tenants = build_on(good, &build);
+	assert_non_null(tenants);
+	assert_ptr_equal(tenants->created, next->created);
+	sl_tenants_module.destroy(next);
+	assert_int_equal(tenants->created->seat_count, 3);
+	sl_tenants_module.destroy(tenants);
+	sl_errors_destroy(errors);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -504,6 +558,7 @@ int main(void)
 		cmocka_unit_test(test_template_certificates),
 		cmocka_unit_test(test_template_flood),
 		cmocka_unit_test(test_template_expiry),
+		cmocka_unit_test(test_seats_of_a_refused_reload),
 	};
 
 	sl_hash_seed();
