@@ -75,6 +75,7 @@ static int wait_until(struct sl_redis *redis, short events, uint64_t end_ns)
 	}
 	if (ready < 0)
 		return fail(redis, -errno, strerror(errno));
+	redis->silent = ready == 0;
 	return ready == 0 ? fail(redis, -EIO, "it does not answer") : 0;
 }
 
@@ -164,7 +165,8 @@ static int say(struct sl_redis *redis, struct sl_bytes bytes, uint64_t end_ns)
 
 struct redisReply *sl_redis_call(struct sl_redis *redis, int count, const char **words)
 {
-	const uint64_t end_ns = sl_clock_now_ns() + ANSWER_NS;
+	const uint64_t end_ns = sl_clock_now_ns() +
+				(redis->answer_ns ? redis->answer_ns : ANSWER_NS);
 	char *command = NULL;
 	void *reply = NULL;
 	const int size = redisFormatCommandArgv(&command, count, words, NULL);

@@ -16,6 +16,8 @@ struct sl_redis {
 	struct sl_redis_stream *stream; // NULL: closed
 	const uint32_t *stop;           // not 0: nobody waits any more; NULL: never. The caller's
 	char problem[200];              // why the last call failed
+	bool silent;                    // ... for want of an answer
+	uint64_t answer_ns;             // how long one may take; 0: five seconds
 };
 
 // What TLS it wants. Returns 0; or -EINVAL with `error`. `*context` NULL: none.

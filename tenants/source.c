@@ -311,11 +311,13 @@ static int fetch_all(struct fetch *fetch, const char *known, struct sl_source_te
 	return fail(fetch, -EAGAIN, "it changes faster than it can be read");
 }
 
-// A connection that was kept may have been closed since: then another is made.
+// A connection that was kept may have been closed since: then another is made. Who did not answer
+// in time is asked again when it is time for the next look.
 static int ask(struct fetch *fetch, const struct sl_tenants_redis_config *config, const char *known,
 	       struct sl_source_text **text)
 {
 	const bool kept = fetch->redis->stream;
+	bool again;
 	int result = kept ? 0 : sl_redis_open(fetch->redis, &config->redis);
 
 	if (result)
@@ -323,8 +325,9 @@ static int ask(struct fetch *fetch, const struct sl_tenants_redis_config *config
 	result = fetch_all(fetch, known, text);
 	if (result != -EPIPE)
 		return result;
+	again = kept && !fetch->redis->silent;
 	sl_redis_close(fetch->redis);
-	return kept ? ask(fetch, config, known, text) : -EIO;
+	return again ? ask(fetch, config, known, text) : -EIO;
 }
 
 int sl_source_fetch(const struct sl_tenants_redis_config *config, struct sl_redis *redis,
