@@ -415,6 +415,7 @@ void sl_tenants_quota_stage(void *state, struct sl_batch *batch)
 			if (SL_UNLIKELY(slots[i]->volume && !cut))
 				sl_volume_count(&slots[i]->count, slots[i]->volume, charge.bytes,
 						charge.items, item, 1, self->now_ns);
+			part->counted = slots[i]->volume != NULL;
 			part->charge = charge;
 			part->charged_generation = (uint32_t)self->generation;
 			// Who may not overtake others is held for what they are held for.
@@ -432,14 +433,18 @@ void sl_tenants_quota_stage(void *state, struct sl_batch *batch)
 	batch->count = kept;
 }
 
-static void refund_volume(const struct sl_tenants_shard *self, struct sl_tenants_slot *slot,
-			  const struct sl_charge *charge, unsigned item)
+// To the volume that counted it, whatever its limits have become: the period goes on over reloads.
+static void refund_volume(struct sl_tenants_shard *self, struct sl_part *part, unsigned item)
 {
-	if (slot->limits->cut && !slot->limits->observe)
-		sl_volume_give(slot->volume, charge->bytes, charge->items, item);
-	else
+	struct sl_tenants_slot *slot = sl_tenants_only_slot_of(self, part->tenant);
+	const struct sl_charge *charge = &part->charge;
+
+	part->counted = false;
+	if (slot->volume)
 		sl_volume_count(&slot->count, slot->volume, charge->bytes, charge->items, item, -1,
 				self->now_ns);
+	else
+		sl_volume_give(slot->pool->volume, charge->bytes, charge->items, item);
 }
 
 void sl_tenants_refund(struct sl_tenants_shard *self, struct sl_part *part)
@@ -447,11 +452,11 @@ void sl_tenants_refund(struct sl_tenants_shard *self, struct sl_part *part)
 	const unsigned item = SL_DIMENSION_SPANS + part->request->signal;
 	struct sl_tenants_slot *slot;
 
+	if (SL_UNLIKELY(part->counted))
+		refund_volume(self, part, item);
 	if (part->charged_generation != (uint32_t)self->generation)
 		return; // not charged, or before a reload: other limits
 	slot = sl_tenants_only_slot_of(self, part->tenant);
-	if (SL_UNLIKELY(slot->volume))
-		refund_volume(self, slot, &part->charge, item);
 	slot->chunk[SL_DIMENSION_BYTES] += as_tokens(part->charge.bytes);
 	slot->chunk[item] += as_tokens(part->charge.items);
 	slot->chunk[SL_DIMENSION_REQUESTS] += as_tokens(part->charge.requests);

@@ -73,6 +73,7 @@ struct sl_part {
 	uint64_t delay_ns; // tenants/: admitted, but to be held for so long
 	struct sl_charge charge;
 	uint32_t charged_generation; // tenants/: which bucket state was charged
+	bool counted;                // tenants/: `charge` is in its tenant's volume
 	uint16_t index;              // in request->parts
 	uint8_t limit;               // tenants/: over quota, of which dimension
 	uint8_t thinning;            // sampling keeps 1/2^n of what it would: overload

@@ -12,17 +12,21 @@
 #define DAY_S UINT64_C(86400)
 #define NOON  ((20000 * DAY_S + DAY_S / 2) * SL_S) // of 2024-10-04
 
-static struct sl_tenants *make(struct sl_volume_config volume, const struct sl_tenants *before)
+static struct sl_tenants *make_with(struct sl_quota_config quota, const struct sl_tenants *before)
 {
 	struct sl_tenant_config tenant = {.name = "t", .class_name = "c"};
-	struct sl_class_config class = {
-		.name = "c", .priority = 1, .quota = {.burst_ns = SL_S, .volume = volume}};
+	struct sl_class_config class = {.name = "c", .priority = 1, .quota = quota};
 	const struct sl_tenants_module_config config = {
 		.tenants = {.inline_ = {.classes = {&class, 1}, .tenants = {&tenant, 1}},
 			    .unknown = "t"},
 		.quotas = {.volume_file = "somewhere"}};
 
 	return make_tenants(&config, before);
+}
+
+static struct sl_tenants *make(struct sl_volume_config volume, const struct sl_tenants *before)
+{
+	return make_with((struct sl_quota_config){.burst_ns = SL_S, .volume = volume}, before);
 }
 
 static void tick(struct sl_tenants *tenants, uint64_t now_ns, uint64_t wall_ns)
@@ -100,6 +104,60 @@ static void test_a_refund_that_opens_again(void **state)
 	sl_tenants_shard_destroy(shard);
 	free(fake);
 	sl_tenants_destroy(tenants);
+}
+
+// A charge goes back to the volume that counted it, and to no other, over any reload.
+static void test_a_refund_over_a_reload(void **state)
+{
+	static const struct {
+		const char *why;
+		struct sl_volume_config before, after;
+		int64_t left;
+	} rows[] = {
+		{"the same limits", {.spans = 100}, {.spans = 100}, 0},
+		{"another mark", {.spans = 100}, {.spans = 50}, 0},
+		{"no volume any more", {.spans = 100}, {.per = SL_VOLUME_MONTH}, 0},
+		{"none then: nothing was counted", {.per = SL_VOLUME_MONTH}, {.spans = 100}, 0},
+	};
+	struct fake *fake = make_fake();
+
+	(void)state;
+	for (unsigned i = 0; i < 2 * SL_COUNT_OF(rows); i++) {
+		const bool cut = i % 2;
+		struct sl_quota_config quota = {.burst_ns = SL_S,
+						.excess = cut ? SL_EXCESS_CUT : 0,
+						.volume = rows[i / 2].before};
+		struct sl_tenants *before, *after, *last;
+		struct sl_tenants_shard *shard = sl_tenants_shard_create(0, 1, NULL);
+
+		print_message("%s%s\n", rows[i / 2].why, cut ? ", cut" : "");
+		quota.volume.per = SL_VOLUME_MONTH;
+		quota.volume.soft = 0.8;
+		before = make_with(quota, NULL);
+		tick(before, START, NOON);
+		sl_tenants_shard_turn(shard, before, START);
+		assert_int_equal(send_part(fake, shard, 0, SL_TRACES, 10, 30), 0);
+		quota.volume = rows[i / 2].after;
+		quota.volume.per = SL_VOLUME_MONTH;
+		quota.volume.soft = 0.8;
+		after = make_with(quota, before);
+		tick(after, START + SL_MS, NOON);
+		sl_tenants_shard_turn(shard, after, START + SL_MS);
+		for (unsigned twice = 0; twice < 2; twice++)
+			sl_tenants_refund(shard, &fake->part);
+		quota.volume = (struct sl_volume_config){
+			.spans = 70, .per = SL_VOLUME_MONTH, .soft = 0.8};
+		last = make_with(quota, after);
+		tick(last, START + 2 * SL_MS, NOON);
+		sl_tenants_shard_turn(shard, last, START + 2 * SL_MS);
+		assert_int_equal(used(last, SL_DIMENSION_SPANS), rows[i / 2].left);
+		assert_int_equal(used(last, SL_DIMENSION_REQUESTS), rows[i / 2].left);
+		sl_tenants_shard_destroy(shard);
+		sl_tenants_destroy(before);
+		sl_tenants_destroy(after);
+		sl_tenants_destroy(last);
+	}
+	free(fake);
 }
 
 static void test_marks(void **state)
@@ -299,6 +357,7 @@ int main(void)
 		cmocka_unit_test(test_periods),
 		cmocka_unit_test(test_marks),
 		cmocka_unit_test(test_a_refund_that_opens_again),
+		cmocka_unit_test(test_a_refund_over_a_reload),
 		cmocka_unit_test(test_bound),
 		cmocka_unit_test(test_file),
 		cmocka_unit_test(test_bad_files),
