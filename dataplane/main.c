@@ -84,18 +84,36 @@ static void check_whole(void *self, const struct sl_snapshot *snapshot, struct s
 			      (double)budget / (double)SL_MIB);
 }
 
-static struct sl_dpdk_config dpdk_config(const struct sl_process_config *config)
+// The interfaces are the caller's to free.
+static struct sl_dpdk_config dpdk_config(const struct sl_process_config *config,
+					 struct sl_dpdk_interface **interfaces)
 {
+	const struct sl_process_interface *listed = config->dpdk.interfaces.items;
+	const size_t count = config->dpdk.interfaces.count;
+
+	*interfaces = calloc(count + 1, sizeof(**interfaces));
+	for (size_t i = 0; *interfaces && i < count; i++)
+		(*interfaces)[i] = (struct sl_dpdk_interface){
+			.device = listed[i].device,
+			.addresses = listed[i].addresses.items,
+			.address_count = listed[i].addresses.count,
+			.gateway4 = listed[i].gateway4,
+			.gateway6 = listed[i].gateway6,
+			.mtu = (uint32_t)listed[i].mtu,
+			.vlan = (uint16_t)listed[i].vlan,
+		};
 	return (struct sl_dpdk_config){
 		.eal = config->dpdk.eal.items,
 		.eal_count = config->dpdk.eal.count,
-		.device = config->dpdk.device,
-		.addresses = config->dpdk.addresses.items,
-		.address_count = config->dpdk.addresses.count,
-		.gateway4 = config->dpdk.gateway4,
-		.gateway6 = config->dpdk.gateway6,
-		.mtu = (uint32_t)config->dpdk.mtu,
-		.vlan = (uint16_t)config->dpdk.vlan,
+		.only = {.device = config->dpdk.device,
+			 .addresses = config->dpdk.addresses.items,
+			 .address_count = config->dpdk.addresses.count,
+			 .gateway4 = config->dpdk.gateway4,
+			 .gateway6 = config->dpdk.gateway6,
+			 .mtu = (uint32_t)config->dpdk.mtu,
+			 .vlan = (uint16_t)config->dpdk.vlan},
+		.interfaces = *interfaces,
+		.interface_count = *interfaces ? count : 0,
 		.packets = (uint32_t)config->dpdk.packets,
 		.idle_ns = config->dpdk.idle_ns,
 		.offloads = config->dpdk.offloads,
@@ -105,11 +123,13 @@ static struct sl_dpdk_config dpdk_config(const struct sl_process_config *config)
 static void check_dpdk(const struct sl_snapshot *snapshot, struct sl_errors *errors)
 {
 	const struct sl_process_config *config = snapshot->parts[SL_MODULE_PROCESS];
-	const struct sl_dpdk_config dpdk = dpdk_config(config);
-	char error[256];
+	struct sl_dpdk_interface *interfaces;
+	const struct sl_dpdk_config dpdk = dpdk_config(config, &interfaces);
+	char error[512];
 
 	if (config->io == SL_PROCESS_IO_DPDK && sl_dpdk_check(&dpdk, error, sizeof(error)) < 0)
 		sl_errors_add(errors, &config->where, "%s", error);
+	free(interfaces);
 }
 
 static struct sl_snapshot *load(const char *file, bool check_only)
@@ -192,18 +212,23 @@ static int print_reference(void)
 	sl_metrics_print_reference(stdout, "Metrics of a port of `io: dpdk`",
 				   sl_dpdk_port_counter_rows, sl_dpdk_port_counter_row_count,
 				   "port");
+	sl_metrics_print_reference(stdout, "Metrics of all ports of `io: dpdk`",
+				   sl_dpdk_pool_counter_rows, sl_dpdk_pool_counter_row_count, "");
 	return 0;
 }
 
-static int open_port(struct process *process)
+static int open_ports(struct process *process)
 {
-	const struct sl_dpdk_config config = dpdk_config(&process->config);
+	struct sl_dpdk_interface *interfaces;
+	struct sl_dpdk_config config;
 	char error[512];
 
 	if (process->config.io != SL_PROCESS_IO_DPDK)
 		return 0;
+	config = dpdk_config(&process->config, &interfaces);
 	process->dpdk = sl_dpdk_open(&config, process->shard_count, process->metrics, error,
 				     sizeof(error));
+	free(interfaces);
 	if (process->dpdk)
 		return 0;
 	fprintf(stderr, "sluice: %s\n", error);
@@ -479,7 +504,7 @@ static int run(const char *file)
 	process.ledger = sl_control_open_ledger(&process.config, process.shard_count);
 	if (!process.metrics || !process.shards || !process.snapshots || !process.ledger)
 		return SL_EXIT_FAILURE;
-	code = open_port(&process) < 0 ||
+	code = open_ports(&process) < 0 ||
 			       open_listeners(&process, snapshot->parts[SL_MODULE_SERVER]) < 0 ||
 			       open_datagrams(&process, snapshot->parts[SL_MODULE_SERVER]) < 0
 		       ? SL_EXIT_LISTEN

@@ -42,6 +42,32 @@ static const struct sl_settings poll_settings = {
 	.row_count = SL_COUNT_OF(poll_rows),
 };
 
+static const struct sl_setting interface_rows[] = {
+	WHERE(sl_process_interface),
+	ROW(sl_process_interface, device, "device", STRING, .apply = SL_APPLY_RESTART,
+	    .help = "Its port by name; without it the first."),
+	ROW(sl_process_interface, vlan, "vlan", COUNT, .max = 4094, .preset = "0",
+	    .apply = SL_APPLY_RESTART,
+	    .help = "Its VLAN of the port; 0: frames without a tag. A port may have several."),
+	ROW(sl_process_interface, addresses, "addresses", LIST, .element = SL_TYPE_STRING,
+	    .apply = SL_APPLY_RESTART,
+	    .help = "Addresses with prefixes. No two interfaces may be in one subnet; one address "
+		    "of several interfaces is a VIP (/32, /128)."),
+	ROW(sl_process_interface, gateway4, "gateway4", STRING, .apply = SL_APPLY_RESTART,
+	    .help = "Next hop of what leaves by it to IPv4 beyond its prefix."),
+	ROW(sl_process_interface, gateway6, "gateway6", STRING, .apply = SL_APPLY_RESTART,
+	    .help = "Next hop of what leaves by it to IPv6 beyond its prefixes."),
+	ROW(sl_process_interface, mtu, "mtu", BYTES, .max = 9000, .preset = "0",
+	    .apply = SL_APPLY_RESTART,
+	    .help = "Largest IP packet, 1280 at least; 0: dpdk.mtu. A port takes the largest of "
+		    "its "
+		    "interfaces'."),
+};
+static const struct sl_settings interface_settings = SETTINGS(
+	"dpdk.interface", sl_process_interface, interface_rows,
+	.help = "One way to the wire of `io: dpdk`: a port, or one VLAN of it. An answer "
+		"leaves by the interface that its call came in on.");
+
 static const struct sl_setting dpdk_rows[] = {
 	IN(dpdk, eal, "eal", LIST, .element = SL_TYPE_STRING, .apply = SL_APPLY_RESTART,
 	   .help = "Arguments of DPDK's environment: devices, memory, cores."),
@@ -49,7 +75,13 @@ static const struct sl_setting dpdk_rows[] = {
 	   .help = "The port by name (\"net_af_xdp0\", \"0000:03:00.0\"); without it the first."),
 	IN(dpdk, addresses, "addresses", LIST, .element = SL_TYPE_STRING, .apply = SL_APPLY_RESTART,
 	   .help = "Addresses with prefixes: \"10.0.0.2/24\", \"fd00::2/64\". The first of IPv4 is "
-		   "the port's, more of them (a VIP: /32) are as on a loopback."),
+		   "the port's, more of them (a VIP: /32) are as on a loopback. Beside "
+		   "`interfaces`: "
+		   "VIPs of all of them."),
+	IN(dpdk, interfaces, "interfaces", LIST, .element = SL_TYPE_OBJECT,
+	   .object = &interface_settings,
+	   .help = "Several ports, or VLANs of a port, instead of device, vlan, gateway4 and "
+		   "gateway6 here; at most 8."),
 	IN(dpdk, gateway4, "gateway4", STRING, .apply = SL_APPLY_RESTART,
 	   .help = "Next hop of IPv4 beyond the prefixes."),
 	IN(dpdk, gateway6, "gateway6", STRING, .apply = SL_APPLY_RESTART,
@@ -61,7 +93,8 @@ static const struct sl_setting dpdk_rows[] = {
 	   .help = "VLAN that the port is in (802.1Q); frames of others are dropped. 0: frames "
 		   "without a tag. A tag's four bytes are not part of the mtu."),
 	IN(dpdk, packets, "packets", COUNT, .max = 16e6, .preset = "0", .apply = SL_APPLY_RESTART,
-	   .help = "Packet buffers of all shards; 0: 16384 a shard."),
+	   .help = "Packet buffers of all shards; 0: 16384 a shard, and 4096 for each further "
+		   "port."),
 	IN(dpdk, idle_ns, "idle", DURATION, .max = 1e7, .preset = "50us", .apply = SL_APPLY_RESTART,
 	   .help = "A shard without traffic sleeps this long between looks; 0: never, a whole "
 		   "core each."),
@@ -70,7 +103,7 @@ static const struct sl_setting dpdk_rows[] = {
 };
 static const struct sl_settings dpdk_settings = {
 	.name = "dpdk",
-	.help = "The DPDK port of `io: dpdk`.",
+	.help = "The DPDK ports of `io: dpdk`.",
 	.bytes = sizeof(((struct sl_process_config *)0)->dpdk),
 	.rows = dpdk_rows,
 	.row_count = SL_COUNT_OF(dpdk_rows),
@@ -97,9 +130,9 @@ static const struct sl_setting process_rows[] = {
 	    .help = "Threads that carry traffic, each on its core; auto: one a usable core."),
 	ROW(sl_process_config, io, "io", ENUM, .choices = io_choices, .preset = "kernel",
 	    .apply = SL_APPLY_RESTART,
-	    .help = "Where bytes come from: kernel sockets, or a port of DPDK beside them."),
+	    .help = "Where bytes come from: kernel sockets, or ports of DPDK beside them."),
 	ROW(sl_process_config, dpdk, "dpdk", OBJECT, .object = &dpdk_settings,
-	    .help = "The port of `io: dpdk`."),
+	    .help = "The ports of `io: dpdk`."),
 	ROW(sl_process_config, poll, "poll", OBJECT, .object = &poll_settings,
 	    .help = "How shards wait."),
 	ROW(sl_process_config, admin, "admin", ADDRESS, .preset = "127.0.0.1:8080",

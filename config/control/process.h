@@ -10,12 +10,20 @@
 // Its part is the struct itself.
 enum sl_process_io { SL_PROCESS_IO_KERNEL, SL_PROCESS_IO_DPDK };
 
+struct sl_process_interface {
+	struct sl_where where;
+	struct sl_list addresses; // const char *
+	const char *device, *gateway4, *gateway6;
+	uint64_t mtu, vlan;
+};
+
 struct sl_process_config {
 	struct sl_where where;
 	uint64_t shards; // 0: auto, one a usable core
 	uint32_t io;
 	struct {
 		struct sl_list eal, addresses; // const char *
+		struct sl_list interfaces;     // struct sl_process_interface
 		const char *device, *gateway4, *gateway6;
 		uint64_t mtu, vlan, packets, idle_ns;
 		bool offloads;

@@ -96,15 +96,15 @@ static int resolve(struct sl_pktgen_options *options, struct sl_dpdk *dpdk)
 			return -ENOMEM;
 		memset(at, 0, 60);
 		memset(at, 0xff, 6);
-		memcpy(at + 6, dpdk->stack.mac, 6);
+		memcpy(at + 6, dpdk->plan.stack.interfaces[0].mac, 6);
 		memcpy(at + 12, head, sizeof(head));
-		memcpy(at + 22, dpdk->stack.mac, 6);
+		memcpy(at + 22, dpdk->plan.stack.interfaces[0].mac, 6);
 		memcpy(at + 28, options->source, 4);
 		memcpy(at + 38, options->to, 4);
-		if (!rte_eth_tx_burst(dpdk->port, 0, &ask, 1))
+		if (!rte_eth_tx_burst(dpdk->ports[0].id, 0, &ask, 1))
 			rte_pktmbuf_free(ask);
 		while (sl_clock_now_ns() < until_ns) {
-			const uint16_t got = rte_eth_rx_burst(dpdk->port, 0, packets, BURST);
+			const uint16_t got = rte_eth_rx_burst(dpdk->ports[0].id, 0, packets, BURST);
 
 			for (uint16_t i = 0; i < got; i++) {
 				const uint8_t *from = rte_pktmbuf_mtod(packets[i], uint8_t *);
@@ -132,7 +132,7 @@ static struct rte_mbuf **make_frames(const struct sl_pktgen_options *options, st
 	for (uint32_t i = 0; frames && i < options->flows; i++) {
 		char *to;
 
-		sl_pktgen_frame(&frame, options, dpdk->stack.mac, i);
+		sl_pktgen_frame(&frame, options, dpdk->plan.stack.interfaces[0].mac, i);
 		frames[i] = rte_pktmbuf_alloc(dpdk->pool);
 		to = frames[i] ? rte_pktmbuf_append(frames[i], frame.bytes) : NULL;
 		if (!to) {
@@ -175,7 +175,7 @@ static void send_for(const struct sl_pktgen_options *options, struct sl_dpdk *dp
 			if (++flow == options->flows)
 				flow = 0;
 		}
-		taken = rte_eth_tx_burst(dpdk->port, 0, burst, count);
+		taken = rte_eth_tx_burst(dpdk->ports[0].id, 0, burst, count);
 		for (uint16_t i = taken; i < count; i++)
 			rte_pktmbuf_free(burst[i]);
 		*offered += count;

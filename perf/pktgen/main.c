@@ -284,10 +284,10 @@ int main(int argc, char **argv)
 	sl_hash_seed();
 	config = (struct sl_dpdk_config){.eal = options.eal,
 					 .eal_count = options.eal_count,
-					 .addresses = &options.address,
-					 .address_count = 1,
-					 .gateway4 = options.gateway,
-					 .mtu = options.mtu,
+					 .only = {.addresses = &options.address,
+						  .address_count = 1,
+						  .gateway4 = options.gateway,
+						  .mtu = options.mtu},
 					 .offloads = !options.no_offloads};
 	dpdk = sl_dpdk_open(&config, 1, sl_metrics_create(), error, sizeof(error));
 	if (!dpdk) {

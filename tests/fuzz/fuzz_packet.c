@@ -214,13 +214,15 @@ static void check_tag(const uint8_t *frame, size_t bytes)
 	assert(memcmp(tagged + SL_VLAN_TAG_BYTES, frame, bytes) == 0);
 }
 
-static bool transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes)
+static bool transmit(void *self, unsigned interface, const struct iovec *pieces, unsigned count,
+		     size_t bytes)
 {
 	uint8_t frame[FRAME_BYTES];
 	struct layout at;
 	size_t filled = 0;
 
 	(void)self;
+	assert(interface == 0);
 	assert(bytes >= ETHERNET && bytes <= sizeof(frame));
 	for (unsigned i = 0; i < count; i++) {
 		assert(pieces[i].iov_len <= bytes - filled);
@@ -330,7 +332,7 @@ static void give(const uint8_t *data, size_t size, uint8_t flags)
 	size -= (size_t)cut;
 	if (!(flags & AS_IT_IS))
 		mend(packet->data, size, flags);
-	if (sl_lane_take_datagram(&world.lane, packet->data, size, 0)) {
+	if (sl_lane_take_datagram(&world.lane, 0, packet->data, size, 0)) {
 		free(packet->whole);
 		free(packet);
 		return;
@@ -545,24 +547,26 @@ static void begin(void)
 	static const struct sl_stack_host host = {
 		.hash = hash, .random = draw, .transmit = transmit, .release = release};
 	struct sl_stack_config config = {
-		.mtu = FRAME_BYTES - ETHERNET,
-		.address_count = 3,
-		.gateway4 = {10, 0, 0, 254},
-		.gateway6 = {0xfd, [15] = 254},
+		.interfaces[0] = {.mtu = FRAME_BYTES - ETHERNET,
+				  .address_count = 3,
+				  .gateway4 = {10, 0, 0, 254},
+				  .gateway6 = {0xfd, [15] = 254}},
+		.interface_count = 1,
 		.window_budget = SL_MIB,
 	};
+	struct sl_stack_interface *interface = &config.interfaces[0];
 
 	memset(&world, 0, sizeof(world));
 	world.now_ns = 1000 * SL_S;
-	memcpy(config.mac, mac, sizeof(mac));
+	memcpy(interface->mac, mac, sizeof(mac));
 	for (unsigned i = 0; i < 2; i++) {
-		memset(config.addresses[i].address + 10, 0xff, 2);
-		memcpy(config.addresses[i].address + 12, i ? vip4 : own4, 4);
-		config.addresses[i].prefix = i ? 32 : 24;
+		memset(interface->addresses[i].address + 10, 0xff, 2);
+		memcpy(interface->addresses[i].address + 12, i ? vip4 : own4, 4);
+		interface->addresses[i].prefix = i ? 32 : 24;
 	}
-	memcpy(config.addresses[2].address, own6, 16);
-	config.addresses[2].prefix = 64;
-	world.dpdk.stack = config;
+	memcpy(interface->addresses[2].address, own6, 16);
+	interface->addresses[2].prefix = 64;
+	world.dpdk.plan.stack = config;
 	world.lane.dpdk = &world.dpdk;
 	world.source = (struct sl_datagram_source){
 		.address = {.size = sizeof(struct sockaddr_in6)},

@@ -3,8 +3,18 @@
 #include "dataplane/io/dpdk/dpdk.h"
 #include "dataplane/io/dpdk/stack.h"
 
-// The configuration as the stack wants it; without a port, so in every build.
+// The configuration as the stack and the ports want it; without a port, so in every build. The form
+// of one port is one interface.
 //
-// Threading: any. Returns 0, or -EINVAL with a text for the operator.
-int sl_dpdk_stack_config(const struct sl_dpdk_config *config, struct sl_stack_config *stack,
-			 char *error, size_t error_size);
+// Threading: any. Memory: names are the configuration's.
+struct sl_dpdk_plan {
+	struct sl_stack_config stack;
+	struct sl_dpdk_place {      // of the stack's interfaces
+		const char *device; // NULL: the first
+		uint16_t vlan;
+	} places[SL_STACK_INTERFACES_MAX];
+};
+
+// Returns 0, or -EINVAL with a text for the operator.
+int sl_dpdk_make_plan(const struct sl_dpdk_config *config, struct sl_dpdk_plan *plan, char *error,
+		      size_t error_size);

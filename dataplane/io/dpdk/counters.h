@@ -4,7 +4,8 @@
 
 // What a lane and a port count; the rows are in every build, as they are part of the reference.
 //
-// Threading: a lane's are written by its shard, a port's by the shard of the first lane.
+// Threading: a lane's are written by its shard, a port's and the pool's by the shard of the
+//            first lane.
 
 //        field      kind     name                          label  help
 #define SL_DPDK_COUNTERS(X)                                                                        \
@@ -28,8 +29,14 @@
 	  "SYNs dropped as their listener has all the half-open connections it may have.")         \
 	X(too_big, GAUGE, "sluice_dpdk_too_big_packets", none,                                     \
 	  "Connections that a router told of a smaller MTU; they send smaller packets.")           \
+	X(elsewhere, GAUGE, "sluice_dpdk_other_interface_packets", none,                           \
+	  "Frames dropped as their address is another interface's than they came in on.")          \
+	X(moved, GAUGE, "sluice_dpdk_moved_connections", none,                                     \
+	  "Changes of a connection's interface: its peer's segments came in by another one, or "   \
+	  "its link went down.")                                                                   \
 	X(other_vlan, COUNTER, "sluice_dpdk_other_vlan_packets", none,                             \
-	  "Frames dropped as they are of another VLAN than dpdk.vlan, or have no tag.")            \
+	  "Frames dropped as no interface of their port is in their VLAN, or as they have no "     \
+	  "tag.")                                                                                  \
 	X(broken, COUNTER, "sluice_dpdk_broken_datagrams", none,                                   \
 	  "Datagrams for a port of ours dropped: wrong length or checksum, or a fragment.")        \
 	X(bad_sum, COUNTER, "sluice_dpdk_bad_checksum_packets", none,                              \
@@ -59,8 +66,13 @@ SL_COUNTERS(dpdk, SL_DPDK_COUNTERS)
 	  "Frames that the device dropped as nobody took them in time, or without a buffer.")      \
 	X(link_up, GAUGE, "sluice_dpdk_link_up", none, "1 while the port's link is up.")           \
 	X(link_speed, GAUGE, "sluice_dpdk_link_bits_per_second", none,                             \
-	  "The link's speed as the device says; 0: down, or it does not say.")                     \
+	  "The link's speed as the device says; 0: down, or it does not say.")
+SL_COUNTERS(dpdk_port, SL_DPDK_PORT_COUNTERS)
+
+// Of all ports together.
+//        field      kind     name                          label  help
+#define SL_DPDK_POOL_COUNTERS(X)                                                                   \
 	X(pool_free, GAUGE, "sluice_dpdk_free_buffers", none, "Packet buffers nobody holds.")      \
 	X(pool_used, GAUGE, "sluice_dpdk_used_buffers", none,                                      \
 	  "Packet buffers in use: in the device's queues, in connections, on their way.")
-SL_COUNTERS(dpdk_port, SL_DPDK_PORT_COUNTERS)
+SL_COUNTERS(dpdk_pool, SL_DPDK_POOL_COUNTERS)

@@ -72,15 +72,6 @@ static bool find_v6(struct found *found, const uint8_t *frame, size_t bytes)
 	return true;
 }
 
-static bool is_ours(const struct sl_dpdk *dpdk, const uint8_t local[16])
-{
-	for (uint32_t i = 0; i < dpdk->stack.address_count; i++) {
-		if (memcmp(dpdk->stack.addresses[i].address, local, 16) == 0)
-			return true;
-	}
-	return false;
-}
-
 // Whether a source on `address` takes what was sent to `local`. ":4319" takes IPv4 too, "0.0.0.0"
 // nothing else.
 static bool takes(const struct sl_address *address, const uint8_t local[16])
@@ -92,7 +83,9 @@ static bool takes(const struct sl_address *address, const uint8_t local[16])
 					    memcmp(&address->u.v4.sin_addr, local + 12, 4) == 0);
 }
 
-static struct sl_datagram_source *source_of(const struct sl_lane *lane, const struct found *found)
+static struct sl_datagram_source *source_of(const struct sl_lane *lane,
+					    const struct sl_stack_interface *interface,
+					    const struct found *found)
 {
 	const uint16_t port = rte_be_to_cpu_16(found->udp->dst_port);
 
@@ -101,7 +94,7 @@ static struct sl_datagram_source *source_of(const struct sl_lane *lane, const st
 
 		if (sl_address_port(&source->address) == port &&
 		    takes(&source->address, found->local))
-			return is_ours(lane->dpdk, found->local) ? source : NULL;
+			return sl_stack_owns(interface, found->local) ? source : NULL;
 	}
 	return NULL;
 }
@@ -128,7 +121,8 @@ static bool checksums_fit(const struct found *found, uint64_t flags)
 		   : rte_ipv6_udptcp_cksum(found->ip, found->udp)) == 0xffff;
 }
 
-bool sl_lane_take_datagram(struct sl_lane *lane, const uint8_t *frame, size_t bytes, uint64_t flags)
+bool sl_lane_take_datagram(struct sl_lane *lane, unsigned interface, const uint8_t *frame,
+			   size_t bytes, uint64_t flags)
 {
 	struct sl_datagram_source *source;
 	struct found found;
@@ -140,7 +134,7 @@ bool sl_lane_take_datagram(struct sl_lane *lane, const uint8_t *frame, size_t by
 	    : frame[12] == 0x86 && frame[13] == 0xdd ? !find_v6(&found, frame, bytes)
 						     : true)
 		return false;
-	source = source_of(lane, &found);
+	source = source_of(lane, &lane->dpdk->plan.stack.interfaces[interface], &found);
 	if (!source)
 		return false;
 	whole = rte_be_to_cpu_16(found.udp->dgram_len);

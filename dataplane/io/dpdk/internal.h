@@ -4,6 +4,7 @@
 #include <rte_mbuf.h>
 
 #include "dataplane/base/ring.h"
+#include "dataplane/io/dpdk/config.h"
 #include "dataplane/io/dpdk/counters.h"
 #include "dataplane/io/dpdk/dpdk.h"
 #include "dataplane/io/dpdk/stack.h"
@@ -15,12 +16,20 @@
 #define SL_EAL_ARGUMENTS_MAX  128
 #define SL_LANE_DATAGRAMS_MAX 16
 
+// A lane's part of a port.
+struct sl_lane_port {
+	uint16_t queue;
+	bool has_queue;                   // else its frames come and go by the lane of `queue`
+	bool out_full;                    // the port's queue, in this turn
+	struct rte_mbuf *out[SL_OUT_MAX]; // a ring
+	uint32_t out_first, out_count;
+	uint64_t sent_ns; // the last time that the port took one, or none waited
+};
+
 struct sl_lane {
 	struct sl_io_backend backend;
 	struct sl_dpdk *dpdk;
 	uint32_t index;
-	uint16_t queue;
-	bool has_queue;            // else its frames come and go by the lane of `queue`
 	bool registered;           // its thread with the EAL
 	bool low;                  // the pool, when it was looked at
 	uint32_t taken, pool_look; // packets; as of the last look at the pool
@@ -37,31 +46,44 @@ struct sl_lane {
 	struct sl_datagram_source *datagrams[SL_LANE_DATAGRAMS_MAX];
 	uint32_t datagram_count;
 	uint64_t now_ns;
-	struct rte_mbuf *out[SL_OUT_MAX]; // a ring
-	uint32_t out_first, out_count;
-	bool out_full;           // the port's queue, in this turn
-	uint64_t sent_ns;        // the last time that the port took one, or none waited
-	struct sl_ring *in;      // [shards]: foreign frames, by whom they come from
-	struct sl_ring *through; // [shards]: to be sent for lanes without a queue
+	struct sl_lane_port *ports; // of all ports
+	struct sl_ring *in;         // [shards]: foreign frames, by whom they come from
+	struct sl_ring *through;    // [shards]: to be sent for lanes without a queue
 	struct sl_dpdk_counters counters;
 };
 
+// A device, with one interface or with several of different VLANs.
+struct sl_port {
+	uint16_t id; // the EAL's
+	uint16_t queues;
+	bool hashed;  // it spreads flows over its queues itself
+	bool trusted; // what it says of a received frame's checksums
+	bool started;
+	uint8_t device_sums; // SL_SUM_* that it computes
+	uint16_t mtu;        // its interfaces' largest
+	uint32_t interface_count;
+	uint8_t interfaces[SL_STACK_INTERFACES_MAX]; // their numbers
+	uint16_t vlans[SL_STACK_INTERFACES_MAX];     // and VLANs
+	char name[RTE_ETH_NAME_MAX_LEN];
+	uint32_t beneath;                      // interface of the kernel's it lies on; 0: none
+	int beneath_fd;                        // to ask the kernel about it; -1: none
+	struct sl_dpdk_port_counters counters; // writer: the first lane's shard
+};
+
+// A packet's `port` is its interface's number from where its tag came off, and until it is on.
 struct sl_dpdk {
 	struct sl_dpdk_config config;
-	struct sl_stack_config stack;
+	struct sl_dpdk_plan plan;
+	uint8_t port_of[SL_STACK_INTERFACES_MAX]; // of an interface: in `ports`
+	struct sl_port ports[SL_STACK_INTERFACES_MAX];
+	uint32_t port_count;
+	bool steered; // ports bring a flow to its shard, all to the same
 	struct rte_mempool *pool;
 	struct sl_metrics *metrics;
-	uint16_t port, queues;
-	bool hashed;  // the port itself spreads flows over queues
-	bool trusted; // what the device says of a received frame's checksums
-	bool started;
 	uint32_t shards, packets;
 	struct sl_lane **lanes;
 	char *arguments[SL_EAL_ARGUMENTS_MAX]; // the EAL keeps pointers into them
-	char name[RTE_ETH_NAME_MAX_LEN];       // the port's
-	uint32_t interface;                    // of the kernel's that it lies on; 0: none
-	int interface_fd;                      // to ask the kernel about it; -1: none
-	struct sl_dpdk_port_counters counters; // writer: the first lane's shard
+	struct sl_dpdk_pool_counters counters; // writer: the first lane's shard
 };
 
 extern const struct sl_io_backend_ops sl_dpdk_backend_ops;
@@ -72,21 +94,33 @@ SL_INLINE void *sl_dpdk_room(struct rte_mbuf *packet)
 	return (char *)packet + sizeof(struct rte_mbuf);
 }
 
-// status.c: link, device and buffers. The first look is before the shards run.
-int sl_dpdk_watch(struct sl_dpdk *dpdk, uint32_t interface);
+SL_INLINE struct sl_port *sl_dpdk_port_of(struct sl_dpdk *dpdk, unsigned interface)
+{
+	return &dpdk->ports[dpdk->port_of[interface]];
+}
+
+// Of any shard's: whether a port's link was there when the first lane last looked.
+SL_INLINE bool sl_port_is_up(const struct sl_port *port)
+{
+	return __atomic_load_n(&port->counters.link_up[0], __ATOMIC_RELAXED);
+}
+
+// status.c: links, devices and buffers. The first look is before the shards run.
+int sl_dpdk_watch(struct sl_dpdk *dpdk);
 void sl_dpdk_unwatch(struct sl_dpdk *dpdk);
 void sl_dpdk_look(struct sl_dpdk *dpdk);
 
 // lane.c: frames. Returns how many were taken.
 unsigned sl_lane_receive(struct sl_lane *lane, uint64_t now_ns);
 void sl_lane_send(struct sl_lane *lane);
-bool sl_lane_transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes);
+bool sl_lane_transmit(void *self, unsigned interface, const struct iovec *pieces, unsigned count,
+		      size_t bytes);
 void sl_lane_release(void *packet);
 
 // datagram.c: UDP for a port of ours does not pass the stack. False: not one. `flags` are the
 // packet's, about its checksums.
-bool sl_lane_take_datagram(struct sl_lane *lane, const uint8_t *frame, size_t bytes,
-			   uint64_t flags);
+bool sl_lane_take_datagram(struct sl_lane *lane, unsigned interface, const uint8_t *frame,
+			   size_t bytes, uint64_t flags);
 int sl_lane_take_datagrams(struct sl_io_backend *backend, struct sl_datagram_source *source);
 void sl_lane_leave_datagrams(struct sl_io_backend *backend, struct sl_datagram_source *source);
 struct sl_lane *sl_lane_create(struct sl_dpdk *dpdk, uint32_t index);

@@ -10,10 +10,10 @@
 #include "dataplane/io/dpdk/internal.h"
 #include "dataplane/io/dpdk/vlan.h"
 
-// A lane: one shard's way to the port. With as many queues as shards, and a port that spreads flows
-// over them, each lane polls its own and the port decides which shard a flow belongs to. With
-// fewer, a keyed hash over the flow decides: the lane that polls hands frames over by ring, and
-// sends for those that have no queue.
+// A lane: one shard's way to the ports. With as many queues as shards, and ports that spread flows
+// over them alike, each lane polls its own and the ports decide which shard a flow belongs to. Else
+// a keyed hash over the flow decides, whichever port it came by: the lane that polls hands frames
+// over by ring, and sends for those that have no queue.
 #define RING_COUNT 4096
 #define AHEAD      4 // packets whose first bytes are fetched beforehand
 #define LOOK_NS    (100 * SL_MS)
@@ -47,11 +47,11 @@ static void free_rings(struct sl_ring *all, uint32_t count)
 	free(all);
 }
 
-static void drop_out(struct sl_lane *lane)
+static void drop_out(struct sl_lane *lane, struct sl_lane_port *way)
 {
-	sl_count(&lane->counters.tx_full[0], lane->out_count);
-	for (; lane->out_count; lane->out_count--)
-		rte_pktmbuf_free(lane->out[lane->out_first++ % SL_OUT_MAX]);
+	sl_count(&lane->counters.tx_full[0], way->out_count);
+	for (; way->out_count; way->out_count--)
+		rte_pktmbuf_free(way->out[way->out_first++ % SL_OUT_MAX]);
 }
 
 static bool rings_whole(const struct sl_ring *all, uint32_t count)
@@ -90,16 +90,19 @@ struct sl_lane *sl_lane_create(struct sl_dpdk *dpdk, uint32_t index)
 	lane->index = index;
 	lane->backend.ops = &sl_dpdk_backend_ops;
 	lane->backend.idle_ns = dpdk->config.idle_ns;
-	lane->has_queue = index < dpdk->queues;
-	lane->queue = (uint16_t)(index % dpdk->queues);
+	lane->ports = calloc(dpdk->port_count, sizeof(*lane->ports));
+	for (uint32_t i = 0; lane->ports && i < dpdk->port_count; i++) {
+		lane->ports[i].has_queue = index < dpdk->ports[i].queues;
+		lane->ports[i].queue = (uint16_t)(index % dpdk->ports[i].queues);
+	}
 	lane->in = rings(dpdk->shards);
 	lane->through = rings(dpdk->shards);
 	lane->ops = sl_stack_load(error, sizeof(error));
 	if (!lane->ops)
 		sl_log(SL_LOG_ERROR, "dpdk_stack", "error=\"%s\"", error);
 	if (rings_whole(lane->in, dpdk->shards) && rings_whole(lane->through, dpdk->shards) &&
-	    lane->ops)
-		lane->stack = lane->ops->create(&host, &dpdk->stack);
+	    lane->ports && lane->ops)
+		lane->stack = lane->ops->create(&host, &dpdk->plan.stack);
 	if (!lane->stack ||
 	    sl_metrics_add(dpdk->metrics, sl_dpdk_counter_rows, sl_dpdk_counter_row_count,
 			   &lane->counters, (int)index, NULL) < 0) {
@@ -115,12 +118,15 @@ void sl_lane_destroy(struct sl_lane *lane)
 {
 	if (!lane)
 		return;
-	sl_lane_send(lane);
+	if (lane->ports)
+		sl_lane_send(lane);
 	if (lane->stack)
 		lane->ops->destroy(lane->stack);
 	lane->stack = NULL;
 	sl_metrics_remove(lane->dpdk->metrics, &lane->counters);
-	drop_out(lane);
+	for (uint32_t i = 0; lane->ports && i < lane->dpdk->port_count; i++)
+		drop_out(lane, &lane->ports[i]);
+	free(lane->ports);
 	free_rings(lane->in, lane->dpdk->shards);
 	free_rings(lane->through, lane->dpdk->shards);
 	if (lane->dpdk->lanes[lane->index] == lane)
@@ -137,71 +143,81 @@ void sl_lane_release(void *packet)
 
 // Some devices want more than the pseudo-header's sum. What one will not have is dropped: behind it
 // all others would wait.
-static uint16_t give(struct sl_lane *lane, struct rte_mbuf **packets, uint16_t count)
+static uint16_t give(struct sl_lane *lane, const struct sl_port *port, uint16_t queue,
+		     struct rte_mbuf **packets, uint16_t count)
 {
 	uint16_t ready = count;
 
-	if (lane->dpdk->stack.device_sums)
-		ready = rte_eth_tx_prepare(lane->dpdk->port, lane->queue, packets, count);
+	if (port->device_sums)
+		ready = rte_eth_tx_prepare(port->id, queue, packets, count);
 	if (SL_UNLIKELY(!ready && count)) {
 		sl_count(&lane->counters.tx_full[0], 1);
 		rte_pktmbuf_free(packets[0]);
 		return 1;
 	}
-	ready = rte_eth_tx_burst(lane->dpdk->port, lane->queue, packets, ready);
+	ready = rte_eth_tx_burst(port->id, queue, packets, ready);
 	sl_count(&lane->counters.tx[0], ready);
 	return ready;
 }
 
 // To the port, or to the lane that has a queue. What has no room waits for the next turn: lwIP
 // takes a frame that was dropped for lost, and times out for all connections at once.
-static void put_out(struct sl_lane *lane)
+static void put_out(struct sl_lane *lane, struct sl_lane_port *way)
 {
-	const uint32_t at = lane->out_first % SL_OUT_MAX;
-	const uint16_t count = (uint16_t)SL_MIN(lane->out_count, SL_OUT_MAX - at);
-	struct rte_mbuf **from = &lane->out[at];
+	const uint32_t at = way->out_first % SL_OUT_MAX;
+	const uint16_t count = (uint16_t)SL_MIN(way->out_count, SL_OUT_MAX - at);
+	struct rte_mbuf **from = &way->out[at];
 	uint16_t sent = 0;
 
-	if (lane->has_queue) {
-		sent = give(lane, from, count);
+	if (way->has_queue) {
+		sent = give(lane, &lane->dpdk->ports[way - lane->ports], way->queue, from, count);
 	} else {
-		struct sl_ring *ring = &lane->dpdk->lanes[lane->queue]->through[lane->index];
+		struct sl_ring *ring = &lane->dpdk->lanes[way->queue]->through[lane->index];
 
 		while (sent < count && sl_ring_push(ring, from[sent]))
 			sent++;
 	}
-	lane->out_first += sent;
-	lane->out_count -= sent;
-	lane->out_full = sent < count;
+	way->out_first += sent;
+	way->out_count -= sent;
+	way->out_full = sent < count;
 	if (sent)
-		lane->sent_ns = lane->now_ns;
+		way->sent_ns = lane->now_ns;
 }
 
 static void queue_out(struct sl_lane *lane, struct rte_mbuf *packet)
 {
-	if (SL_UNLIKELY(lane->out_count == SL_OUT_MAX)) {
+	struct sl_lane_port *way = &lane->ports[lane->dpdk->port_of[packet->port]];
+
+	if (SL_UNLIKELY(way->out_count == SL_OUT_MAX)) {
 		sl_count(&lane->counters.tx_full[0], 1);
 		rte_pktmbuf_free(packet);
 		return;
 	}
-	lane->out[(lane->out_first + lane->out_count++) % SL_OUT_MAX] = packet;
-	if (lane->out_count >= SL_BURST && !lane->out_full)
-		put_out(lane);
+	way->out[(way->out_first + way->out_count++) % SL_OUT_MAX] = packet;
+	if (way->out_count >= SL_BURST && !way->out_full)
+		put_out(lane, way);
+}
+
+// One port that takes nothing holds up no other.
+static void send_by(struct sl_lane *lane, struct sl_lane_port *way)
+{
+	if (!way->out_count) {
+		way->sent_ns = lane->now_ns;
+		return;
+	}
+	put_out(lane, way);
+	if (way->out_count && !way->out_full)
+		put_out(lane, way); // behind the array's end
+	if (SL_UNLIKELY(way->out_count && lane->now_ns - way->sent_ns > STUCK_NS))
+		drop_out(lane, way);
 }
 
 void sl_lane_send(struct sl_lane *lane)
 {
 	if (lane->stack)
 		lane->ops->acknowledge(lane->stack);
-	if (!lane->out_count) {
-		lane->sent_ns = lane->now_ns;
-		return;
-	}
-	put_out(lane);
-	if (lane->out_count && !lane->out_full)
-		put_out(lane); // behind the array's end
-	if (SL_UNLIKELY(lane->out_count && lane->now_ns - lane->sent_ns > STUCK_NS))
-		drop_out(lane);
+	for (uint32_t i = 0; i < lane->dpdk->port_count; i++)
+		send_by(lane, &lane->ports[i]);
 }
 
 // What the device is to sum up: it wants to know where, and TCP's field to hold the
@@ -241,9 +257,12 @@ static void tag(struct rte_mbuf *packet, uint16_t vlan)
 	packet->l2_len += SL_VLAN_TAG_BYTES;
 }
 
-bool sl_lane_transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes)
+bool sl_lane_transmit(void *self, unsigned interface, const struct iovec *pieces, unsigned count,
+		      size_t bytes)
 {
 	struct sl_lane *lane = self;
+	const struct sl_dpdk_plan *plan = &lane->dpdk->plan;
+	const uint8_t device_sums = plan->stack.interfaces[interface].device_sums;
 	struct rte_mbuf *packet = rte_pktmbuf_alloc(lane->dpdk->pool);
 	char *to = packet ? rte_pktmbuf_append(packet, (uint16_t)bytes) : NULL;
 
@@ -255,10 +274,11 @@ bool sl_lane_transmit(void *self, const struct iovec *pieces, unsigned count, si
 		memcpy(to, pieces[i].iov_base, pieces[i].iov_len);
 		to += pieces[i].iov_len;
 	}
-	if (lane->dpdk->stack.device_sums)
-		leave_sums(lane->dpdk->stack.device_sums, packet);
-	if (lane->dpdk->config.vlan)
-		tag(packet, lane->dpdk->config.vlan);
+	if (device_sums)
+		leave_sums(device_sums, packet);
+	if (plan->places[interface].vlan)
+		tag(packet, plan->places[interface].vlan);
+	packet->port = (uint16_t)interface;
 	queue_out(lane, packet);
 	return true;
 }
@@ -323,7 +343,9 @@ static bool is_bad(uint64_t flags)
 
 static void take_in(struct sl_lane *lane, struct rte_mbuf *packet)
 {
-	const uint64_t flags = lane->dpdk->trusted ? packet->ol_flags : 0;
+	const unsigned interface = packet->port;
+	const uint64_t flags = sl_dpdk_port_of(lane->dpdk, interface)->trusted ? packet->ol_flags
+									       : 0;
 
 	if (SL_UNLIKELY(is_bad(flags))) {
 		sl_count(&lane->counters.bad_sum[0], 1);
@@ -331,14 +353,14 @@ static void take_in(struct sl_lane *lane, struct rte_mbuf *packet)
 		return;
 	}
 	if (lane->datagram_count &&
-	    sl_lane_take_datagram(lane, rte_pktmbuf_mtod(packet, const uint8_t *),
+	    sl_lane_take_datagram(lane, interface, rte_pktmbuf_mtod(packet, const uint8_t *),
 				  rte_pktmbuf_data_len(packet), flags)) {
 		rte_pktmbuf_free(packet);
 		return;
 	}
 	lane->ops->input(lane->stack, packet, sl_dpdk_room(packet),
 			 rte_pktmbuf_mtod(packet, void *), rte_pktmbuf_data_len(packet),
-			 how_it_came(lane, flags));
+			 how_it_came(lane, flags) | interface * SL_INPUT_INTERFACE);
 }
 
 static void hand_over(struct sl_lane *lane, uint32_t to, struct rte_mbuf *packet)
@@ -366,27 +388,33 @@ static void copy_to_others(struct sl_lane *lane, struct rte_mbuf *packet)
 	}
 }
 
-// Some devices take the tag off themselves. False: of another VLAN.
-static bool untag(const struct sl_lane *lane, struct rte_mbuf *packet)
+// Some devices take the tag off themselves. Finds the interface. False: of another VLAN.
+static bool untag(const struct sl_port *port, struct rte_mbuf *packet)
 {
-	const uint16_t vlan = lane->dpdk->config.vlan;
-	int cut;
+	const bool stripped = packet->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED;
 
-	if (packet->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED)
-		return (packet->vlan_tci & 0xfff) == vlan;
-	cut = sl_vlan_untag(rte_pktmbuf_mtod(packet, uint8_t *), rte_pktmbuf_data_len(packet),
-			    vlan);
-	if (cut > 0)
-		rte_pktmbuf_adj(packet, (uint16_t)cut);
-	return cut >= 0;
+	for (uint32_t i = 0; i < port->interface_count; i++) {
+		const uint16_t vlan = port->vlans[i];
+		const int cut = stripped ? ((packet->vlan_tci & 0xfff) == vlan) - 1
+					 : sl_vlan_untag(rte_pktmbuf_mtod(packet, uint8_t *),
+							 rte_pktmbuf_data_len(packet), vlan);
+
+		if (cut < 0)
+			continue;
+		if (cut > 0)
+			rte_pktmbuf_adj(packet, (uint16_t)cut);
+		packet->port = port->interfaces[i];
+		return true;
+	}
+	return false;
 }
 
-static void sort_in(struct sl_lane *lane, struct rte_mbuf *packet)
+static void sort_in(struct sl_lane *lane, const struct sl_port *port, struct rte_mbuf *packet)
 {
 	const struct sl_dpdk *dpdk = lane->dpdk;
 	uint32_t owner = lane->index;
 
-	if (SL_UNLIKELY(!untag(lane, packet))) {
+	if (SL_UNLIKELY(!untag(port, packet))) {
 		sl_count(&lane->counters.other_vlan[0], 1);
 		rte_pktmbuf_free(packet);
 		return;
@@ -397,8 +425,8 @@ static void sort_in(struct sl_lane *lane, struct rte_mbuf *packet)
 	if (owner == dpdk->shards) {
 		copy_to_others(lane, packet);
 		owner = lane->index;
-	} else if (dpdk->hashed) {
-		owner = lane->index; // the port has steered it
+	} else if (dpdk->steered) {
+		owner = lane->index; // the port has done it
 	}
 	if (owner == lane->index)
 		take_in(lane, packet);
@@ -419,8 +447,12 @@ static void look(struct sl_lane *lane, uint64_t now_ns)
 	sl_gauge(&counters->withheld[0], stats->withheld);
 	sl_gauge(&counters->half_open_full[0], stats->half_open_full);
 	sl_gauge(&counters->too_big[0], stats->too_big);
-	if (lane->index == 0) // the port's own are counted once
+	sl_gauge(&counters->elsewhere[0], stats->elsewhere);
+	sl_gauge(&counters->moved[0], stats->moved);
+	if (lane->index == 0) // the ports' own are counted once
 		sl_dpdk_look(lane->dpdk);
+	for (uint32_t i = 0; i < lane->dpdk->plan.stack.interface_count; i++)
+		lane->ops->link(lane->stack, i, sl_port_is_up(sl_dpdk_port_of(lane->dpdk, i)));
 }
 
 static unsigned receive_handed(struct sl_lane *lane)
@@ -444,10 +476,26 @@ static unsigned receive_handed(struct sl_lane *lane)
 	return count;
 }
 
+static unsigned receive_from(struct sl_lane *lane, const struct sl_port *port, uint16_t queue)
+{
+	struct rte_mbuf *packets[SL_BURST];
+	const uint16_t got = rte_eth_rx_burst(port->id, queue, packets, SL_BURST);
+
+	sl_count(&lane->counters.rx[0], got);
+	for (uint16_t i = 0; i < got; i++) {
+		if (i + AHEAD < got)
+			sl_prefetch(rte_pktmbuf_mtod(packets[i + AHEAD], void *));
+		if (SL_UNLIKELY(packets[i]->nb_segs > 1) && rte_pktmbuf_linearize(packets[i]) < 0)
+			rte_pktmbuf_free(packets[i]);
+		else
+			sort_in(lane, port, packets[i]);
+	}
+	return got;
+}
+
 unsigned sl_lane_receive(struct sl_lane *lane, uint64_t now_ns)
 {
 	const struct sl_dpdk *dpdk = lane->dpdk;
-	struct rte_mbuf *packets[SL_BURST];
 	unsigned count = 0;
 
 	lane->now_ns = now_ns;
@@ -462,20 +510,9 @@ unsigned sl_lane_receive(struct sl_lane *lane, uint64_t now_ns)
 		lane->pool_look = lane->taken;
 		lane->low = rte_mempool_avail_count(dpdk->pool) < dpdk->packets / LOW_SHARE;
 	}
-	if (lane->has_queue) {
-		const uint16_t got = rte_eth_rx_burst(dpdk->port, lane->queue, packets, SL_BURST);
-
-		sl_count(&lane->counters.rx[0], got);
-		for (uint16_t i = 0; i < got; i++) {
-			if (i + AHEAD < got)
-				sl_prefetch(rte_pktmbuf_mtod(packets[i + AHEAD], void *));
-			if (SL_UNLIKELY(packets[i]->nb_segs > 1) &&
-			    rte_pktmbuf_linearize(packets[i]) < 0)
-				rte_pktmbuf_free(packets[i]);
-			else
-				sort_in(lane, packets[i]);
-		}
-		count = got;
+	for (uint32_t i = 0; i < dpdk->port_count; i++) {
+		if (lane->ports[i].has_queue)
+			count += receive_from(lane, &dpdk->ports[i], lane->ports[i].queue);
 	}
 	count += receive_handed(lane);
 	lane->taken += count;

@@ -14,6 +14,7 @@
 #define RX_DESCRIPTORS  1024
 #define TX_DESCRIPTORS  1024
 #define PACKETS_A_SHARD 16384
+#define PACKETS_A_PORT  4096 // beyond the first, and a shard: what its queues hold
 #define CACHE_PACKETS   256
 #define FRAME_ROOM      (RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN + 4)
 
@@ -67,15 +68,13 @@ static int start_eal(struct sl_dpdk *dpdk, char *error, size_t error_size)
 	return -failed;
 }
 
-static int find_port(struct sl_dpdk *dpdk, char *error, size_t error_size)
+static int find_id(const char *device, uint16_t *id, char *error, size_t error_size)
 {
-	const char *device = dpdk->config.device;
-
-	if (device && rte_eth_dev_get_port_by_name(device, &dpdk->port) == 0)
-		return rte_eth_dev_get_name_by_port(dpdk->port, dpdk->name);
+	if (device && rte_eth_dev_get_port_by_name(device, id) == 0)
+		return 0;
 	if (!device) {
-		RTE_ETH_FOREACH_DEV(dpdk->port)
-		return rte_eth_dev_get_name_by_port(dpdk->port, dpdk->name);
+		RTE_ETH_FOREACH_DEV(*id)
+		return 0;
 	}
 	snprintf(error, error_size,
 		 "dpdk: there is no port%s%s: dpdk.eal must name a device (--vdev=net_af_xdp0,"
@@ -85,14 +84,52 @@ static int find_port(struct sl_dpdk *dpdk, char *error, size_t error_size)
 	return -ENODEV;
 }
 
-static int tell_port(const char *what, int failed, char *error, size_t error_size)
+// The interfaces of one device are one port's, whatever name they have for it.
+static int find_ports(struct sl_dpdk *dpdk, char *error, size_t error_size)
 {
-	snprintf(error, error_size, "dpdk: %s: %s", what, rte_strerror(-failed));
+	const struct sl_dpdk_plan *plan = &dpdk->plan;
+
+	for (uint32_t i = 0; i < plan->stack.interface_count; i++) {
+		const uint16_t vlan = plan->places[i].vlan;
+		struct sl_port *port = dpdk->ports;
+		uint16_t id;
+		const int failed = find_id(plan->places[i].device, &id, error, error_size);
+
+		if (failed < 0)
+			return failed;
+		while (port < dpdk->ports + dpdk->port_count && port->id != id)
+			port++;
+		if (port == dpdk->ports + dpdk->port_count) {
+			dpdk->port_count++;
+			port->id = id;
+			port->beneath_fd = -1;
+			rte_eth_dev_get_name_by_port(id, port->name);
+		}
+		for (uint32_t k = 0; k < port->interface_count; k++) {
+			if (port->vlans[k] != vlan)
+				continue;
+			snprintf(error, error_size,
+				 "dpdk: interfaces %u and %u are the same port, %s, and VLAN, %u",
+				 port->interfaces[k] + 1u, i + 1, port->name, vlan);
+			return -EINVAL;
+		}
+		port->interfaces[port->interface_count] = (uint8_t)i;
+		port->vlans[port->interface_count++] = vlan;
+		port->mtu = SL_MAX(port->mtu, plan->stack.interfaces[i].mtu);
+		dpdk->port_of[i] = (uint8_t)(port - dpdk->ports);
+	}
+	return 0;
+}
+
+static int tell_port(const struct sl_port *port, const char *what, int failed, char *error,
+		     size_t error_size)
+{
+	snprintf(error, error_size, "dpdk: %s: %s: %s", port->name, what, rte_strerror(-failed));
 	return failed;
 }
 
 // RSS by flow where the device has it, with the table filled evenly by us.
-static void fill_table(const struct sl_dpdk *dpdk, const struct rte_eth_dev_info *info)
+static void fill_table(const struct sl_port *port, const struct rte_eth_dev_info *info)
 {
 	struct rte_eth_rss_reta_entry64 table[8] = {0};
 
@@ -100,12 +137,12 @@ static void fill_table(const struct sl_dpdk *dpdk, const struct rte_eth_dev_info
 		return;
 	for (uint16_t i = 0; i < info->reta_size; i++) {
 		table[i / 64].mask |= UINT64_C(1) << (i % 64);
-		table[i / 64].reta[i % 64] = i % dpdk->queues;
+		table[i / 64].reta[i % 64] = i % port->queues;
 	}
-	(void)rte_eth_dev_rss_reta_update(dpdk->port, table, info->reta_size);
+	(void)rte_eth_dev_rss_reta_update(port->id, table, info->reta_size);
 }
 
-static int set_mtu(const struct sl_dpdk *dpdk, const struct rte_eth_dev_info *info, char *error,
+static int set_mtu(const struct sl_port *port, const struct rte_eth_dev_info *info, char *error,
 		   size_t error_size)
 {
 	int failed;
@@ -113,34 +150,34 @@ static int set_mtu(const struct sl_dpdk *dpdk, const struct rte_eth_dev_info *in
 	// It claims 1,518 bytes whatever its frames hold; the interface's own MTU is what counts.
 	if (strcmp(info->driver_name, "net_af_packet") == 0)
 		return 0;
-	failed = rte_eth_dev_set_mtu(dpdk->port, dpdk->stack.mtu);
+	failed = rte_eth_dev_set_mtu(port->id, port->mtu);
 	if (failed == -ENOTSUP || failed == 0)
 		return 0;
-	snprintf(error, error_size, "dpdk: mtu %u: %s; this port takes at most %u", dpdk->stack.mtu,
-		 rte_strerror(-failed), info->max_mtu);
+	snprintf(error, error_size, "dpdk: mtu %u: %s; the port %s takes at most %u", port->mtu,
+		 rte_strerror(-failed), port->name, info->max_mtu);
 	return failed;
 }
 
-static int set_up_queues(struct sl_dpdk *dpdk, const struct rte_eth_dev_info *info, char *error,
-			 size_t error_size)
+static int set_up_queues(struct sl_dpdk *dpdk, const struct sl_port *port,
+			 const struct rte_eth_dev_info *info, char *error, size_t error_size)
 {
-	const int socket = rte_eth_dev_socket_id(dpdk->port);
+	const int socket = rte_eth_dev_socket_id(port->id);
 	uint16_t rx = RX_DESCRIPTORS, tx = TX_DESCRIPTORS;
-	int failed = rte_eth_dev_adjust_nb_rx_tx_desc(dpdk->port, &rx, &tx);
+	int failed = rte_eth_dev_adjust_nb_rx_tx_desc(port->id, &rx, &tx);
 
 	if (failed < 0)
-		return tell_port("descriptors", failed, error, error_size);
-	for (uint16_t i = 0; i < dpdk->queues; i++) {
+		return tell_port(port, "descriptors", failed, error, error_size);
+	for (uint16_t i = 0; i < port->queues; i++) {
 		struct rte_eth_rxconf rxconf = info->default_rxconf;
 		struct rte_eth_txconf txconf = info->default_txconf;
 
-		failed = rte_eth_rx_queue_setup(dpdk->port, i, rx, (unsigned)socket, &rxconf,
+		failed = rte_eth_rx_queue_setup(port->id, i, rx, (unsigned)socket, &rxconf,
 						dpdk->pool);
 		if (failed < 0)
-			return tell_port("receive queue", failed, error, error_size);
-		failed = rte_eth_tx_queue_setup(dpdk->port, i, tx, (unsigned)socket, &txconf);
+			return tell_port(port, "receive queue", failed, error, error_size);
+		failed = rte_eth_tx_queue_setup(port->id, i, tx, (unsigned)socket, &txconf);
 		if (failed < 0)
-			return tell_port("send queue", failed, error, error_size);
+			return tell_port(port, "send queue", failed, error, error_size);
 	}
 	return 0;
 }
@@ -151,83 +188,142 @@ static int set_up_queues(struct sl_dpdk *dpdk, const struct rte_eth_dev_info *in
 #define TX_SUMS (RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_CKSUM)
 
 // No UDP is sent by the stack. Segments are not left to the device: README.md, Limits.
-static void ask_for_sums(struct sl_dpdk *dpdk, const struct rte_eth_dev_info *info,
-			 struct rte_eth_conf *conf)
+static void ask_for_sums(const struct sl_dpdk *dpdk, struct sl_port *port,
+			 const struct rte_eth_dev_info *info, struct rte_eth_conf *conf)
 {
 	if (!dpdk->config.offloads)
 		return;
 	conf->rxmode.offloads |= info->rx_offload_capa & RX_SUMS;
 	conf->txmode.offloads |= info->tx_offload_capa & TX_SUMS;
-	dpdk->trusted = conf->rxmode.offloads & RX_SUMS;
+	port->trusted = conf->rxmode.offloads & RX_SUMS;
 	if (conf->txmode.offloads & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM)
-		dpdk->stack.device_sums |= SL_SUM_IP;
+		port->device_sums |= SL_SUM_IP;
 	if (conf->txmode.offloads & RTE_ETH_TX_OFFLOAD_TCP_CKSUM)
-		dpdk->stack.device_sums |= SL_SUM_TCP;
+		port->device_sums |= SL_SUM_TCP;
 }
 
-static int start_port(struct sl_dpdk *dpdk, char *error, size_t error_size)
+#define SPREAD (RTE_ETH_RSS_TCP | RTE_ETH_RSS_IP)
+
+static void ask_for_spread(const struct sl_port *port, const struct rte_eth_dev_info *info,
+			   struct rte_eth_conf *conf)
+{
+	struct rte_eth_rss_conf *rss = &conf->rx_adv_conf.rss_conf;
+
+	if (!port->hashed)
+		return;
+	for (size_t i = 0; i < sizeof(symmetric_key); i++)
+		symmetric_key[i] = i % 2 ? 0x5a : 0x6d;
+	conf->rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+	rss->rss_hf = info->flow_type_rss_offloads & SPREAD;
+	rss->rss_key = info->hash_key_size > sizeof(symmetric_key) ? NULL : symmetric_key;
+	rss->rss_key_len = info->hash_key_size ? info->hash_key_size : 40;
+}
+
+static int start_port(struct sl_dpdk *dpdk, struct sl_port *port, char *error, size_t error_size)
 {
 	struct rte_eth_conf conf = {.rxmode = {.mq_mode = RTE_ETH_MQ_RX_NONE}};
 	struct rte_eth_dev_info info;
-	struct rte_ether_addr mac;
-	int failed = rte_eth_dev_info_get(dpdk->port, &info);
+	int failed = rte_eth_dev_info_get(port->id, &info);
 	uint16_t most;
 
 	if (failed < 0)
-		return tell_port("the port's properties", failed, error, error_size);
+		return tell_port(port, "the port's properties", failed, error, error_size);
 	most = SL_MIN(info.max_rx_queues, info.max_tx_queues);
-	dpdk->hashed = dpdk->shards > 1 && most >= dpdk->shards &&
-		       (info.flow_type_rss_offloads & (RTE_ETH_RSS_TCP | RTE_ETH_RSS_IP));
+	port->hashed = dpdk->shards > 1 && most >= dpdk->shards &&
+		       (info.flow_type_rss_offloads & SPREAD);
 	// Queues that nothing spreads flows over would stand empty.
-	dpdk->queues = dpdk->hashed ? (uint16_t)dpdk->shards : 1;
-	if (dpdk->hashed) {
-		for (size_t i = 0; i < sizeof(symmetric_key); i++)
-			symmetric_key[i] = i % 2 ? 0x5a : 0x6d;
-		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
-		conf.rx_adv_conf.rss_conf.rss_hf = info.flow_type_rss_offloads &
-						   (RTE_ETH_RSS_TCP | RTE_ETH_RSS_IP);
-		conf.rx_adv_conf.rss_conf.rss_key = symmetric_key;
-		conf.rx_adv_conf.rss_conf.rss_key_len = info.hash_key_size ? info.hash_key_size
-									   : 40;
-		if (info.hash_key_size > sizeof(symmetric_key))
-			conf.rx_adv_conf.rss_conf.rss_key = NULL;
-	}
-	ask_for_sums(dpdk, &info, &conf);
-	failed = rte_eth_dev_configure(dpdk->port, dpdk->queues, dpdk->queues, &conf);
+	port->queues = port->hashed ? (uint16_t)dpdk->shards : 1;
+	port->beneath = info.if_index;
+	ask_for_spread(port, &info, &conf);
+	ask_for_sums(dpdk, port, &info, &conf);
+	failed = rte_eth_dev_configure(port->id, port->queues, port->queues, &conf);
 	if (failed < 0)
-		return tell_port("configuring the port", failed, error, error_size);
-	failed = set_mtu(dpdk, &info, error, error_size);
+		return tell_port(port, "configuring the port", failed, error, error_size);
+	failed = set_mtu(port, &info, error, error_size);
 	if (failed < 0)
 		return failed;
-	failed = set_up_queues(dpdk, &info, error, error_size);
+	failed = set_up_queues(dpdk, port, &info, error, error_size);
 	if (failed < 0)
 		return failed;
-	failed = rte_eth_dev_start(dpdk->port);
+	failed = rte_eth_dev_start(port->id);
 	if (failed < 0)
-		return tell_port("starting the port", failed, error, error_size);
-	dpdk->started = true;
-	failed = sl_dpdk_watch(dpdk, info.if_index);
-	if (failed < 0)
-		return tell_port("its counters", failed, error, error_size);
-	if (dpdk->hashed)
-		fill_table(dpdk, &info);
-	(void)rte_eth_promiscuous_disable(dpdk->port);
-	(void)rte_eth_allmulticast_enable(dpdk->port); // neighbour discovery
-	failed = rte_eth_macaddr_get(dpdk->port, &mac);
-	if (failed < 0)
-		return tell_port("the port's address", failed, error, error_size);
-	memcpy(dpdk->stack.mac, mac.addr_bytes, 6);
+		return tell_port(port, "starting the port", failed, error, error_size);
+	port->started = true;
+	if (port->hashed)
+		fill_table(port, &info);
+	(void)rte_eth_promiscuous_disable(port->id);
+	(void)rte_eth_allmulticast_enable(port->id); // neighbour discovery
 	return 0;
+}
+
+// What the stack is to know of the ports.
+static int tell_stack(struct sl_dpdk *dpdk, char *error, size_t error_size)
+{
+	for (uint32_t i = 0; i < dpdk->plan.stack.interface_count; i++) {
+		struct sl_stack_interface *interface = &dpdk->plan.stack.interfaces[i];
+		const struct sl_port *port = sl_dpdk_port_of(dpdk, i);
+		struct rte_ether_addr mac;
+		const int failed = rte_eth_macaddr_get(port->id, &mac);
+
+		if (failed < 0)
+			return tell_port(port, "the port's address", failed, error, error_size);
+		memcpy(interface->mac, mac.addr_bytes, 6);
+		interface->device_sums = port->device_sums;
+	}
+	return 0;
+}
+
+// A flow that a router moves from one port to another must come to the same shard. Ports that
+// spread by the same key over the same table do that; of others the keyed hash decides.
+static bool spread_alike(const struct sl_dpdk *dpdk)
+{
+	struct rte_eth_dev_info first, info;
+
+	for (uint32_t i = 0; i < dpdk->port_count; i++) {
+		if (!dpdk->ports[i].hashed ||
+		    rte_eth_dev_info_get(dpdk->ports[i].id, i ? &info : &first) < 0)
+			return false;
+		if (i && (info.reta_size != first.reta_size ||
+			  info.hash_key_size != first.hash_key_size ||
+			  info.flow_type_rss_offloads != first.flow_type_rss_offloads ||
+			  strcmp(info.driver_name, first.driver_name) != 0))
+			return false;
+	}
+	return true;
+}
+
+static int start_ports(struct sl_dpdk *dpdk, char *error, size_t error_size)
+{
+	int failed = 0;
+
+	for (uint32_t i = 0; i < dpdk->port_count && !failed; i++)
+		failed = start_port(dpdk, &dpdk->ports[i], error, error_size);
+	if (!failed)
+		failed = tell_stack(dpdk, error, error_size);
+	if (failed)
+		return failed;
+	dpdk->steered = spread_alike(dpdk);
+	failed = sl_dpdk_watch(dpdk);
+	if (failed)
+		snprintf(error, error_size, "dpdk: no memory for the ports' counters");
+	return failed;
 }
 
 static int make_pool(struct sl_dpdk *dpdk, char *error, size_t error_size)
 {
 	// Devices count a buffer's room in KiB, down: one frame is to fit whole.
-	const uint32_t frame = ((uint32_t)dpdk->stack.mtu + FRAME_ROOM + 1023) & ~1023u;
-	const uint32_t room = SL_MAX(frame, 2048u);
+	uint32_t largest = 0, smallest = UINT16_MAX, frame, room;
 
-	dpdk->packets = dpdk->config.packets ? dpdk->config.packets
-					     : dpdk->shards * PACKETS_A_SHARD;
+	for (uint32_t i = 0; i < dpdk->plan.stack.interface_count; i++) {
+		largest = SL_MAX(largest, (uint32_t)dpdk->plan.stack.interfaces[i].mtu);
+		smallest = SL_MIN(smallest, (uint32_t)dpdk->plan.stack.interfaces[i].mtu);
+	}
+	frame = (largest + FRAME_ROOM + 1023) & ~1023u;
+	room = SL_MAX(frame, 2048u);
+	dpdk->packets = dpdk->config.packets;
+	if (!dpdk->packets)
+		dpdk->packets = dpdk->shards *
+				(PACKETS_A_SHARD + (dpdk->port_count - 1) * PACKETS_A_PORT);
 	dpdk->pool = rte_pktmbuf_pool_create(
 		"sluice", dpdk->packets, CACHE_PACKETS, SL_STACK_ROOM_BYTES,
 		(uint16_t)(room + RTE_PKTMBUF_HEADROOM), (int)rte_socket_id());
@@ -240,14 +336,26 @@ static int make_pool(struct sl_dpdk *dpdk, char *error, size_t error_size)
 		return -ENOMEM;
 	}
 	// Half of the memory for windows; a shard its part of it.
-	dpdk->stack.window_budget = (uint64_t)dpdk->packets * dpdk->stack.mtu / 2 / dpdk->shards;
+	dpdk->plan.stack.window_budget = (uint64_t)dpdk->packets * smallest / 2 / dpdk->shards;
 	return 0;
+}
+
+static void say_started(const struct sl_dpdk *dpdk, const struct sl_port *port)
+{
+	static const char *const sums[] = {"software", "port:ip", "port:tcp", "port:ip,tcp"};
+	const uint8_t *mac = dpdk->plan.stack.interfaces[port->interfaces[0]].mac;
+
+	sl_log(SL_LOG_INFO, "dpdk_started",
+	       "port=%s queues=%u mac=%02x:%02x:%02x:%02x:%02x:%02x mtu=%u interfaces=%u "
+	       "buffers=%u spread=%s sums_in=%s sums_out=%s",
+	       port->name, port->queues, mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], port->mtu,
+	       port->interface_count, dpdk->packets, dpdk->steered ? "port" : "software",
+	       port->trusted ? "port" : "software", sums[port->device_sums]);
 }
 
 struct sl_dpdk *sl_dpdk_open(const struct sl_dpdk_config *config, uint32_t shards,
 			     struct sl_metrics *metrics, char *error, size_t error_size)
 {
-	static const char *const sums[] = {"software", "port:ip", "port:tcp", "port:ip,tcp"};
 	struct sl_dpdk *dpdk = calloc(1, sizeof(*dpdk));
 
 	if (!dpdk) {
@@ -255,12 +363,13 @@ struct sl_dpdk *sl_dpdk_open(const struct sl_dpdk_config *config, uint32_t shard
 		return NULL;
 	}
 	dpdk->config = *config;
+	dpdk->config.interfaces = NULL; // the plan has them
 	dpdk->shards = shards;
 	dpdk->metrics = metrics;
 	dpdk->lanes = calloc(shards, sizeof(struct sl_lane *));
-	if (!dpdk->lanes || sl_dpdk_stack_config(config, &dpdk->stack, error, error_size) < 0 ||
-	    start_eal(dpdk, error, error_size) < 0 || find_port(dpdk, error, error_size) < 0 ||
-	    make_pool(dpdk, error, error_size) < 0 || start_port(dpdk, error, error_size) < 0) {
+	if (!dpdk->lanes || sl_dpdk_make_plan(config, &dpdk->plan, error, error_size) < 0 ||
+	    start_eal(dpdk, error, error_size) < 0 || find_ports(dpdk, error, error_size) < 0 ||
+	    make_pool(dpdk, error, error_size) < 0 || start_ports(dpdk, error, error_size) < 0) {
 		sl_dpdk_close(dpdk);
 		return NULL;
 	}
@@ -273,13 +382,8 @@ struct sl_dpdk *sl_dpdk_open(const struct sl_dpdk_config *config, uint32_t shard
 			return NULL;
 		}
 	}
-	sl_log(SL_LOG_INFO, "dpdk_started",
-	       "port=%u queues=%u mac=%02x:%02x:%02x:%02x:%02x:%02x mtu=%u buffers=%u spread=%s "
-	       "sums_in=%s sums_out=%s",
-	       dpdk->port, dpdk->queues, dpdk->stack.mac[0], dpdk->stack.mac[1], dpdk->stack.mac[2],
-	       dpdk->stack.mac[3], dpdk->stack.mac[4], dpdk->stack.mac[5], dpdk->stack.mtu,
-	       dpdk->packets, dpdk->hashed ? "port" : "software",
-	       dpdk->trusted ? "port" : "software", sums[dpdk->stack.device_sums]);
+	for (uint32_t i = 0; i < dpdk->port_count; i++)
+		say_started(dpdk, &dpdk->ports[i]);
 	return dpdk;
 }
 
@@ -289,10 +393,12 @@ void sl_dpdk_close(struct sl_dpdk *dpdk)
 		return;
 	for (uint32_t i = 0; dpdk->lanes && i < dpdk->shards; i++)
 		sl_lane_destroy(dpdk->lanes[i]);
-	if (dpdk->started) {
-		sl_dpdk_unwatch(dpdk);
-		rte_eth_dev_stop(dpdk->port);
-		rte_eth_dev_close(dpdk->port);
+	sl_dpdk_unwatch(dpdk);
+	for (uint32_t i = 0; i < dpdk->port_count; i++) {
+		if (!dpdk->ports[i].started)
+			continue;
+		rte_eth_dev_stop(dpdk->ports[i].id);
+		rte_eth_dev_close(dpdk->ports[i].id);
 	}
 	rte_mempool_free(dpdk->pool);
 	rte_eal_cleanup();
@@ -317,8 +423,8 @@ bool sl_dpdk_serves(const struct sl_dpdk *dpdk, const struct sl_address *address
 	}
 	if (memcmp(at, none, sizeof(none)) == 0)
 		return true;
-	for (uint32_t i = 0; i < dpdk->stack.address_count; i++) {
-		if (memcmp(at, dpdk->stack.addresses[i].address, sizeof(at)) == 0)
+	for (uint32_t i = 0; i < dpdk->plan.stack.interface_count; i++) {
+		if (sl_stack_owns(&dpdk->plan.stack.interfaces[i], at))
 			return true;
 	}
 	return false;

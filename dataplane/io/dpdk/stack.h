@@ -61,13 +61,17 @@ struct sl_stack_host {
 	void *self;
 	uint64_t (*hash)(const void *key, size_t size); // keyed
 	uint32_t (*random)(void);
-	// Sends a frame of `bytes` made of `count` pieces. False: no room, TCP tries again.
-	bool (*transmit)(void *self, const struct iovec *pieces, unsigned count, size_t bytes);
+	// Sends a frame of `bytes` made of `count` pieces by an interface. False: no room, TCP
+	// tries again.
+	bool (*transmit)(void *self, unsigned interface, const struct iovec *pieces, unsigned count,
+			 size_t bytes);
 	void (*release)(void *packet);
 };
 
-#define SL_STACK_ADDRESSES_MAX 16
-#define SL_STACK_LISTENERS_MAX 64
+#define SL_STACK_INTERFACES_MAX 8
+#define SL_STACK_ADDRESSES_MAX  16 // of an interface
+#define SL_STACK_SIXES_MAX      3  // of them IPv6
+#define SL_STACK_LISTENERS_MAX  64
 
 // Checksums that a device may see to. Of TCP what is sent then holds none, not even the
 // pseudo-header's.
@@ -75,23 +79,43 @@ enum { SL_SUM_IP = 1, SL_SUM_TCP = 2 };
 
 // How a frame comes in.
 enum {
-	SL_INPUT_COPY = 1,     // it is copied, and released at once
-	SL_INPUT_IP_FINE = 2,  // the device has found its IP checksum right
-	SL_INPUT_TCP_FINE = 4, // and that of TCP
+	SL_INPUT_COPY = 1,      // it is copied, and released at once
+	SL_INPUT_IP_FINE = 2,   // the device has found its IP checksum right
+	SL_INPUT_TCP_FINE = 4,  // and that of TCP
+	SL_INPUT_INTERFACE = 8, // times the interface's number
 };
 
-struct sl_stack_config {
+struct sl_stack_address {
+	uint8_t address[16];
+	uint8_t prefix; // of its own family: 0..32 or 0..128
+};
+
+// A way to the wire: a port, or one VLAN of it. Its first IPv4 address and those of IPv6 are the
+// link's; further ones of IPv4 are as on a loopback: taken, but not answered for by ARP.
+struct sl_stack_interface {
 	uint8_t mac[6];
 	uint16_t mtu;
-	struct {
-		uint8_t address[16];
-		uint8_t prefix; // of its own family: 0..32 or 0..128
-	} addresses[SL_STACK_ADDRESSES_MAX];
+	struct sl_stack_address addresses[SL_STACK_ADDRESSES_MAX];
 	uint32_t address_count;
 	uint8_t gateway4[4], gateway6[16]; // all zero: none
-	uint64_t window_budget;            // bytes that all peers together may be granted
 	uint8_t device_sums;               // SL_SUM_*: left to the device in what is sent
 };
+
+// Several interfaces may have the same address (a VIP), but no two one subnet.
+struct sl_stack_config {
+	struct sl_stack_interface interfaces[SL_STACK_INTERFACES_MAX];
+	uint32_t interface_count;
+	uint64_t window_budget; // bytes that all peers together may be granted
+};
+
+SL_INLINE bool sl_stack_owns(const struct sl_stack_interface *interface, const uint8_t address[16])
+{
+	for (uint32_t i = 0; i < interface->address_count; i++) {
+		if (memcmp(interface->addresses[i].address, address, 16) == 0)
+			return true;
+	}
+	return false;
+}
 
 // Bytes of a packet's headroom-like room for the stack's own words.
 #define SL_STACK_ROOM_BYTES 64
@@ -103,12 +127,14 @@ struct sl_stack_stats {           // writer: the shard
 	uint64_t withheld;        // ICMP errors not sent, as they were too many
 	uint64_t half_open_full;  // SYNs that met a full backlog, and were dropped
 	uint64_t too_big;         // connections that were told of a smaller path
+	uint64_t elsewhere;       // frames for an address that only another interface has
+	uint64_t moved;           // connections that go on by another interface
 	uint64_t streams;         // now
 	uint64_t granted_bytes;   // now: of windows, to all peers
 };
 
 struct sl_stack_ops {
-	// NULL: no memory, or the configuration cannot be had (more than 4 IPv6 addresses).
+	// NULL: no memory, or more IPv6 addresses than an interface has.
 	struct sl_stack *(*create)(const struct sl_stack_host *host,
 				   const struct sl_stack_config *config);
 	void (*destroy)(struct sl_stack *stack);
@@ -116,6 +142,9 @@ struct sl_stack_ops {
 	// release(). `how`: SL_INPUT_*.
 	void (*input)(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
 		      unsigned how);
+	// An interface's link is there, or gone: its connections then go on by another one that has
+	// their address and a way to their peer. At first all are there.
+	void (*link)(struct sl_stack *stack, unsigned interface, bool up);
 	void (*tick)(struct sl_stack *stack, uint64_t now_ns);
 	// The turn's end: sends the acknowledgements that no answer has carried.
 	void (*acknowledge)(struct sl_stack *stack);

@@ -425,17 +425,25 @@ static void flush(struct sl_io_backend *backend)
 	sl_lane_send(SL_CONTAINER_OF(backend, struct sl_lane, backend));
 }
 
+static bool any_link(const struct sl_dpdk *dpdk)
+{
+	bool up = false;
+
+	for (uint32_t i = 0; i < dpdk->port_count; i++)
+		up = up || sl_port_is_up(&dpdk->ports[i]);
+	return up;
+}
+
 // A socket that is closed still delivers what was written to it. Here nobody else would: the last
 // answers and FINs of a drain are seen through, as long as their peers acknowledge. Without a link
 // nobody does.
 static void finish(struct sl_lane *lane)
 {
-	const uint64_t *link_up = &lane->dpdk->counters.link_up[0];
 	const uint64_t until_ns = sl_clock_now_ns() + FINISH_NS;
 	struct sl_stream *stream;
 	uint64_t now_ns;
 
-	while (__atomic_load_n(link_up, __ATOMIC_RELAXED) && lane->ops->owes(lane->stack) &&
+	while (any_link(lane->dpdk) && lane->ops->owes(lane->stack) &&
 	       (now_ns = sl_clock_now_ns()) < until_ns) {
 		sl_lane_receive(lane, now_ns);
 		lane->ops->tick(lane->stack, now_ns);

@@ -48,11 +48,13 @@ static uint32_t draw(void)
 	return drawn = drawn * 1664525 + 1013904223;
 }
 
-static bool transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes)
+static bool transmit(void *self, unsigned interface, const struct iovec *pieces, unsigned count,
+		     size_t bytes)
 {
 	size_t at = 0;
 
 	(void)self;
+	assert_int_equal(interface, 0);
 	assert_in_range(bytes, ETHERNET, ETHERNET + MTU);
 	assert_true(sent_count < SENT_MAX);
 	for (unsigned i = 0; i < count; i++) {
@@ -154,16 +156,19 @@ static size_t from_hex(uint8_t *to, const char *hex)
 static int set_up(void **state)
 {
 	const struct sl_stack_host host = {NULL, hash, draw, transmit, release};
-	struct sl_stack_config config = {.mtu = MTU, .address_count = 1, .window_budget = SL_MIB};
+	struct sl_stack_config config = {.interface_count = 1, .window_budget = SL_MIB};
+	struct sl_stack_interface *interface = &config.interfaces[0];
 	char error[256] = "";
 
 	(void)state;
 	now_ns = 1000 * SL_S;
 	sent_count = 0;
-	memcpy(config.mac, own_mac, 6);
-	memcpy(config.addresses[0].address, own, 16);
-	config.addresses[0].prefix = 64;
-	memcpy(config.gateway6, gateway, 16);
+	interface->mtu = MTU;
+	interface->address_count = 1;
+	memcpy(interface->mac, own_mac, 6);
+	memcpy(interface->addresses[0].address, own, 16);
+	interface->addresses[0].prefix = 64;
+	memcpy(interface->gateway6, gateway, 16);
 	ops = sl_stack_load(error, sizeof(error));
 	assert_string_equal(error, "");
 	stack = ops->create(&host, &config);

@@ -140,7 +140,8 @@ static bool is_whole(const uint8_t *frame)
 	return !is_v4(frame) || (!sum_of(0, frame + 14, 20) && !sum_of_tcp(frame + 14));
 }
 
-static bool transmit(void *self, const struct iovec *pieces, unsigned count, size_t bytes)
+static bool transmit(void *self, unsigned interface, const struct iovec *pieces, unsigned count,
+		     size_t bytes)
 {
 	struct end *end = self;
 	uint8_t data[FRAME_BYTES];
@@ -152,6 +153,7 @@ static bool transmit(void *self, const struct iovec *pieces, unsigned count, siz
 		at += pieces[i].iov_len;
 	}
 	assert_int_equal(at, bytes);
+	assert_int_equal(interface, 0);
 	wire.frames++;
 	sum_up(data);
 	if (is_v4(data) && wire_happens(wire.damage))
@@ -176,16 +178,18 @@ int wire_set_up(void **state)
 		const struct sl_stack_host host = {&ends[i], hash, wire_draw, transmit,
 						   wire_release};
 		struct sl_stack_config config = {
-			.mac = {2, 0, 0, 0, 0, (uint8_t)(i + 1)},
-			.mtu = 1500,
-			.address_count = 1,
+			.interfaces[0] = {.mac = {2, 0, 0, 0, 0, (uint8_t)(i + 1)},
+					  .mtu = 1500,
+					  .address_count = 1,
+					  .device_sums = wire.device_sums},
+			.interface_count = 1,
 			.window_budget = 8 * SL_MIB,
-			.device_sums = wire.device_sums,
 		};
+		struct sl_stack_address *own = &config.interfaces[0].addresses[0];
 		char error[256] = "";
 
-		memcpy(config.addresses[0].address, i ? client_at.address : server_at.address, 16);
-		config.addresses[0].prefix = 24;
+		memcpy(own->address, i ? client_at.address : server_at.address, 16);
+		own->prefix = 24;
 		ends[i].peer = &ends[1 - i];
 		ends[i].ops = sl_stack_load(error, sizeof(error));
 		assert_string_equal(error, "");

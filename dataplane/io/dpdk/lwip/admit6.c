@@ -13,6 +13,7 @@
 #define HEADER      40
 #define HEADERS_MAX 8  // of extension; a packet that is meant well has one of a kind
 #define ND_HEAD     24 // of a solicitation or advertisement, before its options
+#define ND_TARGET   8
 #define ND_HOPS     255
 #define MLD_HEAD    24
 #define MLD_HOPS    1
@@ -147,9 +148,11 @@ static bool admit_icmp(struct sl_stack *stack, uint8_t *ip, const struct upper *
 	case ICMP6_TYPE_MLD:
 		return size >= MLD_HEAD && ip[7] == MLD_HOPS && is_link_local(ip + SOURCE);
 	case ICMP6_TYPE_NS:
-		return admit_solicitation(ip, icmp, size);
-	case ICMP6_TYPE_NA:
-		return admit_advertisement(ip, icmp, size);
+		return admit_solicitation(ip, icmp, size) &&
+		       !sl_lwip_is_others_link(stack, stack->arrived, ip + SOURCE);
+	case ICMP6_TYPE_NA: // lwIP knows a neighbour by its address alone, wherever it speaks
+		return admit_advertisement(ip, icmp, size) &&
+		       !sl_lwip_is_others_link(stack, stack->arrived, icmp + ND_TARGET);
 	case ICMP6_TYPE_RA:
 	case ICMP6_TYPE_RD:
 		sl_count(&stack->stats.unbelieved, 1);

@@ -55,16 +55,11 @@ static bool upper4(const uint8_t *ip, size_t left, struct upper *upper)
 	return upper->protocol != IP_PROTO_TCP || !((ip[6] & 0x3f) || ip[7]);
 }
 
-struct opening {
-	bool asked; // by a SYN
-	uint32_t seq;
-};
-
 // Finds the connection that a frame belongs to. False: lwIP must not see it: it is cut short, or
 // lwIP would look for it in the wrong bucket and answer with a reset. True without TCP leaves
 // `*tcp` false.
 static bool flow_of(struct sl_stack *stack, uint8_t *frame, size_t bytes, struct flow *flow,
-		    bool *tcp, struct opening *opening)
+		    bool *tcp, struct numbers *numbers)
 {
 	uint8_t *ip = frame + SIZEOF_ETH_HDR;
 	const size_t left = bytes - SIZEOF_ETH_HDR;
@@ -86,6 +81,11 @@ static bool flow_of(struct sl_stack *stack, uint8_t *frame, size_t bytes, struct
 		// lwIP reads an ARP packet's addresses without a look at its length.
 		return frame[12] != 0x08 || frame[13] != 0x06 || left >= SIZEOF_ETHARP_HDR;
 	}
+	if (SL_UNLIKELY(stack->link_count > 1) &&
+	    sl_lwip_is_elsewhere(stack, stack->arrived, flow->local)) {
+		sl_count(&stack->stats.elsewhere, 1);
+		return false;
+	}
 	if (upper.protocol != IP_PROTO_TCP)
 		return true;
 	if (upper.at < 20 || upper.at + 20 > upper.end)
@@ -96,11 +96,7 @@ static bool flow_of(struct sl_stack *stack, uint8_t *frame, size_t bytes, struct
 	flow->remote_port = (uint16_t)(ports[0] << 8 | ports[1]);
 	flow->local_port = (uint16_t)(ports[2] << 8 | ports[3]);
 	*tcp = true;
-	*opening = (struct opening){
-		.asked = (ports[13] & (TCP_SYN | TCP_ACK)) == TCP_SYN,
-		.seq = (uint32_t)ports[4] << 24 | (uint32_t)ports[5] << 16 |
-		       (uint32_t)ports[6] << 8 | ports[7],
-	};
+	*numbers = (struct numbers){get32(ports + 4), get32(ports + 8), ports[13]};
 	return true;
 }
 
@@ -137,13 +133,18 @@ void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data,
 	struct room *own = room;
 	struct pbuf *p = NULL;
 	struct flow flow;
-	struct opening opening;
-	bool tcp;
+	struct numbers numbers;
+	unsigned back = NOWHERE;
+	struct netif *link;
+	bool tcp, asked;
 
-	if (bytes < SIZEOF_ETH_HDR || !flow_of(stack, data, bytes, &flow, &tcp, &opening))
+	stack->arrived = how / SL_INPUT_INTERFACE;
+	link = &stack->links[stack->arrived];
+	if (bytes < SIZEOF_ETH_HDR || !flow_of(stack, data, bytes, &flow, &tcp, &numbers))
 		goto drop;
 	if (SL_UNLIKELY(!tcp && sl_lwip_take_too_big(stack, data, bytes))) {
 		stack->host.release(packet);
+		stack->arrived = NOWHERE;
 		return;
 	}
 	if (how & SL_INPUT_COPY) {
@@ -159,22 +160,29 @@ void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data,
 	}
 	if (tcp)
 		sl_lwip_select(stack, sl_lwip_bucket(stack, &flow));
-	if (SL_UNLIKELY(tcp && opening.asked)) {
-		end_time_wait(&flow, opening.seq);
+	if (SL_UNLIKELY(tcp && stack->link_count > 1))
+		back = sl_lwip_follow(stack, &flow, &numbers);
+	asked = tcp && (numbers.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	if (SL_UNLIKELY(asked)) {
+		end_time_wait(&flow, numbers.seq);
 		if (meets_full_backlog(&flow))
 			sl_count(&stack->stats.half_open_full, 1);
 	}
 	// lwIP asks the interface whether to check; here that is the frame's.
-	stack->netifs[0].chksum_flags =
-		(u16_t)(stack->sums & ~((how & SL_INPUT_IP_FINE ? NETIF_CHECKSUM_CHECK_IP : 0) |
-					(how & SL_INPUT_TCP_FINE ? NETIF_CHECKSUM_CHECK_TCP : 0)));
-	if (stack->netifs[0].input(p, &stack->netifs[0]) != ERR_OK)
+	link->chksum_flags = (u16_t)(stack->sums[stack->arrived] &
+				     ~((how & SL_INPUT_IP_FINE ? NETIF_CHECKSUM_CHECK_IP : 0) |
+				       (how & SL_INPUT_TCP_FINE ? NETIF_CHECKSUM_CHECK_TCP : 0)));
+	if (link->input(p, link) != ERR_OK)
 		pbuf_free(p);
 	// Who has just gone to TIME_WAIT is the first of it; lwIP will free it without a word.
 	if (tcp && SL_UNLIKELY(tcp_tw_pcbs && tcp_tw_pcbs->callback_arg))
 		sl_lwip_part(tcp_tw_pcbs);
+	if (SL_UNLIKELY(stack->link_count > 1 && (asked || back != NOWHERE)))
+		sl_lwip_settle(stack, &flow, back == NOWHERE ? stack->arrived : back);
+	stack->arrived = NOWHERE;
 	return;
 drop:
+	stack->arrived = NOWHERE;
 	if (p)
 		pbuf_free(p);
 	sl_count(&stack->stats.dropped_packets, 1);
@@ -197,7 +205,10 @@ err_t sl_lwip_output(struct netif *netif, struct pbuf *p)
 			return ERR_BUF;
 		pieces[count++] = (struct iovec){part->payload, part->len};
 	}
-	return stack->host.transmit(stack->host.self, pieces, count, p->tot_len) ? ERR_OK : ERR_MEM;
+	return stack->host.transmit(stack->host.self, (unsigned)(netif - stack->links), pieces,
+				    count, p->tot_len)
+		       ? ERR_OK
+		       : ERR_MEM;
 }
 
 // Small pieces as one: what lwIP does for each is dear.

@@ -21,7 +21,8 @@ u32_t sys_now(void)
 uint16_t sl_lwip_copy(void *to, const void *from, uint16_t size)
 {
 	memcpy(to, from, size);
-	return sl_lwip_stack->sums & NETIF_CHECKSUM_GEN_TCP ? (u16_t)~inet_chksum(to, size) : 0;
+	return sl_lwip_stack->copy_sums & NETIF_CHECKSUM_GEN_TCP ? (u16_t)~inet_chksum(to, size)
+								 : 0;
 }
 
 // RFC 6528: a clock of 4 us, and a keyed hash that keeps connections apart.
@@ -39,15 +40,6 @@ u32_t sl_lwip_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *rem
 	key.flow.remote_port = remote_port;
 	return (u32_t)sl_lwip_stack->host.hash(&key, sizeof(key)) +
 	       (u32_t)(sl_lwip_stack->tick_ns / (4 * SL_US));
-}
-
-// lwIP learns routers from advertisements; one that was set is told here.
-const ip6_addr_t *sl_lwip_gateway6(void)
-{
-	static ip6_addr_t gateway;
-
-	memcpy(gateway.addr, sl_lwip_stack->config.gateway6, 16);
-	return ip6_addr_isany(&gateway) ? NULL : &gateway;
 }
 
 // What no peer that is in its senses sends. lwIP tells before from after by a difference's sign,

@@ -13,7 +13,9 @@
 #else
 #define BUCKETS 4096
 #endif
-#define NETIFS_MAX      SL_STACK_ADDRESSES_MAX
+#define LINKS_MAX       SL_STACK_INTERFACES_MAX
+#define VIPS_MAX        (LINKS_MAX * SL_STACK_ADDRESSES_MAX)
+#define NOWHERE         LINKS_MAX // no interface
 #define STREAMS_A_BLOCK 256
 #define ACKS_MAX        1024
 #define PATHS           256 // by the peer's hash; a collision forgets the older
@@ -35,9 +37,13 @@ struct stream_block {
 struct sl_stack {
 	struct sl_stack_host host;
 	struct sl_stack_config config;
-	struct netif netifs[NETIFS_MAX];
-	uint32_t netif_count;
-	u16_t sums; // what lwIP checks and computes, of all frames
+	struct netif links[LINKS_MAX]; // of the interfaces
+	struct netif *vips;            // further addresses of IPv4, each once
+	uint32_t link_count, vip_count;
+	uint32_t links_up;     // bits
+	uint32_t arrived;      // interface of the frame that is being taken in, or NOWHERE
+	u16_t sums[LINKS_MAX]; // what lwIP checks and computes, of all frames
+	u16_t copy_sums;       // of any interface
 	struct tcp_pcb *active[BUCKETS], *waiting[BUCKETS];
 	uint32_t bucket; // whose lists lwIP has now
 	uint64_t tick_ns;
@@ -60,6 +66,12 @@ struct flow {
 	uint16_t local_port, remote_port;
 };
 
+// What a segment says of itself.
+struct numbers {
+	uint32_t seq, ack;
+	uint8_t flags; // TCP_*
+};
+
 // Where a packet's upper layer lies, from its header on.
 struct upper {
 	size_t at, end;
@@ -73,6 +85,11 @@ SL_INLINE void map_v4(uint8_t to[16], const void *v4)
 	memset(to, 0, 10);
 	to[10] = to[11] = 0xff;
 	memcpy(to + 12, v4, 4);
+}
+
+SL_INLINE uint32_t get32(const uint8_t *at)
+{
+	return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
 }
 
 SL_INLINE void from_lwip(uint8_t to[16], const ip_addr_t *address)
@@ -112,13 +129,33 @@ bool sl_lwip_admit6(struct sl_stack *stack, uint8_t *ip, size_t left, struct upp
 
 // path.c. A frame that says "too big" is taken; lwIP must not see it, as it would believe it.
 bool sl_lwip_take_too_big(struct sl_stack *stack, const uint8_t *frame, size_t bytes);
-// The segment size towards a peer: at most `mss`, and what the port's and the path's MTU take.
-// So small that sending would be all work, it is not believed.
-uint16_t sl_lwip_path_mss(struct sl_stack *stack, const uint8_t peer[16], uint16_t mss);
+// What a connection sends in one segment now that it goes by another interface.
+void sl_lwip_bound_moved(struct sl_stack *stack, struct tcp_pcb *pcb);
 // What a connection sends in one segment, from what its peer has said.
 void sl_lwip_bound_segments(struct sl_stream *stream, struct tcp_pcb *pcb);
 // An IPv4 packet of TCP gets its DF.
 void sl_lwip_forbid_fragments(uint8_t *ip);
+
+// links.c: interfaces, and which of them something leaves by.
+bool sl_lwip_set_links(struct sl_stack *stack);
+void sl_lwip_remove_links(struct sl_stack *stack);
+void sl_lwip_link(struct sl_stack *stack, unsigned interface, bool up);
+// Where what nothing has come for leaves: NOWHERE when no interface has the address `from`.
+unsigned sl_lwip_way(const struct sl_stack *stack, const uint8_t from[16], const uint8_t to[16]);
+// The connection's interface: of its last segment. With one interface that is the one.
+unsigned sl_lwip_link_of(const struct sl_stack *stack, const struct tcp_pcb *pcb);
+void sl_lwip_put_on(struct sl_stack *stack, struct tcp_pcb *pcb, unsigned interface);
+// Before a segment is taken in, with several interfaces: its connection is put where it came in,
+// as lwIP would not find it elsewhere. Returns the interface that the connection goes back to
+// (sl_lwip_settle) after a segment that is not believed, or NOWHERE: it stays.
+unsigned sl_lwip_follow(struct sl_stack *stack, const struct flow *flow,
+			const struct numbers *numbers);
+void sl_lwip_settle(struct sl_stack *stack, const struct flow *flow, unsigned interface);
+// Whether only others than the interface have an address, or a link that it belongs to.
+bool sl_lwip_is_elsewhere(const struct sl_stack *stack, unsigned interface,
+			  const uint8_t address[16]);
+bool sl_lwip_is_others_link(const struct sl_stack *stack, unsigned interface,
+			    const uint8_t address[16]);
 
 // errors.c. Whether a frame on its way out is an ICMP error too many.
 bool sl_lwip_withholds(struct sl_stack *stack, const uint8_t *frame, size_t bytes);

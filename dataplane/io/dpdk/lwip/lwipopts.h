@@ -72,7 +72,7 @@
 #define LWIP_TCP                       1
 #define LWIP_WND_SCALE                 1
 #define TCP_RCV_SCALE                  8
-#define TCP_MSS                        8960 // the port's MTU makes it smaller
+#define TCP_MSS                        8960 // the interface's MTU makes it smaller
 #define TCP_WND                        (1024 * 1024)
 #define TCP_SND_BUF                    (256 * 1024)
 #define TCP_SND_QUEUELEN               1024
@@ -97,5 +97,7 @@
 // RFC 6528: an initial sequence number that an outsider cannot guess.
 #define LWIP_HOOK_FILENAME                           "dataplane/io/dpdk/lwip/hooks.h"
 #define LWIP_HOOK_TCP_ISN                            sl_lwip_isn
-#define LWIP_HOOK_ND6_GET_GW(netif, to)              sl_lwip_gateway6()
+#define LWIP_HOOK_IP4_ROUTE_SRC(from, to)            sl_lwip_route4(from, to)
+#define LWIP_HOOK_IP6_ROUTE(from, to)                sl_lwip_route6(from, to)
+#define LWIP_HOOK_ND6_GET_GW(netif, to)              (to) // links.c has chosen the next hop
 #define LWIP_HOOK_TCP_INPACKET_PCB(pcb, header, ...) sl_lwip_admit_segment(pcb, header)

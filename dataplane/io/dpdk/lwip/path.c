@@ -21,13 +21,24 @@ static struct path *path_of(struct sl_stack *stack, const uint8_t peer[16])
 	return &stack->paths[stack->host.hash(peer, 16) % PATHS];
 }
 
-uint16_t sl_lwip_path_mss(struct sl_stack *stack, const uint8_t peer[16], uint16_t mss)
+static uint16_t mtu_of(const struct sl_stack *stack, const struct tcp_pcb *pcb)
 {
-	const struct path *path = path_of(stack, peer);
-	const int heads = TCP_HEAD + (sl_endpoint_is_v4(peer) ? 20 : 40);
+	return stack->config.interfaces[sl_lwip_link_of(stack, pcb)].mtu;
+}
 
+// The segment size towards a peer: at most `mss`, and what the interface's and the path's MTU take.
+// So small that sending would be all work, it is not believed.
+static uint16_t path_mss(struct sl_stack *stack, const struct tcp_pcb *pcb, uint16_t mss)
+{
+	const struct path *path;
+	uint8_t peer[16];
+	int heads;
+
+	from_lwip(peer, &pcb->remote_ip);
+	path = path_of(stack, peer);
+	heads = TCP_HEAD + (sl_endpoint_is_v4(peer) ? 20 : 40);
 	// lwIP takes a repeated SYN's word for it.
-	mss = SL_MAX(SL_MIN(mss, (uint16_t)(stack->config.mtu - heads)), (uint16_t)MSS_MIN);
+	mss = SL_MAX(SL_MIN(mss, (uint16_t)(mtu_of(stack, pcb) - heads)), (uint16_t)MSS_MIN);
 	if (!path->mtu || memcmp(path->peer, peer, 16) != 0 ||
 	    stack->tick_ns - path->since_ns > FORGET_NS)
 		return mss;
@@ -36,7 +47,7 @@ uint16_t sl_lwip_path_mss(struct sl_stack *stack, const uint8_t peer[16], uint16
 
 void sl_lwip_bound_segments(struct sl_stream *stream, struct tcp_pcb *pcb)
 {
-	pcb->mss = sl_lwip_path_mss(stream->stack, stream->peer.address, pcb->mss);
+	pcb->mss = path_mss(stream->stack, pcb, pcb->mss);
 	// lwIP sends no more in one segment than half of the largest window it has seen.
 	pcb->snd_wnd_max = SL_MAX(pcb->snd_wnd_max, (tcpwnd_size_t)(2 * MSS_MIN));
 }
@@ -79,6 +90,11 @@ static void shrink(struct tcp_pcb *pcb, uint16_t mss)
 	tcp_output(pcb);
 }
 
+void sl_lwip_bound_moved(struct sl_stack *stack, struct tcp_pcb *pcb)
+{
+	shrink(pcb, path_mss(stack, pcb, pcb->mss));
+}
+
 static struct tcp_pcb *find(const struct flow *flow, uint32_t seq)
 {
 	for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb; pcb = pcb->next) {
@@ -98,22 +114,15 @@ static void too_big(struct sl_stack *stack, const struct flow *flow, uint32_t se
 
 	// A router from before RFC 1191 says nought.
 	mtu = SL_MAX(mtu, least);
-	if (mtu >= stack->config.mtu)
-		return;
 	sl_lwip_select(stack, sl_lwip_bucket(stack, flow));
 	pcb = find(flow, seq);
-	if (!pcb)
+	if (!pcb || mtu >= mtu_of(stack, pcb))
 		return;
 	memcpy(path->peer, flow->remote, 16);
 	path->mtu = (uint16_t)mtu;
 	path->since_ns = stack->tick_ns;
 	sl_count(&stack->stats.too_big, 1);
-	shrink(pcb, sl_lwip_path_mss(stack, flow->remote, pcb->mss));
-}
-
-static uint32_t get32(const uint8_t *at)
-{
-	return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+	shrink(pcb, path_mss(stack, pcb, pcb->mss));
 }
 
 bool sl_lwip_take_too_big(struct sl_stack *stack, const uint8_t *frame, size_t bytes)

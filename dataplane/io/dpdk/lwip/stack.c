@@ -475,6 +475,12 @@ static struct sl_stream *connect_to(struct sl_stack *stack, const struct sl_endp
 	pcb = tcp_new_ip_type(IP_GET_TYPE(&remote));
 	if (!pcb)
 		goto fail;
+	if (stack->link_count > 1) {
+		const unsigned way = sl_lwip_way(stack, from->address, to->address);
+
+		if (way != NOWHERE)
+			sl_lwip_put_on(stack, pcb, way);
+	}
 	if (!bind_beside(pcb, &local, from->port) ||
 	    tcp_connect(pcb, &remote, to->port, on_connected) != ERR_OK) {
 		tcp_abort(pcb);
@@ -597,75 +603,6 @@ static void tick(struct sl_stack *stack, uint64_t now_ns)
 
 // --- set-up -------------------------------------------------------------------------------------
 
-static err_t set_netif(struct netif *netif)
-{
-	const struct sl_stack *stack = netif->state;
-
-	netif->name[0] = 's';
-	netif->name[1] = 'l';
-	netif->output = etharp_output;
-	netif->output_ip6 = ethip6_output;
-	netif->linkoutput = sl_lwip_output;
-	netif->mtu = stack->config.mtu;
-	netif->mtu6 = stack->config.mtu;
-	netif->hwaddr_len = 6;
-	memcpy(netif->hwaddr, stack->config.mac, 6);
-	NETIF_SET_CHECKSUM_CTRL(netif, stack->sums);
-	netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET |
-		       NETIF_FLAG_LINK_UP | NETIF_FLAG_MLD6;
-	return ERR_OK;
-}
-
-static bool add_netif(struct sl_stack *stack, const uint8_t *address, uint8_t prefix)
-{
-	struct netif *netif = &stack->netifs[stack->netif_count];
-	const bool first = stack->netif_count == 0;
-	ip4_addr_t own = {0}, mask = {0}, gateway = {0};
-
-	if (address)
-		memcpy(&own.addr, address + 12, 4);
-	mask.addr = prefix ? lwip_htonl(~0u << (32 - prefix)) : 0;
-	if (first)
-		memcpy(&gateway.addr, stack->config.gateway4, 4);
-	if (!netif_add(netif, &own, &mask, &gateway, stack, set_netif, ethernet_input))
-		return false;
-	stack->netif_count++;
-	if (first)
-		netif_set_default(netif);
-	netif_set_up(netif);
-	return true;
-}
-
-// The first IPv4 address is the port's. Others lie on interfaces of their own, as on a loopback: a
-// VIP is one with a prefix of 32.
-static bool set_addresses(struct sl_stack *stack)
-{
-	const struct sl_stack_config *config = &stack->config;
-	s8_t sixes = 0;
-
-	for (uint32_t i = 0; i < config->address_count; i++) {
-		if (sl_endpoint_is_v4(config->addresses[i].address) &&
-		    !add_netif(stack, config->addresses[i].address, config->addresses[i].prefix))
-			return false;
-	}
-	if (!stack->netif_count && !add_netif(stack, NULL, 0))
-		return false;
-	netif_create_ip6_linklocal_address(&stack->netifs[0], 1);
-	netif_ip6_addr_set_state(&stack->netifs[0], 0, IP6_ADDR_PREFERRED);
-	for (uint32_t i = 0; i < config->address_count; i++) {
-		ip6_addr_t address = {0};
-
-		if (sl_endpoint_is_v4(config->addresses[i].address))
-			continue;
-		if (++sixes == LWIP_IPV6_NUM_ADDRESSES)
-			return false;
-		memcpy(address.addr, config->addresses[i].address, 16);
-		netif_ip6_addr_set(&stack->netifs[0], sixes, &address);
-		netif_ip6_addr_set_state(&stack->netifs[0], sixes, IP6_ADDR_PREFERRED);
-	}
-	return true;
-}
-
 static struct sl_stack *create(const struct sl_stack_host *host,
 			       const struct sl_stack_config *config)
 {
@@ -677,11 +614,10 @@ static struct sl_stack *create(const struct sl_stack_host *host,
 	stack->host = *host;
 	stack->config = *config;
 	stack->ready_last = &stack->ready;
-	stack->sums = (u16_t) ~((config->device_sums & SL_SUM_IP ? NETIF_CHECKSUM_GEN_IP : 0) |
-				(config->device_sums & SL_SUM_TCP ? NETIF_CHECKSUM_GEN_TCP : 0));
 	sl_lwip_stack = stack;
 	lwip_init();
-	if (!set_addresses(stack)) {
+	if (!sl_lwip_set_links(stack)) {
+		sl_lwip_remove_links(stack);
 		sl_lwip_stack = NULL;
 		free(stack);
 		return NULL;
@@ -705,8 +641,7 @@ static void destroy(struct sl_stack *stack)
 		tcp_close(tcp_listen_pcbs.pcbs);
 	while (stack->ready)
 		next_ready(stack);
-	for (uint32_t i = 0; i < stack->netif_count; i++)
-		netif_remove(&stack->netifs[i]);
+	sl_lwip_remove_links(stack);
 	while (stack->blocks) {
 		struct stream_block *block = stack->blocks;
 
@@ -756,6 +691,7 @@ __attribute__((visibility("default"))) const struct sl_stack_ops sl_stack_ops = 
 	.create = create,
 	.destroy = destroy,
 	.input = sl_lwip_input,
+	.link = sl_lwip_link,
 	.tick = tick,
 	.acknowledge = sl_lwip_acknowledge,
 	.listen = listen_at,
