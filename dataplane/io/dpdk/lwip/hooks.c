@@ -4,6 +4,7 @@
 #include <lwip/sys.h>
 
 #include "dataplane/io/dpdk/lwip/internal.h"
+#include "dataplane/io/dpdk/sum.h"
 
 #define FAR (1u << 30) // bytes: the largest window there can be (RFC 7323, 2.3)
 
@@ -17,12 +18,16 @@ u32_t sys_now(void)
 	return (u32_t)(sl_lwip_stack->tick_ns / SL_MS);
 }
 
+uint16_t sl_lwip_sum(const void *data, int size)
+{
+	return sl_sum(data, (size_t)size);
+}
+
 // lwIP sums up while it copies, whether or not its interface then asks for the sum.
 uint16_t sl_lwip_copy(void *to, const void *from, uint16_t size)
 {
 	memcpy(to, from, size);
-	return sl_lwip_stack->copy_sums & NETIF_CHECKSUM_GEN_TCP ? (u16_t)~inet_chksum(to, size)
-								 : 0;
+	return sl_lwip_stack->copy_sums & NETIF_CHECKSUM_GEN_TCP ? sl_sum(to, size) : 0;
 }
 
 // RFC 6528: a clock of 4 us, and a keyed hash that keeps connections apart.

@@ -13,12 +13,14 @@
 		fprintf(stderr, "lwip: %s (%s:%d)\n", x, __FILE__, __LINE__);                      \
 		abort();                                                                           \
 	} while (0)
-#define LWIP_RAND()           sl_lwip_random()
-#define LWIP_CHKSUM_ALGORITHM 3
+#define LWIP_RAND() sl_lwip_random()
+#define LWIP_CHKSUM sl_lwip_sum
 #define SYS_ARCH_DECL_PROTECT(x)
 #define SYS_ARCH_PROTECT(x)
 #define SYS_ARCH_UNPROTECT(x)
 
 uint32_t sl_lwip_random(void);
+// The sum of 16-bit words as they lie in memory, not inverted.
+uint16_t sl_lwip_sum(const void *data, int size);
 // Copies, and returns the sum of what it copied, unless the device sums up.
 uint16_t sl_lwip_copy(void *to, const void *from, uint16_t size);
