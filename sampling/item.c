@@ -133,6 +133,10 @@ static bool to_number(const struct value *value, double *number)
 		return false;
 	memcpy(text, value->text.data, value->text.size);
 	text[value->text.size] = '\0';
+	// White space and hexadecimal digits, which strtod() takes, make no number elsewhere: the
+	// stages of one pipeline shall agree.
+	if (text[0] <= ' ' || strpbrk(text, "xX"))
+		return false;
 	*number = strtod(text, &end);
 	return end == text + value->text.size && !isnan(*number);
 }
