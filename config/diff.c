@@ -1,10 +1,14 @@
 #include "config/internal.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+
+#define SHOWN_MAX 200 // bytes of one value, roughly
 
 struct diff {
-	char *text;
-	size_t size;
+	struct sl_errors *errors; // NULL: they are only counted
+	const struct sl_loaded *loaded;
+	struct sl_where where; // of what is compared, or around it
 	uint32_t count;
 	char path[256];
 };
@@ -12,10 +16,87 @@ struct diff {
 static void compare(struct diff *diff, const struct sl_settings *settings, const char *before,
 		    const char *after, bool restart);
 
-static void differs(struct diff *diff)
+static void show_text(struct sl_text *text, const char *value)
 {
-	if (!diff->count++ && diff->size)
-		snprintf(diff->text, diff->size, "%s: needs a restart", diff->path);
+	if (value)
+		sl_text_print(text, "\"%s\"", value);
+	else
+		sl_text_print(text, "unset");
+}
+
+static void show(struct sl_text *text, const struct sl_setting *row, enum sl_setting_type type,
+		 const void *field);
+
+// As far as one line bears it; of elements with a short form that alone.
+static void show_list(struct sl_text *text, const struct sl_setting *row,
+		      const struct sl_list *list)
+{
+	const struct sl_setting *one = row;
+	enum sl_setting_type type = row->element;
+	size_t offset = 0;
+
+	if (row->object) {
+		one = row->shorthand ? sl_setting_named(row->object, row->shorthand,
+							strlen(row->shorthand))
+				     : NULL;
+		if (!one || one->type == SL_TYPE_LIST) {
+			sl_text_print(text, "%zu of them", list->count);
+			return;
+		}
+		type = one->type;
+		offset = one->offset;
+	}
+	sl_text_print(text, "[");
+	for (size_t i = 0; i < list->count && text->size < SHOWN_MAX; i++) {
+		sl_text_print(text, i ? ", " : "");
+		show(text, one, type,
+		     (const char *)list->items + i * sl_element_bytes(row) + offset);
+	}
+	sl_text_print(text, text->size < SHOWN_MAX ? "]" : ", ...]");
+}
+
+static void show(struct sl_text *text, const struct sl_setting *row, enum sl_setting_type type,
+		 const void *field)
+{
+	char value[SL_VALUE_TEXT_MAX];
+
+	switch (type) {
+	case SL_TYPE_STRING:
+	case SL_TYPE_PATH:
+	case SL_TYPE_KEY:
+		show_text(text, *(const char *const *)field);
+		break;
+	case SL_TYPE_OPTIONAL:
+		sl_text_print(text, *(const void *const *)field ? "set" : "unset");
+		break;
+	case SL_TYPE_LIST:
+	case SL_TYPE_MAP:
+		show_list(text, row, field);
+		break;
+	default:
+		sl_value_text(row, type, field, value);
+		sl_text_print(text, "%s", *value ? value : "\"\"");
+	}
+}
+
+static void differs(struct diff *diff, const struct sl_setting *row, const void *before,
+		    const void *after)
+{
+	struct sl_text was = {0}, is = {0};
+
+	diff->count++;
+	if (!diff->errors)
+		return;
+	show(&was, row, row->type, before);
+	show(&is, row, row->type, after);
+	if (row->secret || was.failed || is.failed || !was.data || !is.data)
+		sl_errors_add(diff->errors, &diff->where, "%s: needs a restart", diff->path);
+	else
+		sl_errors_add(diff->errors, &diff->where,
+			      "%s: needs a restart: it is %.*s now, and would be %.*s", diff->path,
+			      SHOWN_MAX + 90, was.data, SHOWN_MAX + 90, is.data);
+	free(was.data);
+	free(is.data);
 }
 
 static bool same_text(const char *a, const char *b)
@@ -44,7 +125,7 @@ static void compare_list(struct diff *diff, const struct sl_setting *row, const 
 
 	if (a->count != b->count) {
 		if (restart)
-			differs(diff);
+			differs(diff, row, a, b);
 		return;
 	}
 	for (size_t i = 0; i < a->count; i++) {
@@ -54,7 +135,7 @@ static void compare_list(struct diff *diff, const struct sl_setting *row, const 
 		if (objects) {
 			compare(diff, row->object, one, other, false);
 		} else if (restart && !same_scalar(row, row->element, one, other)) {
-			differs(diff);
+			differs(diff, row, a, b);
 			return;
 		}
 	}
@@ -76,7 +157,7 @@ static void compare_row(struct diff *diff, const struct sl_setting *row, const c
 		if (one && other)
 			compare(diff, row->object, one, other, false);
 		else if (one != other && restart)
-			differs(diff);
+			differs(diff, row, a, b);
 		break;
 	case SL_TYPE_LIST:
 	case SL_TYPE_MAP:
@@ -87,7 +168,7 @@ static void compare_row(struct diff *diff, const struct sl_setting *row, const c
 		break;
 	default:
 		if (restart && !same_scalar(row, row->type, a, b))
-			differs(diff);
+			differs(diff, row, a, b);
 	}
 }
 
@@ -97,26 +178,41 @@ static void compare(struct diff *diff, const struct sl_settings *settings, const
 		    const char *after, bool restart)
 {
 	const size_t length = strlen(diff->path);
+	const struct sl_where around = diff->where;
 
 	for (uint32_t i = 0; i < settings->row_count; i++) {
 		const struct sl_setting *row = &settings->rows[i];
+		const char *field = after + row->offset;
+		const struct sl_where *where = diff->errors
+						       ? sl_places_find(diff->loaded->places, field)
+						       : NULL;
 
+		if (where)
+			diff->where = *where;
 		snprintf(diff->path + length, sizeof(diff->path) - length, "%s%s",
 			 length ? "." : "", row->name ? row->name : "");
-		compare_row(diff, row, before + row->offset, after + row->offset,
+		compare_row(diff, row, before + row->offset, field,
 			    restart || row->apply == SL_APPLY_RESTART);
 		diff->path[length] = 0;
+		diff->where = around;
 	}
 }
 
 uint32_t sl_settings_restart_needed(const struct sl_settings *settings, const void *before,
-				    const void *after, char *text, size_t size)
+				    const struct sl_loaded *after, const char *file,
+				    struct sl_errors *errors)
 {
-	struct diff diff = {.text = text, .size = size};
+	struct diff diff = {.errors = errors, .loaded = after, .where = {.file = file}};
 
-	if (size)
-		text[0] = 0;
-	compare(&diff, settings, before, after, false);
+	compare(&diff, settings, before, after->object, false);
+	return diff.count;
+}
+
+bool sl_setting_differs(const struct sl_setting *row, const void *before, const void *after)
+{
+	struct diff diff = {.errors = NULL};
+
+	compare_row(&diff, row, before, after, true);
 	return diff.count;
 }
 

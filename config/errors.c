@@ -8,8 +8,8 @@
 
 // Lines past LINES_MAX are counted only: a wrong file of a million lines is one mistake.
 struct sl_errors {
-	char **lines;
-	uint32_t count, dropped;
+	char **lines, **warnings;
+	uint32_t count, dropped, warning_count;
 	char more[64];
 	const struct sl_where *otherwise; // where, when nobody says
 };
@@ -21,11 +21,11 @@ struct sl_errors *sl_errors_create(void)
 	if (!errors)
 		return NULL;
 	errors->lines = calloc(LINES_MAX, sizeof(*errors->lines));
-	if (!errors->lines) {
-		free(errors);
-		return NULL;
-	}
-	return errors;
+	errors->warnings = calloc(LINES_MAX, sizeof(*errors->warnings));
+	if (errors->lines && errors->warnings)
+		return errors;
+	sl_errors_destroy(errors);
+	return NULL;
 }
 
 void sl_errors_destroy(struct sl_errors *errors)
@@ -34,7 +34,10 @@ void sl_errors_destroy(struct sl_errors *errors)
 		return;
 	for (uint32_t i = 0; i < errors->count; i++)
 		free(errors->lines[i]);
+	for (uint32_t i = 0; i < errors->warning_count; i++)
+		free(errors->warnings[i]);
 	free(errors->lines);
+	free(errors->warnings);
 	free(errors);
 }
 
@@ -43,16 +46,13 @@ void sl_errors_otherwise(struct sl_errors *errors, const struct sl_where *where)
 	errors->otherwise = where;
 }
 
-void sl_errors_add(struct sl_errors *errors, const struct sl_where *where, const char *format, ...)
+// One line, malloc'ed; NULL without memory.
+static char *line_of(const struct sl_errors *errors, const struct sl_where *where, const char *kind,
+		     const char *format, va_list args)
 {
 	char line[LINE_MAX_];
 	size_t used = 0;
-	va_list args;
 
-	if (errors->count == LINES_MAX) {
-		errors->dropped++;
-		return;
-	}
 	if (!where)
 		where = errors->otherwise;
 	if (where && where->file && where->line)
@@ -61,18 +61,54 @@ void sl_errors_add(struct sl_errors *errors, const struct sl_where *where, const
 	else if (where && where->file)
 		used = (size_t)snprintf(line, sizeof(line), "%s: ", where->file);
 	used = SL_MIN(used, sizeof(line) - 1);
-	va_start(args, format);
+	used += (size_t)snprintf(line + used, sizeof(line) - used, "%s", kind);
+	used = SL_MIN(used, sizeof(line) - 1);
 	vsnprintf(line + used, sizeof(line) - used, format, args);
-	va_end(args);
 	for (char *at = line; *at; at++) {
 		if ((unsigned char)*at < 0x20 || *at == 0x7f)
 			*at = '?'; // one problem, one line
 	}
-	errors->lines[errors->count] = strdup(line);
+	return strdup(line);
+}
+
+void sl_errors_add(struct sl_errors *errors, const struct sl_where *where, const char *format, ...)
+{
+	va_list args;
+
+	if (errors->count == LINES_MAX) {
+		errors->dropped++;
+		return;
+	}
+	va_start(args, format);
+	errors->lines[errors->count] = line_of(errors, where, "", format, args);
+	va_end(args);
 	if (errors->lines[errors->count])
 		errors->count++;
 	else
 		errors->dropped++;
+}
+
+void sl_errors_warn(struct sl_errors *errors, const struct sl_where *where, const char *format, ...)
+{
+	va_list args;
+
+	if (errors->warning_count == LINES_MAX)
+		return;
+	va_start(args, format);
+	errors->warnings[errors->warning_count] = line_of(errors, where, "warning: ", format, args);
+	va_end(args);
+	if (errors->warnings[errors->warning_count])
+		errors->warning_count++;
+}
+
+uint32_t sl_errors_warnings(const struct sl_errors *errors)
+{
+	return errors->warning_count;
+}
+
+const char *sl_errors_warning(const struct sl_errors *errors, uint32_t index)
+{
+	return errors->warnings[index];
 }
 
 uint32_t sl_errors_count(const struct sl_errors *errors)

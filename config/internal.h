@@ -57,6 +57,21 @@ bool sl_value_has_max(const struct sl_setting *row);
 // A bound of a row, as it would be written.
 void sl_value_bound_text(enum sl_setting_type type, double bound, char text[SL_VALUE_TEXT_MAX]);
 
+// --- rows ----------------------------------------------------------------------------------------
+// Notes where a field's value stands; and finds it, or NULL.
+struct sl_places;
+void sl_places_note(struct sl_loaded_memory *blocks, struct sl_places **places, const void *field,
+		    const struct sl_where *where);
+const struct sl_where *sl_places_find(const struct sl_places *places, const void *field);
+// Whether a row has no effect, by its `only`, in an object that is filled.
+bool sl_setting_is_idle(const struct sl_settings *settings, const struct sl_setting *row,
+			const char *object);
+#define SL_ONLY_TEXT_MAX 120
+// Whether a row's values in two objects of its table differ.
+bool sl_setting_differs(const struct sl_setting *row, const void *before, const void *after);
+const struct sl_setting *sl_setting_named(const struct sl_settings *settings, const char *name,
+					  size_t size);
+
 // The C size of one element of a list or map.
 size_t sl_element_bytes(const struct sl_setting *row);
 
@@ -69,6 +84,8 @@ struct sl_text {
 void sl_text_add(struct sl_text *text, const char *bytes, size_t size);
 void sl_text_print(struct sl_text *text, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+// "only with `check: http`", of a row that has an `only`.
+void sl_setting_only_text(const struct sl_setting *row, struct sl_text *text);
 
 // Where problems are that nobody gives a place; NULL: nowhere.
 void sl_errors_otherwise(struct sl_errors *errors, const struct sl_where *where);

@@ -31,6 +31,7 @@ struct loader {
 	uint32_t path_count;
 	struct prototype prototypes[PROTOTYPES_MAX];
 	uint32_t prototype_count;
+	struct sl_places *places;
 };
 
 static void fill_object(struct loader *loader, const struct sl_settings *settings,
@@ -289,11 +290,7 @@ static void fill_scalar(struct loader *loader, const struct sl_setting *row,
 
 static const struct sl_setting *find_row(const struct sl_settings *settings, const char *name)
 {
-	for (uint32_t i = 0; i < settings->row_count; i++) {
-		if (settings->rows[i].name && strcmp(settings->rows[i].name, name) == 0)
-			return &settings->rows[i];
-	}
-	return NULL;
+	return sl_setting_named(settings, name, strlen(name));
 }
 
 // The struct with presets only, made at the table's first use in this load.
@@ -533,6 +530,9 @@ static void fill_pairs(struct loader *loader, const struct sl_settings *settings
 				*(bool *)(object + row->present_offset) = true;
 			if (row->where_offset)
 				*(struct sl_where *)(object + row->where_offset) = where;
+			if (row->apply == SL_APPLY_RESTART)
+				sl_places_note(loader->blocks, &loader->places,
+					       object + row->offset, &where);
 		}
 		// Null is as if the key were not there: presets hold, and required ones miss.
 		if (!*line)
@@ -557,6 +557,29 @@ static void fill_missing(struct loader *loader, const struct sl_settings *settin
 				    object + row->offset);
 			loader->path_count--;
 		}
+	}
+}
+
+// Of what the file names, what has no effect: a warning each.
+static void warn_of_idle(struct loader *loader, const struct sl_settings *settings,
+			 const struct sl_node *node, const char *object)
+{
+	const char *presets = prototype(loader, settings);
+	char path[400];
+
+	for (const struct sl_node *key = node->first; presets && key; key = key->next->next) {
+		const struct sl_setting *row = find_row(settings, key->text);
+		const struct sl_where where = where_of(loader, key);
+		struct sl_text only = {0};
+
+		if (!sl_setting_is_idle(settings, row, object) ||
+		    !sl_setting_differs(row, presets + row->offset, object + row->offset))
+			continue;
+		sl_setting_only_text(row, &only);
+		path_text(loader, path, sizeof(path));
+		sl_errors_warn(loader->errors, &where, "%s%s%s has no effect here: %s", path,
+			       path[0] ? "." : "", row->name, only.data ? only.data : "");
+		free(only.data);
 	}
 }
 
@@ -600,6 +623,9 @@ static void fill_object(struct loader *loader, const struct sl_settings *setting
 		if (row->present_offset)
 			*(bool *)((char *)object + row->present_offset) = true;
 		lines[row - settings->rows] = node->line;
+		if (row->apply == SL_APPLY_RESTART)
+			sl_places_note(loader->blocks, &loader->places,
+				       (char *)object + row->offset, where);
 	} else if (node && node->kind != SL_NODE_MAPPING) {
 		static const struct sl_setting none;
 		const struct sl_where at = where_of(loader, node);
@@ -611,6 +637,8 @@ static void fill_object(struct loader *loader, const struct sl_settings *setting
 		fill_pairs(loader, settings, node, object, lines);
 	}
 	fill_missing(loader, settings, where, object, lines);
+	if (node && node->kind == SL_NODE_MAPPING && problems == sl_errors_count(loader->errors))
+		warn_of_idle(loader, settings, node, object);
 	if (settings->check && problems == sl_errors_count(loader->errors)) {
 		// What is missing has no place of its own: it is told at the object's.
 		sl_errors_otherwise(loader->errors, where);
@@ -675,6 +703,7 @@ int sl_settings_load_text(const struct sl_settings *settings, const char *name, 
 done:
 	sl_blocks_destroy(loader.document);
 	loaded->memory = loader.blocks;
+	loaded->places = loader.places;
 	if (error)
 		sl_loaded_fini(loaded);
 	return error;

@@ -131,6 +131,15 @@ static void put_row(struct reference *reference, const struct sl_setting *row)
 	put_bounds(text, row);
 	sl_text_print(text, " | %s | ", row->apply == SL_APPLY_RESTART ? "restart" : "live");
 	put_cell(text, row->help ? row->help : "");
+	if (row->only) {
+		const size_t at = text->size + 1;
+
+		sl_text_print(text, " ");
+		sl_setting_only_text(row, text);
+		if (!text->failed)
+			text->data[at] = (char)toupper((unsigned char)text->data[at]);
+		sl_text_print(text, ".");
+	}
 	sl_text_print(text, "%s |\n", row->secret ? " Never shown." : "");
 }
 

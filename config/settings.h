@@ -71,6 +71,10 @@ struct sl_setting {
 	size_t present_offset; // > 0: a bool field set to true when the file names the key
 	size_t where_offset;   // > 0: a struct sl_where field that gets the key's place
 	size_t unless_offset;  // > 0: a pointer field; where it is set a dump leaves the row out
+	// When it has an effect, by a row beside it: "check: http|tcp" (one of these words),
+	// "redis" (set), "!busy" (not set); several with "; " between. Given otherwise, and not as
+	// its preset, it earns a warning.
+	const char *only;
 	const char *help;
 };
 
@@ -93,6 +97,11 @@ void sl_errors_add(struct sl_errors *errors, const struct sl_where *where, const
 	__attribute__((format(printf, 3, 4)));
 uint32_t sl_errors_count(const struct sl_errors *errors);
 const char *sl_errors_line(const struct sl_errors *errors, uint32_t index);
+// What is no error, but hardly meant: "file:line:column: warning: what". In a list of their own.
+void sl_errors_warn(struct sl_errors *errors, const struct sl_where *where, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+uint32_t sl_errors_warnings(const struct sl_errors *errors);
+const char *sl_errors_warning(const struct sl_errors *errors, uint32_t index);
 
 // The closest of the names to `text`, or NULL when none is close.
 const char *sl_nearest(const char *text, const char *(*name)(const void *self, uint32_t index),
@@ -102,6 +111,7 @@ const char *sl_nearest(const char *text, const char *(*name)(const void *self, u
 struct sl_loaded {
 	void *object;
 	struct sl_loaded_memory *memory;
+	struct sl_places *places; // of what needs a restart
 };
 
 // Reads and validates a YAML file. Unknown and duplicate keys, wrong types, bounds, missing
@@ -124,10 +134,11 @@ void sl_settings_override(const struct sl_settings *settings, void *base, const 
 char *sl_settings_dump(const struct sl_settings *settings, const void *object);
 // The reference in Markdown. malloc'ed.
 char *sl_settings_reference(const struct sl_settings *settings);
-// "a.b: needs a restart" for rows of SL_APPLY_RESTART that differ; returns how many, the first
-// in `text`.
+// "file:7:8: a.b: needs a restart: it is 1 now, and would be 2" for each row of SL_APPLY_RESTART
+// that differs; `file` where the new one does not name it. Returns how many; `errors` may be NULL.
 uint32_t sl_settings_restart_needed(const struct sl_settings *settings, const void *before,
-				    const void *after, char *text, size_t size);
+				    const struct sl_loaded *after, const char *file,
+				    struct sl_errors *errors);
 // Calls `path` for each file that a loaded object names in a row with `watched`.
 void sl_settings_watched(const struct sl_settings *settings, const void *object,
 			 void (*path)(void *self, const char *path), void *self);

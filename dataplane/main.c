@@ -148,6 +148,8 @@ static struct sl_snapshot *load(const char *file, bool check_only)
 	}
 	for (uint32_t i = 0; i < sl_errors_count(errors); i++)
 		fprintf(stderr, "%s\n", sl_errors_line(errors, i));
+	for (uint32_t i = 0; i < sl_errors_warnings(errors); i++)
+		fprintf(stderr, "%s\n", sl_errors_warning(errors, i));
 	sl_errors_destroy(errors);
 	return snapshot;
 }

@@ -65,10 +65,11 @@ static const struct sl_setting health_rows[] = {
 		    "when a call does not reach it."),
 	ROW(sl_health_config, port, "port", COUNT, .max = 65535, .preset = "0",
 	    .help = "Where it is checked, without TLS; 0: where calls go, and as they do."),
-	ROW(sl_health_config, service, "service", STRING,
+	ROW(sl_health_config, service, "service", STRING, .only = "check: grpc|grpc_watch",
 	    .help = "grpc, grpc_watch: the service that is asked for; without it the whole "
 		    "server."),
-	ROW(sl_health_config, path, "path", STRING, .preset = "/", .help = "http: what is got."),
+	ROW(sl_health_config, path, "path", STRING, .only = "check: http", .preset = "/",
+	    .help = "http: what is got."),
 };
 static void check_health(const void *object, struct sl_errors *errors)
 {
@@ -179,6 +180,10 @@ static void check_otlp(const void *object, struct sl_errors *errors)
 				sl_errors_add(errors, &otlp->where,
 					      "otlp: endpoint \"%s\" is named twice", endpoints[i]);
 	}
+	if (otlp->tls && starts(first, "http:"))
+		sl_errors_warn(errors, &otlp->where,
+			       "otlp: tls has no effect here: only with https, and \"%s\" is plain",
+			       first);
 	// ALPN has said already what the connection speaks.
 	if (health && !health->port && starts(first, "https:") &&
 	    (((health->check == SL_HEALTH_GRPC || health->check == SL_HEALTH_WATCH) &&

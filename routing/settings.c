@@ -257,11 +257,13 @@ static const struct sl_setting destination_rows[] = {
 	    .shorthand = "to",
 	    .help = "The first of these other destinations that works. All else is theirs to "
 		    "say."),
-	ROW(sl_destination_config, retry, "retry", OBJECT, .object = &retry_settings,
+	ROW(sl_destination_config, retry, "retry", OBJECT, .only = "!blackhole",
+	    .object = &retry_settings,
 	    .where_offset = offsetof(struct sl_destination_config, retry_where),
 	    .unless_offset = offsetof(struct sl_destination_config, failover),
 	    .help = "Trying again."),
-	ROW(sl_destination_config, breaker, "breaker", OPTIONAL, .object = &breaker_settings,
+	ROW(sl_destination_config, breaker, "breaker", OPTIONAL, .only = "!blackhole",
+	    .object = &breaker_settings,
 	    .help = "Spares a destination that fails; without it all is tried."),
 	ROW(sl_destination_config, spool, "spool", OPTIONAL, .object = &sl_spool_settings,
 	    .help = "Keeps on disk what cannot be delivered now."),
@@ -270,9 +272,9 @@ static const struct sl_setting destination_rows[] = {
 	ROW(sl_destination_config, pinned_bytes_max, "pinned_bytes", BYTES, .max = 1e12,
 	    .preset = "0",
 	    .help = "Memory it may pin until delivery, over all shards; 0: half of the budget."),
-	ROW(sl_destination_config, tenant_share, "tenant_share", RATIO, .min = 0.001, .max = 1,
-	    .preset = "50%", .help = "What one tenant may pin of that."),
-	ROW(sl_destination_config, dead_letter, "dead_letter", STRING,
+	ROW(sl_destination_config, tenant_share, "tenant_share", RATIO, .only = "!failover",
+	    .min = 0.001, .max = 1, .preset = "50%", .help = "What one tenant may pin of that."),
+	ROW(sl_destination_config, dead_letter, "dead_letter", STRING, .only = "!blackhole",
 	    .help = "Another destination, of any kind but a group, that keeps what this one "
 		    "refuses for good, with sluice-reason, -tenant, -time and -destination as "
 		    "Kafka headers or OTLP metadata (in files, fields 101 to 104 in front of the "
@@ -311,6 +313,11 @@ static void check_destination(const void *object, struct sl_errors *errors)
 			      "destination %s: a failover group has no retry, expected it at its "
 			      "members",
 			      config->name);
+	if (config->otlp && config->otlp->merge_compressed && !config->merge)
+		sl_errors_warn(errors, &config->otlp->where,
+			       "destinations.%s.otlp.merge_compressed has no effect here: only "
+			       "with the destination's `merge`",
+			       config->name);
 	if (config->merge && !config->kafka && !config->otlp)
 		sl_errors_add(errors, &config->where, "destination %s: only kafka and otlp merge",
 			      config->name);

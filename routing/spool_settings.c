@@ -24,8 +24,9 @@ static const struct sl_setting rows[] = {
 		    "for all that came meanwhile. interval, never: once it is written; what was "
 		    "not "
 		    "synced is lost when the machine (not the process) fails."),
-	ROW(sl_spool_config, fsync_interval_ns, "fsync_interval", DURATION, .min = 1e6, .max = 6e10,
-	    .preset = "1s", .help = "Of fsync: interval."),
+	ROW(sl_spool_config, fsync_interval_ns, "fsync_interval", DURATION,
+	    .only = "fsync: interval", .min = 1e6, .max = 6e10, .preset = "1s",
+	    .help = "Of fsync: interval."),
 	ROW(sl_spool_config, segment_bytes, "segment_bytes", BYTES, .min = 1 << 20, .max = 1e12,
 	    .preset = "64MiB", .help = "Bytes of a file; at most a quarter of max_bytes."),
 	ROW(sl_spool_config, after_ns, "after", DURATION, .min = 1e6, .max = 3.6e12,

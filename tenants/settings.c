@@ -56,8 +56,8 @@ static const struct sl_setting quota_rows[] = {
 	    .max = PER_S_MAX, .help = "Log records a second. 0: no limit."),
 	ROW(sl_quota_config, requests, "requests", PER_S, NAMED(requests), .max = PER_S_MAX,
 	    .help = "Export requests a second. 0: no limit."),
-	ROW(sl_quota_config, burst_ns, "burst", DURATION, NAMED(burst), .min = 2e8, .max = 3.6e12,
-	    .preset = "1s",
+	ROW(sl_quota_config, burst_ns, "burst", DURATION, .only = "algorithm: token_bucket",
+	    NAMED(burst), .min = 2e8, .max = 3.6e12, .preset = "1s",
 	    .help = "How long the sustained rates may be saved up: an idle tenant may send this "
 		    "much at once. A request larger than the burst is taken into debt. Of "
 		    "token_bucket "
@@ -69,12 +69,13 @@ static const struct sl_setting quota_rows[] = {
 		    "`delay_max` and refused beyond that. sliding_window: rate times `window` in "
 		    "any window, the one before counted by the part that is still covered. The "
 		    "last two hold for one instance, so they cannot be had with quotas.redis."),
-	ROW(sl_quota_config, delay_max_ns, "delay_max", DURATION, NAMED(delay_max), .min = 1e6,
-	    .max = 1e10, .preset = "500ms",
+	ROW(sl_quota_config, delay_max_ns, "delay_max", DURATION, .only = "algorithm: leaky",
+	    NAMED(delay_max), .min = 1e6, .max = 1e10, .preset = "500ms",
 	    .help = "leaky: how long a request may be held. It stays within the time there is for "
 		    "its answer."),
-	ROW(sl_quota_config, window_ns, "window", DURATION, NAMED(window), .min = 1e9,
-	    .max = 8.64e13, .preset = "10s", .help = "sliding_window: how long it is."),
+	ROW(sl_quota_config, window_ns, "window", DURATION, .only = "algorithm: sliding_window",
+	    NAMED(window), .min = 1e9, .max = 8.64e13, .preset = "10s",
+	    .help = "sliding_window: how long it is."),
 	ROW(sl_quota_config, in_flight_bytes, "in_flight_bytes", BYTES, NAMED(in_flight_bytes),
 	    .help = "Body bytes of requests that have not ended. 0: no limit."),
 	ROW(sl_quota_config, in_flight_requests, "in_flight_requests", COUNT,
@@ -184,16 +185,19 @@ static const struct sl_setting identify_rows[] = {
 		    "name that mutual TLS has verified. claim: `header` or `resource` says. "
 		    "resource: "
 		    "as claim, with the preset attributes."),
-	ROW(sl_identify_config, header, "header", STRING,
+	ROW(sl_identify_config, header, "header", STRING, .only = "by: claim",
 	    .help = "The header whose value is the tenant's name, as X-Scope-OrgID."),
-	ROW(sl_identify_config, resource, "resource", LIST, .element = SL_TYPE_STRING,
+	ROW(sl_identify_config, resource, "resource", LIST, .only = "by: claim|resource",
+	    .element = SL_TYPE_STRING,
 	    .help = "Resource attributes whose value is the tenant's name, the first that is set. "
 		    "One body then splits into a part for each tenant, 64 at most. Unset with by: "
 		    "resource: [tenant.id, tenant]."),
-	ROW(sl_identify_config, trusted_from, "trusted_from", LIST, .element = SL_TYPE_STRING,
+	ROW(sl_identify_config, trusted_from, "trusted_from", LIST,
+	    .only = "by: claim|resource; !open", .element = SL_TYPE_STRING,
 	    .help = "Who may name tenants: CIDR blocks, or mtls for any verified client "
 		    "certificate. Unset: loopback."),
-	ROW(sl_identify_config, open, "open", BOOL, .preset = "false", .help = "Believe everyone."),
+	ROW(sl_identify_config, open, "open", BOOL, .only = "by: claim|resource", .preset = "false",
+	    .help = "Believe everyone."),
 };
 static const struct sl_settings identify_settings = SETTINGS(
 	"tenants.identify", sl_identify_config, identify_rows,
@@ -358,21 +362,21 @@ static const struct sl_setting tenants_rows[] = {
 	    .help = "Calls that name no tenant we know: refuse, the tenant they belong to, or "
 		    "create: one is made of the name, as `template` says. An unknown credential "
 		    "is refused always."),
-	ROW(sl_tenants_config, template_name, "template", STRING,
+	ROW(sl_tenants_config, template_name, "template", STRING, .only = "unknown: create",
 	    .where_offset = offsetof(struct sl_tenants_config, template_where),
 	    .help = "unknown: create: the class of tenants that are made. Unset: no limits. All "
 		    "that "
 		    "are new share one such quota, for the moment until each "
 		    "has its own."),
-	ROW(sl_tenants_config, created_max, "created_max", COUNT, .min = 1, .max = SL_CREATED_MAX,
-	    .preset = "1000", .apply = SL_APPLY_RESTART,
+	ROW(sl_tenants_config, created_max, "created_max", COUNT, .only = "unknown: create",
+	    .min = 1, .max = SL_CREATED_MAX, .preset = "1000", .apply = SL_APPLY_RESTART,
 	    .help = "unknown: create: so many at a time, in each instance. Their memory is taken "
 		    "at once, so that made-up names cost none."),
-	ROW(sl_tenants_config, created_idle_ns, "idle", DURATION, .min = 1e9, .max = 3.2e16,
-	    .preset = "1h",
+	ROW(sl_tenants_config, created_idle_ns, "idle", DURATION, .only = "unknown: create",
+	    .min = 1e9, .max = 3.2e16, .preset = "1h",
 	    .help = "unknown: create: who sends nothing for so long makes room for another."),
-	ROW(sl_tenants_config, overflow, "overflow", STRING, .preset = "refuse",
-	    .where_offset = offsetof(struct sl_tenants_config, overflow_where),
+	ROW(sl_tenants_config, overflow, "overflow", STRING, .only = "unknown: create",
+	    .preset = "refuse", .where_offset = offsetof(struct sl_tenants_config, overflow_where),
 	    .help = "unknown: create: what becomes of new names when created_max are there: "
 		    "refuse, or the tenant they belong to."),
 	ROW(sl_tenants_config, fallback, "default", STRING,
@@ -427,15 +431,16 @@ static const struct sl_setting quotas_rows[] = {
 	    .help = "Redis that hold one quota for all instances that name the same ones in the "
 		    "same order; tenants are spread over them. No request waits for them. Unset: "
 		    "quotas hold for each instance by itself."),
-	ROW(sl_quotas_config, without_redis, "without_redis", ENUM, .choices = without_choices,
-	    .preset = "last_share", .apply = SL_APPLY_RESTART,
+	ROW(sl_quotas_config, without_redis, "without_redis", ENUM, .only = "redis",
+	    .choices = without_choices, .preset = "last_share", .apply = SL_APPLY_RESTART,
 	    .help = "While a tenant's Redis does not answer: last_share goes on at this "
 		    "instance's last share of the quota, open admits everything, closed only "
 		    "what was granted before, equal_share the N-th part of the quota."),
-	ROW(sl_quotas_config, instances, "instances", COUNT, .max = 1000, .preset = "0",
-	    .apply = SL_APPLY_RESTART,
+	ROW(sl_quotas_config, instances, "instances", COUNT, .only = "redis", .max = 1000,
+	    .preset = "0", .apply = SL_APPLY_RESTART,
 	    .help = "How many instances there are, until Redis has counted them. 0: one."),
-	ROW(sl_quotas_config, volume_file, "volume_file", PATH, .apply = SL_APPLY_RESTART,
+	ROW(sl_quotas_config, volume_file, "volume_file", PATH, .only = "!redis",
+	    .apply = SL_APPLY_RESTART,
 	    .help = "Where this instance keeps what its tenants have used of their `volume`, so "
 		    "that a restart does not give it anew. Written every second in which something "
 		    "changed. Not used with `redis`, which keeps the volumes of all instances."),

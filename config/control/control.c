@@ -149,19 +149,28 @@ static void took_over(struct sl_control *control)
 }
 
 // One log line for each problem; the quotes of a line would end the pair they are in.
-static void refused(struct sl_control *control, const struct sl_errors *errors)
+static void tell(enum sl_log_level level, const char *event, const char *what)
 {
+	struct sl_log_site site = {0}; // every line is wanted, however many
 	char line[1024];
 
-	for (uint32_t i = 0; i < sl_errors_count(errors); i++) {
-		struct sl_log_site site = {0}; // every line is wanted, however many
+	snprintf(line, sizeof(line), "%s", what);
+	for (char *at = line; *at; at++)
+		*at = *at == '"' ? '\'' : *at;
+	sl_log_write(&site, level, event, "reason=\"%s\"", line);
+}
 
-		snprintf(line, sizeof(line), "%s", sl_errors_line(errors, i));
-		for (char *at = line; *at; at++)
-			*at = *at == '"' ? '\'' : *at;
-		sl_log_write(&site, SL_LOG_ERROR, "config_refused", "reason=\"%s\"", line);
-	}
+static void refused(struct sl_control *control, const struct sl_errors *errors)
+{
+	for (uint32_t i = 0; i < sl_errors_count(errors); i++)
+		tell(SL_LOG_ERROR, "config_refused", sl_errors_line(errors, i));
 	sl_count(&control->counters.reloads[SL_RELOAD_FAILURE], 1);
+}
+
+static void warned(const struct sl_errors *errors)
+{
+	for (uint32_t i = 0; i < sl_errors_warnings(errors); i++)
+		tell(SL_LOG_WARN, "config_warning", sl_errors_warning(errors, i));
 }
 
 // What needs a restart is refused as a whole: shards know their listeners by index, and a
@@ -170,7 +179,6 @@ static bool fits(struct sl_control *control, const struct sl_snapshot *next,
 		 struct sl_errors *errors)
 {
 	const struct sl_control_options *options = &control->options;
-	char text[300];
 
 	if (options->hooks.check) {
 		const uint32_t before = sl_errors_count(errors);
@@ -179,12 +187,9 @@ static bool fits(struct sl_control *control, const struct sl_snapshot *next,
 		if (sl_errors_count(errors) > before)
 			return false;
 	}
-	if (!sl_settings_restart_needed(
-		    sl_modules_settings(options->modules, options->module_count),
-		    current(control)->loaded.object, next->loaded.object, text, sizeof(text)))
-		return true;
-	sl_errors_add(errors, NULL, "%s: %s", options->file, text);
-	return false;
+	return !sl_settings_restart_needed(
+		sl_modules_settings(options->modules, options->module_count),
+		current(control)->loaded.object, &next->loaded, options->file, errors);
 }
 
 bool sl_control_reload(struct sl_control *control, const char *why, struct sl_errors *errors)
@@ -205,6 +210,7 @@ bool sl_control_reload(struct sl_control *control, const char *why, struct sl_er
 		sl_snapshot_destroy(options->modules, options->module_count, next);
 		next = NULL;
 	}
+	warned(errors);
 	if (next) {
 		sl_snapshots_publish(options->snapshots, next);
 		options->hooks.published(options->hooks.self, next);

@@ -106,8 +106,8 @@ static const struct sl_setting ledger_rows[] = {
 	ROW(sl_ledger_config, path, "path", PATH, .apply = SL_APPLY_RESTART,
 	    .help = "File that keeps the accounts over restarts; without it they begin anew. "
 		    "One process has it at a time (PATH.lock)."),
-	ROW(sl_ledger_config, interval_ns, "interval", DURATION, .min = 1e8, .max = 3.6e12,
-	    .preset = "10s",
+	ROW(sl_ledger_config, interval_ns, "interval", DURATION, .only = "path", .min = 1e8,
+	    .max = 3.6e12, .preset = "10s",
 	    .help = "It is written so often, and at the end: what a crash loses at most."),
 	ROW(sl_ledger_config, accounts, "accounts", COUNT, .min = 64, .max = 1e6,
 	    .apply = SL_APPLY_RESTART, .preset = "32768",

@@ -27,8 +27,8 @@ static const char *const level_choices[] = {"debug", "info", "warn", "error", NU
 static const char *const format_choices[] = {"logfmt", "json", NULL};
 
 static const struct sl_setting poll_rows[] = {
-	IN(poll, spin_ns, "spin", DURATION, .max = 1e9, .preset = "0s", .apply = SL_APPLY_RESTART,
-	   .help = "A shard looks for work this long before it blocks."),
+	IN(poll, spin_ns, "spin", DURATION, .only = "!busy", .max = 1e9, .preset = "0s",
+	   .apply = SL_APPLY_RESTART, .help = "A shard looks for work this long before it blocks."),
 	IN(poll, busy, "busy", BOOL, .preset = "false", .apply = SL_APPLY_RESTART,
 	   .help = "Shards never block: the lowest latency, a whole core each."),
 	IN(poll, nap_ns, "nap", DURATION, .max = 1e9, .preset = "0s", .apply = SL_APPLY_RESTART,
@@ -131,7 +131,7 @@ static const struct sl_setting process_rows[] = {
 	ROW(sl_process_config, io, "io", ENUM, .choices = io_choices, .preset = "kernel",
 	    .apply = SL_APPLY_RESTART,
 	    .help = "Where bytes come from: kernel sockets, or ports of DPDK beside them."),
-	ROW(sl_process_config, dpdk, "dpdk", OBJECT, .object = &dpdk_settings,
+	ROW(sl_process_config, dpdk, "dpdk", OBJECT, .only = "io: dpdk", .object = &dpdk_settings,
 	    .help = "The ports of `io: dpdk`."),
 	ROW(sl_process_config, poll, "poll", OBJECT, .object = &poll_settings,
 	    .help = "How shards wait."),

@@ -33,8 +33,9 @@ static void call_free(struct sl_call *call)
 	if (call->next)
 		call->next->prev = call->prev;
 	session->open_calls--;
+	sl_call_forget_watch(call);
 	set_reserved(call, 0);
-	if (!session->open_calls)
+	if (session->open_calls == session->watches)
 		session->quiet_since_ns = session->server->now_ns;
 	sl_pool_give(&session->server->calls_pool, call);
 }
@@ -220,7 +221,7 @@ void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_re
 	};
 	struct sl_session *session = call->session;
 	const bool grpc = call->protocol == SL_PROTOCOL_GRPC;
-	struct sl_http_header headers[CORS_FIELDS_MAX + 2];
+	struct sl_http_header headers[CORS_FIELDS_MAX + 3];
 	struct sl_http_response response = {.headers = headers};
 	uint8_t body[SL_REPLY_BYTES_MAX];
 	char details[SL_REPLY_BYTES_MAX * 4 / 3 + 4];
@@ -237,6 +238,10 @@ void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_re
 			  call->protocol == SL_PROTOCOL_HTTP_JSON, body);
 	if (reason == SL_REASON_METHOD && !grpc)
 		headers[response.header_count++] = allow;
+	if (response.status == 401 && session->server->limits.challenge)
+		headers[response.header_count++] = (struct sl_http_header){
+			SL_LITERAL("www-authenticate"),
+			sl_bytes_of(session->server->limits.challenge)};
 	if (reason == SL_REASON_CODING)
 		headers[response.header_count++] = codings[grpc];
 	response.header_count += put_cors(call, sl_reasons[reason].retry,
@@ -593,6 +598,8 @@ static enum sl_reason reason_of(uint16_t status)
 		return SL_REASON_EXPECTATION;
 	case 431:
 		return SL_REASON_HEADERS_TOO_LARGE;
+	case 501:
+		return SL_REASON_UNKNOWN_METHOD;
 	case 503:
 		return SL_REASON_TOO_MANY_CALLS;
 	case 505:
@@ -669,6 +676,10 @@ void sl_call_check_progress(struct sl_call *call)
 	const uint64_t now_ns = server->now_ns;
 	const uint64_t age_ns = now_ns - call->began_ns;
 
+	if (SL_UNLIKELY(call->watching)) {
+		sl_call_tell_watch(call);
+		return;
+	}
 	// HTTP/2: an answer that no window lets out is held only so long (RFC 9113, section 10.5).
 	if (call->answered && session->http2 && !session->in_flight &&
 	    now_ns - call->progress_ns > limits->body_timeout_ns) {

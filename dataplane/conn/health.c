@@ -1,25 +1,30 @@
 #include "dataplane/base/varint.h"
 #include "dataplane/conn/session.h"
 
-// grpc.health.v1.Health/Check on our own listeners: whether traffic should come here, as /readyz
-// has it. It needs no tenant and counts against no quota. Watch is not served: clients then take
-// the server for healthy, or use Check (UNIMPLEMENTED, as the protocol's text has it).
-#define SERVING     1
-#define NOT_SERVING 2
-#define CANCEL      8 // HTTP/2 error code
-#define SERVICE_TAG (1 << 3 | 2)
+// grpc.health.v1.Health on our own listeners: whether traffic should come here, as /readyz has it.
+// It needs no tenant and counts against no quota. Check answers once. Watch answers, stays open,
+// and tells each change; it ends with its connection (UNAVAILABLE: clients ask anew elsewhere), and
+// is no reason to keep one.
+#define SERVING         1
+#define NOT_SERVING     2
+#define SERVICE_UNKNOWN 3 // of Watch only: it waits for the service to come
+#define CANCEL          8 // HTTP/2 error code
+#define SERVICE_TAG     (1 << 3 | 2)
+#define WATCHES_MAX     8 // of one connection: each costs memory for as long as it likes
 
 bool sl_call_begin_health(struct sl_call *call, const struct sl_http_head *head)
 {
 	const enum sl_coding coding = sl_coding_parse(head->grpc_encoding);
+	const bool watch = sl_bytes_equal(head->path, SL_LITERAL("/grpc.health.v1.Health/Watch"));
 
 	if (head->http1 || sl_media_of(head->content_type) != SL_MEDIA_GRPC ||
-	    !sl_bytes_equal(head->path, SL_LITERAL("/grpc.health.v1.Health/Check")) ||
+	    (!watch && !sl_bytes_equal(head->path, SL_LITERAL("/grpc.health.v1.Health/Check"))) ||
 	    !sl_bytes_equal(head->method, SL_LITERAL("POST")) || coding == SL_CODING_UNKNOWN)
 		return false;
 	call->protocol = SL_PROTOCOL_GRPC;
 	call->coding = coding;
 	call->health = true;
+	call->watch = watch;
 	return true;
 }
 
@@ -130,28 +135,91 @@ static uint8_t verdict(struct sl_call *call)
 	return is_ours(service) ? 0 : SL_GRPC_NOT_FOUND;
 }
 
+bool sl_server_is_unready(const struct sl_server *server)
+{
+	return server->draining ||
+	       (server->env.unready && __atomic_load_n(server->env.unready, __ATOMIC_RELAXED));
+}
+
+// What goes on from its answer is the call's: of a watch SERVICE_UNKNOWN is no error.
+static void begin_watch(struct sl_call *call, struct sl_http_response *response)
+{
+	struct sl_session *session = call->session;
+
+	if (response->grpc_status == SL_GRPC_NOT_FOUND)
+		response->grpc_status = 0;
+	if (!response->grpc_status && session->watches == WATCHES_MAX)
+		response->grpc_status = SL_GRPC_RESOURCE_EXHAUSTED;
+	if (response->grpc_status)
+		return;
+	response->more = true;
+	call->watching = true;
+	session->watches++;
+	session->server->watches++;
+	session->quiet_since_ns = session->server->now_ns;
+}
+
+void sl_call_forget_watch(struct sl_call *call)
+{
+	if (!call->watching)
+		return;
+	call->watching = false;
+	call->session->watches--;
+	call->session->server->watches--;
+}
+
+void sl_call_tell_watch(struct sl_call *call)
+{
+	struct sl_session *session = call->session;
+	const struct sl_server *server = session->server;
+	uint8_t body[] = {1 << 3, sl_server_is_unready(server) ? NOT_SERVING : SERVING};
+
+	if (!call->watching)
+		return;
+	if (call->told != SERVICE_UNKNOWN && call->told != body[1]) {
+		if (!sl_http_stream_message(call->stream, sl_bytes(body, sizeof(body))))
+			return; // at the next tick
+		call->told = body[1];
+		sl_session_mark(session);
+	}
+	if (!session->going_away)
+		return;
+	// It must not hold up the end of its connection.
+	sl_call_forget_watch(call);
+	call->progress_ns = server->now_ns;
+	sl_http_stream_finish(call->stream, SL_GRPC_UNAVAILABLE);
+	sl_session_mark(session);
+}
+
 void sl_call_answer_health(struct sl_call *call)
 {
 	const struct sl_server *server = call->session->server;
-	const bool unready = server->draining ||
-			     (server->env.unready &&
-			      __atomic_load_n(server->env.unready, __ATOMIC_RELAXED));
-	const uint8_t body[] = {1 << 3, unready ? NOT_SERVING : SERVING};
+	const uint8_t status = verdict(call);
+	const uint8_t told = status == SL_GRPC_NOT_FOUND    ? SERVICE_UNKNOWN
+			     : sl_server_is_unready(server) ? NOT_SERVING
+							    : SERVING;
+	const uint8_t body[] = {1 << 3, told};
 	struct sl_http_response response = {
 		.status = 200,
 		.grpc = true,
-		.grpc_status = verdict(call),
+		.grpc_status = status,
 		.content_type = SL_LITERAL("application/grpc"),
 	};
 
+	call->told = told;
+	if (call->watch)
+		begin_watch(call, &response);
 	if (!response.grpc_status)
 		response.body = sl_bytes(body, sizeof(body));
+	else if (response.grpc_status == SL_GRPC_NOT_FOUND)
+		response.grpc_message = SL_LITERAL("No such service.");
+	else if (response.grpc_status == SL_GRPC_RESOURCE_EXHAUSTED)
+		response.grpc_message = SL_LITERAL("The connection has as many watches as it may.");
 	else
-		response.grpc_message = response.grpc_status == SL_GRPC_NOT_FOUND
-						? SL_LITERAL("No such service.")
-						: SL_LITERAL("The message does not decode.");
+		response.grpc_message = SL_LITERAL("The message does not decode.");
 	call->answered = true;
 	call->progress_ns = server->now_ns;
 	sl_http_stream_respond(call->stream, &response);
 	sl_session_mark(call->session);
+	sl_call_tell_watch(call); // where its connection is on its way out
 }

@@ -22,6 +22,7 @@ struct sl_server_limits {
 	uint64_t tenant_reserved_share;     // 1/n of it for bodies of a tenant that wait
 	uint64_t early_calls_max; // a second and connection, before their retry hint; 0: any number
 	bool json_enum_names;
+	const char *challenge;           // WWW-Authenticate of a 401 (RFC 9110, section 11.6.1)
 	const char *const *cors_origins; // allowed origins, or "*"
 	uint32_t cors_origin_count;
 };

@@ -40,6 +40,24 @@ void sl_server_destroy(struct sl_server *server)
 	free(server);
 }
 
+static void tell_watches(struct sl_session *session)
+{
+	for (struct sl_call *call = session->calls; session->watches && call; call = call->next)
+		sl_call_tell_watch(call);
+}
+
+// A balancer that watches us turns elsewhere at once.
+static void look_at_health(struct sl_server *server)
+{
+	const bool unready = sl_server_is_unready(server);
+
+	if (unready == server->unready)
+		return;
+	server->unready = unready;
+	for (struct sl_session *session = server->sessions; session; session = session->next)
+		tell_watches(session);
+}
+
 void sl_server_turn(struct sl_server *server, const struct sl_server_limits *limits,
 		    uint64_t now_ns)
 {
@@ -53,7 +71,19 @@ void sl_server_turn(struct sl_server *server, const struct sl_server_limits *lim
 		.connection_window = 16 * SL_MIB,
 		.pings_without_data_max = 2,
 		.glitches_max = 1000,
+		.date = server->date_s ? server->date : NULL,
 	};
+	if (SL_UNLIKELY(server->watches))
+		look_at_health(server);
+}
+
+void sl_server_clock(struct sl_server *server, uint64_t wall_ns)
+{
+	if (wall_ns < (server->date_s + 1) * SL_S && wall_ns >= server->date_s * SL_S)
+		return;
+	server->date_s = wall_ns / SL_S;
+	sl_http_date_print(server->date, server->date_s);
+	server->http_options.date = server->date;
 }
 
 // The session's next look at its timeouts.
@@ -141,7 +171,7 @@ static void check_timeouts(struct sl_timer *timer, uint64_t now_ns)
 		sl_session_mark(session);
 		return;
 	}
-	if (limits->idle_timeout_ns && !session->open_calls &&
+	if (limits->idle_timeout_ns && session->open_calls == session->watches &&
 	    now_ns - session->quiet_since_ns > limits->idle_timeout_ns) {
 		if (!session->going_away)
 			go_away(session, "max_idle");
@@ -275,6 +305,7 @@ void sl_server_drain(struct sl_server *server, uint64_t now_ns)
 		if (!session->going_away)
 			go_away(session, "drain");
 		session->age_at_ns = now_ns - (session->http2 ? 0 : SL_TICK_NS);
+		tell_watches(session);
 		if (!session->open_calls && !session->http2) {
 			session->ending = true;
 			sl_session_mark(session);

@@ -62,6 +62,10 @@ void sl_server_destroy(struct sl_server *server); // no session may be open
 void sl_server_turn(struct sl_server *server, const struct sl_server_limits *limits,
 		    uint64_t now_ns);
 
+// The wall clock, so often that answers can tell their `Date` (RFC 9110, section 6.6.1); before the
+// first call they have none.
+void sl_server_clock(struct sl_server *server, uint64_t wall_ns);
+
 // An accepted socket becomes a session. `tls` NULL: plain. Closes `fd` when it cannot.
 void sl_server_accept(struct sl_server *server, int fd, const struct sl_address *peer,
 		      struct sl_tls_context *tls, uint64_t now_ns);

@@ -76,6 +76,7 @@ static const char *const code_names[SL_CODES] = {
 	"431",
 	"499",
 	"500",
+	"501",
 	"503",
 	"505",
 	"other",

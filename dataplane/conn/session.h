@@ -23,9 +23,13 @@ struct sl_server {
 	struct sl_session *dirty;    // have something to send
 	uint32_t session_count;
 	uint64_t unread_bytes; // the sessions' together
+	uint32_t watches;      // the sessions' together
 	bool draining;
+	bool unready; // as the watches were told
 	struct sl_random random;
 	struct sl_conn_counters *counters;
+	uint64_t date_s; // whose `date` is written; 0: none yet
+	char date[SL_HTTP_DATE_BYTES];
 };
 
 struct sl_session {
@@ -36,7 +40,8 @@ struct sl_session {
 	struct sl_session *prev, *next;
 	struct sl_session *next_dirty;
 	struct sl_call *calls; // open, newest first
-	uint32_t open_calls;
+	uint32_t open_calls;   // watches too
+	uint32_t watches;      // of them, those that only wait for news of our health
 	uint8_t sniff[SL_SNIFF_BYTES];
 	uint8_t sniffed;
 	bool dirty, in_flight; // in_flight: pieces given to io are not all sent
@@ -70,6 +75,9 @@ struct sl_call {
 	bool early;                      // it came before the time its client was told
 	bool from_browser;               // it has an Origin
 	bool health;                     // of the health service: what it asked for is in `asked`
+	bool watch;                      // Watch, not Check
+	bool watching;                   // it was answered, and may be told more
+	uint8_t told;                    // what it was told last
 	uint8_t asked_bytes, asked[128]; // more than that: one more
 	uint16_t cors;                   // number of its configured origin, from 1; 0: not allowed
 	uint64_t began_ns, progress_ns;  // body: first and last bytes; then: the answer
@@ -105,10 +113,15 @@ void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_re
 void sl_call_check_progress(struct sl_call *call);
 
 // health.c
-// Whether the head is of grpc.health.v1.Health/Check; the call is one then, and has no request.
+// Whether the head is of grpc.health.v1.Health; the call is one then, and has no request.
 bool sl_call_begin_health(struct sl_call *call, const struct sl_http_head *head);
 void sl_call_health_data(struct sl_call *call, struct sl_bytes bytes);
 void sl_call_answer_health(struct sl_call *call);
+// Tells a watch what has changed, if anything has; ends it when its connection is to go.
+void sl_call_tell_watch(struct sl_call *call);
+void sl_call_forget_watch(struct sl_call *call);
+// Whether traffic should go elsewhere, as /readyz has it.
+bool sl_server_is_unready(const struct sl_server *server);
 
 // server.c
 // GOAWAY, the close when its calls have ended.
@@ -116,7 +129,7 @@ void sl_session_go_away(struct sl_session *session, const char *debug);
 void sl_server_forget(struct sl_session *session);
 
 // counters: requests by protocol and code
-#define SL_CODES 35
+#define SL_CODES 36
 struct sl_conn_counters {
 	uint64_t requests[SL_PROTOCOLS * SL_CODES];
 	uint64_t refused[SL_REASONS];

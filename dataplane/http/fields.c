@@ -323,3 +323,35 @@ bool sl_http_block_is_request(struct sl_http_block *block)
 	head->path = sl_http_path_of(head->path);
 	return true;
 }
+
+static void put_two(char *out, unsigned value)
+{
+	out[0] = (char)('0' + value / 10 % 10);
+	out[1] = (char)('0' + value % 10);
+}
+
+void sl_http_date_print(char date[SL_HTTP_DATE_BYTES], uint64_t seconds)
+{
+	static const char days[] = "ThuFriSatSunMonTueWed"; // the epoch was a Thursday
+	static const char months[] = "MarAprMayJunJulAugSepOctNovDecJanFeb";
+	const uint64_t day = seconds / 86400;
+	const unsigned second = (unsigned)(seconds % 86400);
+	// Years that begin in March have their odd day at their end: an era of 400 of them is
+	// 146097 days, a month the fifth part of 153 in turn.
+	const uint64_t since = day + 719468;
+	const unsigned of_era = (unsigned)(since % 146097);
+	const unsigned year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+	const unsigned of_year = of_era - (365 * year + year / 4 - year / 100);
+	const unsigned month = (5 * of_year + 2) / 153;
+	const unsigned number = (unsigned)(since / 146097 * 400) + year + (month >= 10);
+
+	memcpy(date, "date: ddd, dd mmm yyyy hh:mm:ss GMT\r\n", SL_HTTP_DATE_BYTES);
+	memcpy(date + 6, days + 3 * (day % 7), 3);
+	put_two(date + 11, of_year - (153 * month + 2) / 5 + 1);
+	memcpy(date + 14, months + (size_t)3 * month, 3);
+	put_two(date + 18, number / 100);
+	put_two(date + 20, number % 100);
+	put_two(date + 23, second / 3600);
+	put_two(date + 26, second / 60 % 60);
+	put_two(date + 29, second % 60);
+}

@@ -123,6 +123,16 @@ void sl_http_stream_respond(struct sl_http_stream *stream, const struct sl_http_
 	stream->server->ops->respond(stream, response);
 }
 
+bool sl_http_stream_message(struct sl_http_stream *stream, struct sl_bytes body)
+{
+	return stream->server->ops->message(stream, body);
+}
+
+void sl_http_stream_finish(struct sl_http_stream *stream, uint8_t grpc_status)
+{
+	stream->server->ops->finish(stream, grpc_status);
+}
+
 void sl_http_stream_reset(struct sl_http_stream *stream, uint32_t code)
 {
 	stream->server->ops->reset(stream, code);

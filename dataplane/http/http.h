@@ -51,8 +51,8 @@ struct sl_http_server_upcalls {
 	// its connection fails. The stream is invalid afterwards. Comes exactly once after head().
 	void (*gone)(void *owner, struct sl_http_stream *stream, bool complete);
 	// A request that HTTP itself forbids, with the status that says why: 400 framing, 417, 431,
-	// 503 no room for one more, 505. `content_type` as far as it could be read. May be answered
-	// by sl_http_stream_respond() before it returns, but on
+	// 501 no such method, 503 no room for one more, 505. `content_type` as far as it could be
+	// read. May be answered by sl_http_stream_respond() before it returns, but on
 	//  - HTTP/2, after head(): the stream is reset already;
 	//  - NULL: HTTP/2 refuses the stream without an answer.
 	// gone() comes only to those that had head(); the stream's user pointer is NULL for others.
@@ -67,7 +67,15 @@ struct sl_http_server_options {
 	uint32_t connection_window;      // bytes, preset 16 MiB
 	uint32_t pings_without_data_max; // ping strikes before GOAWAY ENHANCE_YOUR_CALM (item 30)
 	uint32_t glitches_max; // legal but suspicious events (empty frames, resets, ...) a second
+	// SL_HTTP_DATE_BYTES by sl_http_date_print(), of all answers but gRPC's; NULL: none have
+	// it.
+	const char *date;
 };
+
+// "date: Sat, 21 Nov 2026 18:32:23 GMT\r\n" of a time in seconds since the epoch, up to the year
+// 9999 (RFC 9110, section 5.6.7), which is written once a second for all answers. Not terminated.
+#define SL_HTTP_DATE_BYTES 37
+void sl_http_date_print(char date[SL_HTTP_DATE_BYTES], uint64_t seconds);
 
 // Options point to something that outlives the server. `memory` may go past its budget for what a
 // connection needs to answer. `http2`: false HTTP/1, true HTTP/2.
@@ -130,10 +138,16 @@ struct sl_http_response {
 	const struct sl_http_header *headers; // more fields (allow, grpc-accept-encoding, CORS)
 	uint32_t header_count;
 	bool close; // HTTP/1: "Connection: close", and the rest is discarded
+	bool more;  // gRPC: the call stays open behind this message (sl_http_stream_message)
 };
 // Answers a stream, once. Before the request's end HTTP/2 follows it by RST_STREAM(NO_ERROR)
 // (item 19); HTTP/1 closes after it unless the rest is short.
 void sl_http_stream_respond(struct sl_http_stream *stream, const struct sl_http_response *response);
+// Another message of an answer that had `more`. False: the last one has not gone yet (the client's
+// window is shut), and this one is not taken.
+bool sl_http_stream_message(struct sl_http_stream *stream, struct sl_bytes body);
+// Ends such an answer, behind what has not gone yet, with a gRPC status.
+void sl_http_stream_finish(struct sl_http_stream *stream, uint8_t grpc_status);
 // RST_STREAM with an HTTP/2 error code (8 CANCEL, 7 REFUSED_STREAM); HTTP/1 closes.
 void sl_http_stream_reset(struct sl_http_stream *stream, uint32_t code);
 

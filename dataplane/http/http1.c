@@ -192,6 +192,27 @@ static uint16_t check_target(struct sl_http_block *block, bool minor)
 	return 0;
 }
 
+static bool is_token(uint8_t byte)
+{
+	return byte > ' ' && byte < 0x7f && !strchr("\"(),/:;<=>?@[\\]{}", byte);
+}
+
+// Whether the head begins as a request does: a method that we have not heard of is not the same as
+// what is no HTTP (RFC 9110, sections 9.1 and 15.6.2; RFC 9112, section 3).
+static bool has_method(const struct sl_http1_reader *reader)
+{
+	static const struct sl_bytes version = SL_LITERAL(" HTTP/1.x\r");
+	const struct sl_bytes head = {reader->head.data, reader->head.size};
+	const uint8_t *end = memchr(head.data, '\n', head.size);
+	const size_t line = end ? (size_t)(end - head.data) : 0;
+	size_t size = 0;
+
+	while (size < line && is_token(head.data[size]))
+		size++;
+	return size && head.data[size] == ' ' && line > size + version.size + 1 &&
+	       memcmp(end - version.size, version.data, version.size - 2) == 0;
+}
+
 static enum sl_http1_event parse_head(struct sl_http1_reader *reader)
 {
 	struct parse parse;
@@ -211,6 +232,8 @@ static enum sl_http1_event parse_head(struct sl_http1_reader *reader)
 		return bad(reader, 431);
 	if (HTTP_PARSER_ERRNO(&parser) == HPE_INVALID_VERSION || parser.http_major > 1)
 		return bad(reader, 505);
+	if (HTTP_PARSER_ERRNO(&parser) == HPE_INVALID_METHOD && has_method(reader))
+		return bad(reader, 501);
 	if (HTTP_PARSER_ERRNO(&parser) != HPE_OK || !parse.complete || reader->block->bad ||
 	    taken + 1 < reader->head.size)
 		return bad(reader, 400);

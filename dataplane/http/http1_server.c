@@ -133,6 +133,8 @@ static void respond(struct sl_http_stream *base, const struct sl_http_response *
 	if (stream->close)
 		server->closed = true;
 	put_status(stream, response->status);
+	if (base->server->options->date)
+		put(stream, sl_bytes(base->server->options->date, SL_HTTP_DATE_BYTES));
 	if (response->content_type.size)
 		put_field(stream, SL_LITERAL("content-type"), response->content_type);
 	if (response->content_encoding.size)

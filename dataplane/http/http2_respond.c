@@ -51,6 +51,19 @@ static void add_content_type(struct fields *fields, struct sl_bytes value)
 	add(fields, SL_LITERAL("content-type"), value, NGHTTP2_NV_FLAG_NO_COPY_NAME);
 }
 
+static int submit_trailer(nghttp2_session *session, int32_t id, uint8_t grpc_status)
+{
+	uint8_t digits[20];
+	nghttp2_nv field = grpc_ok;
+
+	if (SL_LIKELY(!grpc_status))
+		return nghttp2_submit_trailer(session, id, &grpc_ok, 1);
+	field.value = digits;
+	field.valuelen = sl_http_number_print(digits, grpc_status);
+	field.flags = NGHTTP2_NV_FLAG_NO_COPY_NAME;
+	return nghttp2_submit_trailer(session, id, &field, 1);
+}
+
 static ssize_t read_reply(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t length,
 			  uint32_t *flags, nghttp2_data_source *source, void *user)
 {
@@ -62,10 +75,12 @@ static ssize_t read_reply(nghttp2_session *session, int32_t id, uint8_t *buffer,
 	stream->reply_sent += (uint32_t)take;
 	if (stream->reply_sent < stream->reply_bytes)
 		return (ssize_t)take;
+	if (SL_UNLIKELY(stream->more))
+		return take ? (ssize_t)take : NGHTTP2_ERR_DEFERRED;
 	*flags |= NGHTTP2_DATA_FLAG_EOF;
 	if (stream->grpc) {
 		*flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
-		if (nghttp2_submit_trailer(session, id, &grpc_ok, 1) != 0)
+		if (submit_trailer(session, id, stream->grpc_status) != 0)
 			return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 	}
 	return (ssize_t)take;
@@ -117,13 +132,20 @@ void sl_http2_respond(struct sl_http_stream *base, const struct sl_http_response
 	if (stream->over)
 		return;
 	assert(!stream->answered && response->body.size <= 64 * SL_KIB);
+	assert(!response->more || (response->grpc && !grpc_error));
 	stream->answered = true;
+	stream->more = response->more;
 	if (SL_LIKELY(response->status == 200))
 		fields.list[fields.count++] = status_200;
 	else
 		add(&fields, SL_LITERAL(":status"),
 		    sl_bytes(status, sl_http_number_print(status, response->status)),
 		    NGHTTP2_NV_FLAG_NO_COPY_NAME);
+	// gRPC lists what its answers begin with, and hands all else to the caller as metadata: as
+	// its own servers do, none is told there.
+	if (base->server->options->date && !response->grpc)
+		add(&fields, SL_LITERAL("date"), sl_bytes(base->server->options->date + 6, 29),
+		    CONSTANT);
 	add_content_type(&fields, response->content_type);
 	if (grpc_error) {
 		struct sl_bytes text = response->grpc_message;
@@ -149,4 +171,38 @@ void sl_http2_respond(struct sl_http_stream *base, const struct sl_http_response
 	    nghttp2_submit_response(server->session, stream->id, fields.list, fields.count,
 				    body ? &provider : NULL) != 0)
 		base->server->ops->reset(base, NGHTTP2_INTERNAL_ERROR);
+}
+
+bool sl_http2_message(struct sl_http_stream *base, struct sl_bytes body)
+{
+	struct sl_http2_stream *stream = (struct sl_http2_stream *)base;
+	struct sl_http2_server *server = (struct sl_http2_server *)base->server;
+
+	if (stream->over)
+		return true; // nobody hears it
+	assert(stream->more);
+	if (stream->reply_sent < stream->reply_bytes)
+		return false;
+	if (stream->reply_capacity)
+		sl_memory_give(base->server->memory, stream->reply, stream->reply_capacity);
+	stream->reply_capacity = 0;
+	stream->reply_sent = stream->reply_bytes = 0;
+	if (!keep_body(stream, body, true))
+		return false;
+	nghttp2_session_resume_data(server->session, stream->id);
+	return true;
+}
+
+void sl_http2_finish(struct sl_http_stream *base, uint8_t grpc_status)
+{
+	struct sl_http2_stream *stream = (struct sl_http2_stream *)base;
+	struct sl_http2_server *server = (struct sl_http2_server *)base->server;
+
+	if (stream->over)
+		return;
+	assert(stream->more);
+	stream->more = false;
+	stream->grpc_status = grpc_status;
+	// Fails where it is not waiting: then it comes to the end by itself.
+	nghttp2_session_resume_data(server->session, stream->id);
 }

@@ -7,6 +7,9 @@
 #define RECEIVING_MAX  16 // more than this many bodies at once: outstanding() does not look
 #define PING_QUIET_NS  (5 * 60 * SL_S)
 #define PING_IDLE_NS   (2 * 3600 * SL_S)
+// What a connection keeps of the fields it has sent, as HPACK counts: those of the usual answer,
+// and some seconds' dates. The peer's 4 KiB would fill with dates, for nothing.
+#define FIELDS_KEPT_BYTES 512
 
 static const uint8_t notice_ping[8] = {'s', 'l', ' ', 'g', 'o', 'n', 'e', '?'};
 
@@ -632,6 +635,8 @@ static const struct sl_http_server_ops ops = {
 	.proceed = proceed,
 	.expect = expect,
 	.respond = sl_http2_respond,
+	.message = sl_http2_message,
+	.finish = sl_http2_finish,
 	.reset = reset,
 };
 
@@ -656,6 +661,7 @@ static int session_new(struct sl_http2_server *server, struct sl_http_pools *poo
 	nghttp2_option_set_no_auto_window_update(option, 1);
 	nghttp2_option_set_no_http_messaging(option, 1);
 	nghttp2_option_set_no_closed_streams(option, 1);
+	nghttp2_option_set_max_deflate_dynamic_table_size(option, FIELDS_KEPT_BYTES);
 	failed = nghttp2_session_server_new3(&server->session, callbacks, server, option,
 					     &pools->mem);
 done:

@@ -45,8 +45,10 @@ struct sl_http2_stream {
 	bool answered; // respond() was called
 	bool sent_end; // END_STREAM of the answer was sent
 	bool grpc;     // trailers follow the body
+	bool more;     // further messages do, first
 	bool is_head;  // its answer has no body
 	bool complete;
+	uint8_t grpc_status; // of the trailers
 	uint64_t content_length, received, expected;
 	uint32_t unconsumed;
 	uint32_t reply_bytes, reply_sent;
@@ -55,4 +57,6 @@ struct sl_http2_stream {
 	uint8_t inline_reply[SL_HTTP2_REPLY_INLINE];
 };
 
+bool sl_http2_message(struct sl_http_stream *stream, struct sl_bytes body);
+void sl_http2_finish(struct sl_http_stream *stream, uint8_t grpc_status);
 void sl_http2_respond(struct sl_http_stream *stream, const struct sl_http_response *response);

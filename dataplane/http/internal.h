@@ -88,6 +88,8 @@ struct sl_http_server_ops {
 	void (*proceed)(struct sl_http_stream *stream);
 	void (*expect)(struct sl_http_stream *stream, size_t bytes);
 	void (*respond)(struct sl_http_stream *stream, const struct sl_http_response *response);
+	bool (*message)(struct sl_http_stream *stream, struct sl_bytes body); // HTTP/2 only
+	void (*finish)(struct sl_http_stream *stream, uint8_t grpc_status);   // HTTP/2 only
 	void (*reset)(struct sl_http_stream *stream, uint32_t code);
 };
 

@@ -1,10 +1,13 @@
 #include "dataplane/shard/settings.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 
 #include "dataplane/shard/datagram.h"
 #include "dataplane/tls/tls.h"
 #include "sampling/sampling.h"
+#include "tenants/settings.h"
 
 #include "config/rows.h"
 
@@ -322,8 +325,36 @@ static void fill_overload(struct sl_overload_limits *limits, const struct overlo
 	};
 }
 
+// How a credential is to be given: the schemes that Authorization takes, else the first header that
+// carries one. Of the preset list only Bearer is named: a browser would ask its user for Basic's.
+static void fill_challenge(struct sl_server_part *part, const struct sl_tenants_config *tenants)
+{
+	const struct sl_credential_header_config *rows = tenants ? tenants->credentials.items
+								 : NULL;
+	const size_t count = rows ? tenants->credentials.count : 0;
+	const size_t size = sizeof(part->challenge);
+	size_t used = 0;
+
+	part->limits.challenge = part->challenge;
+	for (size_t i = 0; i < count && used < size; i++) {
+		if (rows[i].scheme && strcasecmp(rows[i].header, "authorization") == 0)
+			used += (size_t)snprintf(part->challenge + used, size - used,
+						 "%s%s realm=\"sluice\"", used ? ", " : "",
+						 rows[i].scheme);
+	}
+	// One that was cut is no challenge.
+	if (used && used < size)
+		return;
+	if (count && !used)
+		snprintf(part->challenge, size, "ApiKey realm=\"sluice\", header=\"%s\"",
+			 rows[0].header);
+	else
+		snprintf(part->challenge, size, "Bearer realm=\"sluice\"");
+}
+
 static void *build(const void *object, const struct sl_build *build)
 {
+	const struct sl_tenants_module_config *tenants = build->configs[SL_MODULE_TENANTS];
 	const struct server_config *config = object;
 	const struct listen_config *from = config->listen.items;
 	struct sl_server_part *part = calloc(1, sizeof(*part));
@@ -338,6 +369,7 @@ static void *build(const void *object, const struct sl_build *build)
 	part->listen_count = (uint32_t)config->listen.count;
 	part->datagrams = config->datagrams;
 	fill_limits(&part->limits, config);
+	fill_challenge(part, tenants ? &tenants->tenants : NULL);
 	fill_overload(&part->overload, config->overload);
 	for (uint32_t i = 0; i < part->listen_count; i++) {
 		struct sl_server_listen *listen = &part->listens[i];

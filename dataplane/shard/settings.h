@@ -22,6 +22,7 @@ struct sl_server_listen {
 
 struct sl_server_part {
 	struct sl_server_limits limits;
+	char challenge[256]; // of the limits
 	struct sl_overload_limits overload;
 	struct sl_server_listen *listens;
 	uint32_t listen_count;

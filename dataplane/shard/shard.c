@@ -185,6 +185,7 @@ static int set_up(struct sl_shard *shard)
 	if (!shard->codec || !shard->server || !shard->tenants || !shard->sampling ||
 	    !shard->routing)
 		return -ENOMEM;
+	sl_server_clock(shard->server, shard->wall_ns);
 	sl_gauge(&shard->books.counters.budget_bytes[0], options->memory_budget_bytes);
 	return sl_books_init(&shard->books, options->metrics, options->index);
 }
@@ -286,6 +287,7 @@ static void run(struct sl_shard *shard)
 		if (sl_io_poll(shard->io, more ? 0 : WAIT_MOST_NS, &shard->now_ns) < 0)
 			sl_log(SL_LOG_ERROR, "poll_failed", "shard=%u", shard->options.index);
 		shard->wall_ns = sl_clock_wall_ns();
+		sl_server_clock(shard->server, shard->wall_ns);
 		sl_waker_clear(&shard->waker);
 		sl_shard_take_handed(shard);
 		if (!shard->draining && __atomic_load_n(&shard->want_drain, __ATOMIC_ACQUIRE))

@@ -1,7 +1,10 @@
 """OTLP over HTTP: items 34-43 of the protocol's checklist, and HTTP/1.1 taken strictly."""
 
+import email.utils
 import gzip
 import json
+import re
+import time
 
 import h2.events
 import pytest
@@ -48,6 +51,74 @@ def test_34_query_is_not_the_path(shared):
 def test_34_method(shared, method):
     status, headers, _ = wire.post(shared.http_port, "/v1/traces", b"", method=method)
     assert status == 405 and headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("method", ["BREW", "get", "GETX"])
+def test_34_a_method_nobody_knows(shared, method):
+    """RFC 9110, section 15.6.2; on HTTP/2 it is one of those that are not POST."""
+    client = wire.Http1(shared.http_port)
+    client.send(f"{method} /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: {JSON}\r\n\r\n".encode())
+    status, headers, body = client.read_response()
+    assert status == 501 and headers["content-type"] == JSON and json.loads(body)["code"] == 12
+    assert client.closed()
+    client.close()
+    client = wire.Http2(shared.http_port)
+    stream = client.finish(client.start("/v1/traces", None, PROTOBUF, method, end_stream=True))
+    assert stream.headers[":status"] == "405" and stream.headers["allow"] == "POST"
+    client.close()
+
+
+def is_now(date):
+    assert re.fullmatch(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", date), date
+    return abs(email.utils.parsedate_to_datetime(date).timestamp() - time.time()) < 30
+
+
+def test_answers_tell_their_date(shared):
+    """RFC 9110, section 6.6.1: whatever they say, and it goes on."""
+    client = wire.Http1(shared.http_port)
+    dates = set()
+    for path, body, status in (("/v1/traces", BODY, 200), ("/v1/traces", b"\xff", 400),
+                               ("/nowhere", b"", 404), ("/v1/traces", BODY, 200)):
+        client.send(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF}\r\n"
+                    f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        got, headers, _ = client.read_response()
+        assert got == status and is_now(headers["date"])
+        dates.add(headers["date"])
+        time.sleep(0.6)
+    assert len(dates) > 1
+    client.send(b"NONSENSE\r\n\r\n")
+    status, headers, _ = client.read_response()
+    assert status == 400 and is_now(headers["date"])
+    client.close()
+    client = wire.Http2(shared.http_port)
+    for body, status in ((BODY, "200"), (b"\xff", "400")):
+        stream = client.call("/v1/traces", body, content_type=PROTOBUF)
+        assert stream.headers[":status"] == status and is_now(stream.headers["date"])
+    # gRPC's own servers have none either: a client would take it for metadata.
+    assert "date" not in client.call(otlp.SERVICES["traces"], wire.frame(BODY)).headers
+    client.close()
+
+
+@pytest.mark.parametrize("credentials, challenge", [
+    (None, 'Bearer realm="sluice"'),
+    ([{"header": "Authorization", "scheme": "Basic"}, {"header": "x-api-key"},
+      {"header": "authorization", "scheme": "ApiKey"}],
+     'Basic realm="sluice", ApiKey realm="sluice"'),
+    ([{"header": "x-api-key"}], 'ApiKey realm="sluice", header="x-api-key"'),
+])
+def test_401_says_how_to_log_in(start, credentials, challenge):
+    """RFC 9110, section 11.6.1."""
+    tenants = {"file": "tenants.yaml", "identify": ["credential"], "unknown": "refuse"}
+    sluice = start(config={"tenants": tenants | ({"credentials": credentials} if credentials else {})})
+    for headers in ({}, {credentials[0]["header"] if credentials else "authorization": "Bearer no"}):
+        status, got, _ = wire.post(sluice.http_port, "/v1/traces", BODY, headers=headers)
+        assert status == 401 and got["www-authenticate"] == challenge
+    client = wire.Http2(sluice.http_port)
+    assert client.call("/v1/traces", BODY, content_type=PROTOBUF).headers[
+        "www-authenticate"] == challenge
+    stream = client.call(otlp.SERVICES["traces"], wire.frame(BODY))
+    assert stream.grpc_status == 16 and "www-authenticate" not in stream.headers
+    client.close()
 
 
 def test_34_head_is_answered_without_a_body(shared):

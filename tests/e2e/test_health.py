@@ -7,7 +7,7 @@ from lib.sluice import wait_for
 from test_endpoints import send
 
 SERVICE = "/grpc.health.v1.Health/"
-SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
+SERVING, NOT_SERVING, SERVICE_UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"
 
 
 def ask(sluice, service="", method="Check"):
@@ -25,7 +25,7 @@ def test_it_serves(start, service):
 @pytest.mark.parametrize("service, method, code", [
     ("nobody.knows.It", "Check", grpc.StatusCode.NOT_FOUND),
     ("x" * 120, "Check", grpc.StatusCode.NOT_FOUND),
-    ("", "Watch", grpc.StatusCode.UNIMPLEMENTED),
+    ("", "List", grpc.StatusCode.UNIMPLEMENTED),
 ])
 def test_what_is_not_there(start, service, method, code):
     with pytest.raises(grpc.RpcError) as error:
@@ -63,6 +63,92 @@ def test_it_reads_every_coding(shared, coding):
     for none in (b"", wire.frame(b"") * 2):
         assert client.call(SERVICE + "Check", none).grpc_status == 12  # item 20
     client.close()
+
+
+class Watcher:
+    """One Watch as grpcio's own client sees it: what it was told, and how it ended."""
+
+    def __init__(self, channel, service=""):
+        request = bytes([10, len(service)]) + service.encode() if service else b""
+        self.call = channel.unary_stream(SERVICE + "Watch")(request, timeout=60)
+
+    def next(self):
+        return next(self.call)
+
+    def end(self):
+        with pytest.raises(grpc.RpcError) as error:
+            next(self.call)
+        return error.value.code()
+
+
+def test_a_watch_is_told_what_changes(start):
+    """SERVING at once, NOT_SERVING when a drain is announced; it ends with its connection, before
+    drain_timeout: a watch holds up nothing."""
+    sluice = start(config={"drain_delay": "2s", "drain_timeout": "50s"})
+    with grpc.insecure_channel(f"{sluice.host}:{sluice.grpc_port}") as channel:
+        watchers = [Watcher(channel), Watcher(channel, "nobody.knows.It"),
+                    Watcher(channel, next(iter(otlp.SERVICES.values())).split("/")[1])]
+        assert [one.next() for one in watchers] == [SERVING, SERVICE_UNKNOWN, SERVING]
+        assert sluice.admin("/drain", "POST")[0] == 202
+        assert [watchers[0].next(), watchers[2].next()] == [NOT_SERVING, NOT_SERVING]
+        assert sluice.metric("sluice_connections_open") == 1  # told before its connection is
+        assert {one.end() for one in watchers} == {grpc.StatusCode.UNAVAILABLE}
+        wait_for("the connection to go", lambda: sluice.metric("sluice_connections_open") == 0)
+    assert sluice.metric("sluice_requests_total") == 0  # in no books
+    sluice.stop(check_books=False)
+
+
+def watch(client):
+    number = client.start(SERVICE + "Watch")
+    client.data(number, wire.frame(b""), end_stream=True)
+    return number
+
+
+def test_watches_are_cut_off_by_who_asked_for_them(start):
+    """A cancelled watch is forgotten: the place it had is free again."""
+    sluice = start()
+    client = wire.Http2(sluice.grpc_port)
+    for _ in range(3):
+        numbers = [watch(client) for _ in range(8)]
+        client.pump(lambda: all(client.streams[n].data == wire.frame(SERVING) for n in numbers))
+        assert client.call(SERVICE + "Watch", wire.frame(b"")).grpc_status == 8  # no ninth
+        assert client.call(SERVICE + "Check", wire.frame(b"")).data == wire.frame(SERVING)
+        for number in numbers:
+            client.h2.reset_stream(number, 8)
+        client.flush()
+    # One message, and one that decodes: as Check (item 20).
+    assert client.call(SERVICE + "Watch", b"").grpc_status == 12
+    assert client.call(SERVICE + "Watch", wire.frame(b"\x0a\x05x")).grpc_status == 13
+    client.close()
+
+
+def test_a_watch_keeps_no_connection(start):
+    """Who only watches is idle; and one whose connection is too old is told to ask anew."""
+    for connection in ({"idle_timeout": "1s"}, {"age_max": "1s", "age_grace": "50s"}):
+        sluice = start(config={"connection": connection})
+        client = wire.Http2(sluice.grpc_port)
+        number = watch(client)
+        client.pump(lambda: client.streams[number].data == wire.frame(SERVING))
+        wait_for("the end", lambda: sluice.metric("sluice_connections_open") == 0)
+        client.close()
+        sluice.stop()
+
+
+def test_a_gateway_watches_another(start):
+    """The news comes at once: the interval between checks is an hour."""
+    behind = start(config={"drain_delay": "1h"})
+    front = start(config={
+        "destinations": {"up": {"otlp": {
+            "endpoint": f"http://{behind.host}:{behind.grpc_port}",
+            "health": {"check": "grpc_watch", "interval": "1h", "up": 1, "down": 1}}}},
+        "routes": [{"to": ["up"]}]})
+    assert send(front).grpc_status == 0
+    healthy = lambda: front.metric("sluice_endpoint_healthy_shards")
+    wait_for("it to be healthy", lambda: healthy() == 1)
+    behind.admin("/drain", "POST")
+    wait_for("it to be seen", lambda: healthy() == 0)
+    behind.clean = False
+    behind.kill()
 
 
 def test_it_needs_no_tenant_and_costs_nothing(start):

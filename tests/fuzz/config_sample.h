@@ -5,7 +5,7 @@
 // A table with every type, for the fuzz target and its kin.
 struct sample_inner {
 	struct sl_where where;
-	const char *name, *text;
+	const char *name, *text, *suffix;
 	uint64_t count, bytes, duration;
 	double per_s, bytes_per_s, ratio, number;
 	bool has_count;
@@ -17,12 +17,12 @@ struct sample_choice {
 };
 
 struct sample {
-	bool flag;
+	bool flag, watch;
 	uint32_t word;
 	struct sl_address address;
 	struct sl_cidr cidr;
 	const char *path, *secret;
-	struct sample_inner inner;
+	struct sample_inner inner, idle;
 	struct sample_inner *optional;
 	struct sl_list texts, counts, choices, objects, map;
 };
@@ -50,6 +50,7 @@ static const struct sl_setting sample_inner_rows[] = {
 	SAMPLE_ROW(sample_inner, bytes_per_s, BYTES_PER_S, .preset = "50MiB/s"),
 	SAMPLE_ROW(sample_inner, ratio, RATIO, .preset = "10%"),
 	SAMPLE_ROW(sample_inner, number, NUMBER),
+	SAMPLE_ROW(sample_inner, suffix, STRING, .only = "text; !number"),
 };
 static const struct sl_settings sample_inner_table = SAMPLE_TABLE("inner", sample_inner,
 								  sample_inner_rows);
@@ -63,6 +64,8 @@ static const char *const sample_words[] = {"enforce", "observe", NULL};
 static const struct sl_setting sample_rows[] = {
 	SAMPLE_ROW(sample, flag, BOOL),
 	SAMPLE_ROW(sample, word, ENUM, .choices = sample_words, .apply = SL_APPLY_RESTART),
+	SAMPLE_ROW(sample, watch, BOOL, .only = "word: observe"),
+	SAMPLE_ROW(sample, idle, OBJECT, .object = &sample_inner_table, .only = "flag"),
 	SAMPLE_ROW(sample, address, ADDRESS, .preset = "127.0.0.1:8080"),
 	SAMPLE_ROW(sample, cidr, CIDR),
 	SAMPLE_ROW(sample, path, PATH, .watched = true),

@@ -55,7 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	give_secrets(other);
 	check(strcmp(dump, other) == 0);
 	check(given ||
-	      sl_settings_restart_needed(&sample_table, loaded.object, again.object, NULL, 0) == 0);
+	      sl_settings_restart_needed(&sample_table, loaded.object, &again, "/f", errors) == 0);
 	free(dump);
 	free(other);
 	sl_loaded_fini(&loaded);

@@ -220,28 +220,76 @@ static void test_restart(void **state)
 	static const struct {
 		const char *why, *before, *after;
 		uint32_t want;
+		const char *first, *second; // of the lines
 	} rows[] = {
-		{"live rows change freely", "flag: true\n", "flag: false\n", 0},
-		{"a restart row", "word: enforce\n", "word: observe\n", 1},
-		{"members of a restart list", "choices: [a]\n", "choices: [a, b]\n", 1},
-		{"inside a member rows speak for themselves", "choices: [a]\n", "choices: [b]\n",
-		 0},
-		{"the same in other words", "word: enforce\n", "# x\nword: \"enforce\"\n", 0},
+		{"live rows change freely", "flag: true\n", "flag: false\n", 0, NULL, NULL},
+		{"a restart row, and where it is now", "word: enforce\n",
+		 "flag: true\nword: observe\n", 1,
+		 "/etc/x.yaml:2:1: word: needs a restart: it is enforce now, and would be observe",
+		 NULL},
+		{"one that is there no more", "word: observe\n", "", 1,
+		 "/etc/x.yaml: word: needs a restart: it is observe now, and would be enforce",
+		 NULL},
+		{"members of a restart list", "choices: [a]\n", "choices: [a, b]\n", 1,
+		 ":1:1: choices: needs a restart: it is [\"a\"] now, and would be [\"a\", \"b\"]",
+		 NULL},
+		{"all of them", "word: enforce\n", "choices: [a]\n\nword: observe\n", 2,
+		 ":3:1: word: needs", ":1:1: choices: needs a restart: it is [] now"},
+		{"inside a member rows speak for themselves", "choices: [a]\n", "choices: [b]\n", 0,
+		 NULL, NULL},
+		{"the same in other words", "word: enforce\n", "# x\nword: \"enforce\"\n", 0, NULL,
+		 NULL},
 	};
 
 	(void)state;
 	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
 		struct sl_loaded before, after;
-		char text[100];
 
 		assert_int_equal(load(rows[i].before, &before), 0);
 		assert_int_equal(load(rows[i].after, &after), 0);
-		if (sl_settings_restart_needed(&sample_table, before.object, after.object, text,
-					       sizeof(text)) != rows[i].want)
-			fail_msg("%s: %s", rows[i].why, text);
-		assert_int_equal(text[0] != 0, rows[i].want != 0);
+		if (sl_settings_restart_needed(&sample_table, before.object, &after, "/etc/x.yaml",
+					       errors) != rows[i].want ||
+		    sl_errors_count(errors) != rows[i].want)
+			fail_msg("%s: %u lines", rows[i].why, sl_errors_count(errors));
+		if ((rows[i].first && !strstr(sl_errors_line(errors, 0), rows[i].first)) ||
+		    (rows[i].second && !strstr(sl_errors_line(errors, 1), rows[i].second)))
+			fail_msg("%s: %s", rows[i].why, sl_errors_line(errors, 0));
 		sl_loaded_fini(&before);
 		sl_loaded_fini(&after);
+	}
+}
+
+// What stands where it has no effect is told, unless it says what holds anyway.
+static void test_idle(void **state)
+{
+	static const struct {
+		const char *why, *text, *want; // NULL: nothing to tell
+	} rows[] = {
+		{"a word beside it is another", "word: enforce\nwatch: true\n",
+		 "/etc/x.yaml:2:1: warning: watch has no effect here: only with `word: observe`"},
+		{"it is that", "word: observe\nwatch: true\n", NULL},
+		{"as its preset", "word: enforce\nwatch: false\n", NULL},
+		{"what must be set is not", "objects: [{suffix: x}]\n",
+		 ":1:12: warning: objects.suffix has no effect here: only with `text`, not with "
+		 "`number`"},
+		{"it is set", "objects: [{text: a, suffix: x}]\n", NULL},
+		{"what must not be set is", "objects: [{text: a, number: 1, suffix: x}]\n",
+		 "objects.suffix has no effect"},
+		{"a whole object", "idle: {count: 1}\n", ":1:1: warning: idle has no effect here"},
+		{"whose values are presets", "idle: {count: 17}\n", NULL},
+		{"a mistake first", "flags: 1\nwatch: true\n", NULL},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+		struct sl_loaded loaded;
+
+		load(rows[i].text, &loaded);
+		if (sl_errors_warnings(errors) != (rows[i].want != NULL) ||
+		    (rows[i].want && !strstr(sl_errors_warning(errors, 0), rows[i].want)))
+			fail_msg("%s: %u warnings, %s", rows[i].why, sl_errors_warnings(errors),
+				 sl_errors_warnings(errors) ? sl_errors_warning(errors, 0) : "");
+		sl_loaded_fini(&loaded);
 	}
 }
 
@@ -253,6 +301,7 @@ static void test_reference(void **state)
 	assert_non_null(
 		strstr(text, "| `duration` | duration | `250ms` | 1ms to 1m | live | Help. |"));
 	assert_non_null(strstr(text, "| `destination` | text | **required** |"));
+	assert_non_null(strstr(text, "| Help. Only with `text`, not with `number`. |"));
 	assert_non_null(strstr(text, "list of [choice](#choice), or its `destination` alone"));
 	assert_null(strstr(strstr(text, "\n## inner\n") + 1, "\n## inner\n"));
 	free(text);
@@ -284,10 +333,11 @@ static void test_many_tenants(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_values),      cmocka_unit_test(test_mistakes),
-		cmocka_unit_test(test_file_errors), cmocka_unit_test(test_all_mistakes_at_once),
-		cmocka_unit_test(test_where),       cmocka_unit_test(test_restart),
-		cmocka_unit_test(test_reference),   cmocka_unit_test(test_many_tenants),
+		cmocka_unit_test(test_values),       cmocka_unit_test(test_mistakes),
+		cmocka_unit_test(test_file_errors),  cmocka_unit_test(test_all_mistakes_at_once),
+		cmocka_unit_test(test_where),        cmocka_unit_test(test_restart),
+		cmocka_unit_test(test_idle),         cmocka_unit_test(test_reference),
+		cmocka_unit_test(test_many_tenants),
 	};
 	const int failed = cmocka_run_group_tests(tests, NULL, NULL);
 

@@ -84,7 +84,8 @@ static const struct {
 	{"gRPC's last", true, 16, 16},
 	{"a code that gRPC does not have", true, 17, SL_CODES - 1},
 	{"HTTP's 200 is not gRPC's", false, 200, 17},
-	{"a refusal", false, 503, 32},
+	{"a method nobody knows", false, 501, 32},
+	{"a refusal", false, 503, 33},
 	{"what has no row of its own", false, 418, SL_CODES - 1},
 	{"a number of gRPC's under HTTP", false, 0, SL_CODES - 1},
 };

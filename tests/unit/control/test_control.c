@@ -224,9 +224,14 @@ static void test_reload_refused(void **state)
 	assert_non_null(strstr(answer, ":3:16: drain_timeout: expected a duration"));
 	assert_non_null(strstr(answer, ":4:1: unknown key \"world\""));
 	// What needs a restart is refused whole, and the old goes on.
-	write_file(fixture.file, CONFIG "shards: 3\n");
+	write_file(fixture.file, CONFIG "shards: 3\npoll: {nap: 1ms, busy: true, spin: 2ms}\n");
 	answer = call(&fixture, "POST", "/reload", "");
-	assert_non_null(strstr(answer, "shards: needs a restart"));
+	assert_non_null(strstr(answer, ":3:1: shards: needs a restart: it is auto now, and would "
+				       "be 3\n"));
+	assert_non_null(strstr(answer, ":4:18: poll.busy: needs a restart: it is false now, and "
+				       "would be true\n"));
+	assert_non_null(strstr(answer, ":4:8: poll.nap: needs a restart"));
+	assert_null(strstr(answer, "admin: needs")); // where it is the same by a preset
 	assert_non_null(strstr(call(&fixture, "GET", "/config", ""), "shards: auto"));
 	assert_non_null(strstr(call(&fixture, "GET", "/metrics", ""),
 			       "sluice_config_reloads_total{result=\"failure\"} 2"));

@@ -1,3 +1,5 @@
+#include <time.h>
+
 #include "tests/unit/test.h"
 
 #include "dataplane/http/internal.h"
@@ -45,11 +47,48 @@ static void test_nothing_is_valid(void **state)
 	assert_true(sl_http_value_is_valid(SL_BYTES_NONE));
 }
 
+static const struct {
+	const char *why;
+	uint64_t seconds;
+	const char *want;
+} dates[] = {
+	{"the epoch", 0, "date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"},
+	{"RFC 9110's example", 784111777, "date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"},
+	{"a day before a leap day", 951782399, "date: Mon, 28 Feb 2000 23:59:59 GMT\r\n"},
+	{"the leap day of a century", 951782400, "date: Tue, 29 Feb 2000 00:00:00 GMT\r\n"},
+	{"the day after it", 951868800, "date: Wed, 01 Mar 2000 00:00:00 GMT\r\n"},
+	{"a year's last second", 1798761599, "date: Thu, 31 Dec 2026 23:59:59 GMT\r\n"},
+	{"a century without one", 4107542400, "date: Mon, 01 Mar 2100 00:00:00 GMT\r\n"},
+	{"the last that has four digits", 253402300799, "date: Fri, 31 Dec 9999 23:59:59 GMT\r\n"},
+};
+
+static void test_dates(void **state)
+{
+	char date[SL_HTTP_DATE_BYTES + 1] = "", want[SL_HTTP_DATE_BYTES + 1];
+
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(dates); i++) {
+		sl_http_date_print(date, dates[i].seconds);
+		if (strcmp(date, dates[i].want) != 0)
+			fail_msg("%s: %s", dates[i].why, date);
+	}
+	// Every day of four centuries is what the C library makes of it.
+	for (time_t second = 12345; second < (time_t)146100 * 86400; second += 86400) {
+		struct tm utc;
+
+		gmtime_r(&second, &utc);
+		strftime(want, sizeof(want), "date: %a, %d %b %Y %H:%M:%S GMT\r\n", &utc);
+		sl_http_date_print(date, (uint64_t)second);
+		assert_string_equal(date, want);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_every_byte_everywhere),
 		cmocka_unit_test(test_nothing_is_valid),
+		cmocka_unit_test(test_dates),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
