@@ -154,7 +154,8 @@ static double slide_wait_ns(const struct sl_limits *limits, const struct sl_quot
 double sl_algorithm_wait_ns(const struct sl_limits *limits, const struct sl_quota_pool *pool,
 			    unsigned dimension, int64_t missing, uint64_t now_ns)
 {
-	if (limits->algorithm == SL_ALGORITHM_SLIDING_WINDOW)
+	// Of a fleet's window Redis has the counts.
+	if (limits->algorithm == SL_ALGORITHM_SLIDING_WINDOW && !pool->leases)
 		return slide_wait_ns(limits, pool, dimension, (double)missing, now_ns);
 	return (double)missing / limits->dimensions[dimension].per_s * (double)SL_S;
 }

@@ -62,6 +62,12 @@ extern const struct sl_limits sl_limits_none;
 
 // A limit of `per_s` (0: none) with a burst of `burst_ns` worth of it, at least one token.
 struct sl_limit sl_limit_rate(double per_s, uint64_t burst_ns);
+// How long an empty bucket takes to fill: the burst as time, the window of a sliding one.
+SL_INLINE uint64_t sl_limit_fill_ns(const struct sl_limit *limit)
+{
+	return (uint64_t)((double)limit->burst / limit->per_s * (double)SL_S);
+}
+
 // A limit on what is in flight (0: none).
 struct sl_limit sl_limit_in_flight(uint64_t most);
 

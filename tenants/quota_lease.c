@@ -18,8 +18,11 @@ static double wake_room(const struct sl_quota_pool *pool, enum sl_dimension dime
 		return (double)limit->burst;
 	if (now_ns < seen_ns + SL_QUOTA_LEASE_FRESH_NS)
 		return -1;
-	room = (double)__atomic_load_n(&lease->room, __ATOMIC_RELAXED) +
-	       limit->per_s * (double)(now_ns - seen_ns) / (double)SL_S;
+	room = (double)__atomic_load_n(&lease->room, __ATOMIC_RELAXED);
+	if (!__atomic_load_n(&lease->sliding, __ATOMIC_RELAXED))
+		room += limit->per_s * (double)(now_ns - seen_ns) / (double)SL_S;
+	else if (now_ns >= seen_ns + 2 * sl_limit_fill_ns(limit))
+		return (double)limit->burst; // what was in it then has slid out
 	return SL_MIN(room, (double)limit->burst);
 }
 

@@ -28,6 +28,7 @@ struct sl_quota_lease {
 	int64_t room;        // what the authority's bucket held at seen_ns
 	uint64_t seen_ns;    // the last answer; 0: never
 	int64_t wake_credit; // what waking up allows in all
+	uint32_t sliding;    // 1: a sliding window, of which time alone gives back nothing for sure
 } __attribute__((aligned(SL_CACHE_LINE)));
 static_assert(sizeof(struct sl_quota_lease) == SL_CACHE_LINE, "one line a tenant and dimension");
 

@@ -67,8 +67,8 @@ static const struct sl_setting quota_rows[] = {
 	    .help = "token_bucket: idle time is saved up as `burst`. leaky: requests leave at the "
 		    "rate, one after the other; one that comes too early is held for up to "
 		    "`delay_max` and refused beyond that. sliding_window: rate times `window` in "
-		    "any window, the one before counted by the part that is still covered. The "
-		    "last two hold for one instance, so they cannot be had with quotas.redis."),
+		    "any window, the one before counted by the part that is still covered. A leaky "
+		    "bucket holds for one instance, so it cannot be had with quotas.redis."),
 	ROW(sl_quota_config, delay_max_ns, "delay_max", DURATION, .only = "algorithm: leaky",
 	    NAMED(delay_max), .min = 1e6, .max = 1e10, .preset = "500ms",
 	    .help = "leaky: how long a request may be held. It stays within the time there is for "

@@ -325,18 +325,15 @@ static int prepare_limits(struct builder *builder, const char *what, const struc
 {
 	const uint8_t algorithm = limits->algorithm;
 
-	// In a fleet, tokens are granted as leases of a token bucket. Without them each instance
-	// would have the whole limit.
-	if (algorithm != SL_ALGORITHM_TOKEN_BUCKET && builder->tenants->registry->fleet &&
-	    !builder->told)
+	// In a fleet, tokens are granted as leases of a bucket or of a window.
+	if (algorithm == SL_ALGORITHM_LEAKY && builder->tenants->registry->fleet && !builder->told)
 		sl_errors_add(builder->errors, where,
-			      "%s: algorithm %s holds for one instance, not for the fleet that "
+			      "%s: algorithm leaky holds for one instance, not for the fleet that "
 			      "quotas.redis makes: each would have the whole limit; use "
-			      "token_bucket%s",
-			      what, algorithm == SL_ALGORITHM_LEAKY ? "leaky" : "sliding_window",
-			      algorithm == SL_ALGORITHM_LEAKY ? "" : " with burst: WINDOW");
-	builder->told |= algorithm != SL_ALGORITHM_TOKEN_BUCKET;
-	if (algorithm == SL_ALGORITHM_SLIDING_WINDOW && !pool->window) {
+			      "token_bucket",
+			      what);
+	builder->told |= algorithm == SL_ALGORITHM_LEAKY;
+	if (algorithm == SL_ALGORITHM_SLIDING_WINDOW && !pool->window && !pool->leases) {
 		pool->window = calloc(1, sizeof(*pool->window));
 		if (!pool->window)
 			return -ENOMEM;

@@ -223,6 +223,7 @@ bool sl_fleet_account_tick(struct sl_fleet_account *account, const struct sl_fle
 	bool due;
 
 	look(account, terms->now_ns);
+	__atomic_store_n(&lease->sliding, account->sliding, __ATOMIC_RELAXED);
 	__atomic_store_n(&lease->wake_credit,
 			 (int64_t)(WAKE_S * account->limit.per_s / terms->instances),
 			 __ATOMIC_RELAXED);
@@ -273,6 +274,10 @@ static double floor_of(const struct sl_fleet_account *account, uint64_t now_ns)
 	if (!account->unsettled || !account->known)
 		return -1;
 	level_s = ((double)account->limit.burst - account->room) / per_s;
+	if (account->sliding) // when what is in the window slides out is not known here
+		return now_ns < account->answered_ns + 2 * sl_limit_fill_ns(&account->limit)
+			       ? SL_MAX(level_s, 0)
+			       : 0;
 	if (account->demand < per_s)
 		level_s -= seconds(now_ns, account->answered_ns);
 	return SL_MAX(level_s, 0);
@@ -312,6 +317,7 @@ void sl_fleet_account_ask(struct sl_fleet_account *account, const struct sl_flee
 		.floor_s = floor_of(account, terms->now_ns),
 		.per_s = account->limit.per_s,
 		.burst = (double)account->limit.burst,
+		.sliding = account->sliding,
 	};
 	account->told_rate = account->rate;
 	account->told_ns = terms->now_ns;

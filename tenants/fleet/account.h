@@ -36,6 +36,7 @@ struct sl_fleet_ask {
 	double more;             // what to add to D for it
 	double floor_s;          // the level that was last seen, in s of R; < 0: none
 	double per_s, burst;     // R, B
+	bool sliding;            // a window of B tokens in B / R
 };
 
 struct sl_fleet_answer {
@@ -47,7 +48,8 @@ struct sl_fleet_account {
 	struct sl_quota_pool *pool;
 	enum sl_dimension dimension;
 	struct sl_limit limit;
-	bool known; // has been answered
+	bool sliding; // a window of that burst; the owner's, like `limit`
+	bool known;   // has been answered
 
 	// As answered.
 	double room, demand, usual; // usual: D, smoothed

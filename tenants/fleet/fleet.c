@@ -208,6 +208,7 @@ static struct sl_fleet_call *turn(struct sl_fleet *fleet, struct sl_fleet_tenant
 					      terms);
 		tenant->known |= bit;
 		account->limit = limits->dimensions[i];
+		account->sliding = limits->algorithm == SL_ALGORITHM_SLIDING_WINDOW;
 		if (link->state < SL_FLEET_LINK_GREETING)
 			sl_fleet_account_cut(account, terms);
 		if (!sl_fleet_account_tick(account, terms) || !call)

@@ -4,6 +4,10 @@
 -- A bucket is `tat`, the time at which it will be full again: tat - now is what is missing from it,
 -- as time at the rate R. It may lie further ahead than the burst B: that is debt.
 --
+-- A sliding window (B < 0: -B tokens in -B / R seconds) is what was taken in the present window and
+-- in the one before, and when the present one began; of the one before counts the part that a window
+-- that ends now still covers. What was kept as the one is taken over as the other.
+--
 -- What lies in our keys may be anything: another type, another length, numbers that nobody wrote.
 -- Such a field counts as new, and the reply says how many there were.
 local un, pk, floor, ceil, exp = struct.unpack, struct.pack, math.floor, math.ceil, math.exp
@@ -30,7 +34,7 @@ local names, asks = {'!' .. me}, {}
 for i = 1, count do
   local a = {un('>Bc0dddddddd', arg, at)}
   local owed, give, want, rate, more, least, R, B = a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9]
-  if not (R > 0 and R < 1e15 and B > 0 and B < 1e15 and owed >= 0 and owed < 1e15 and
+  if not (R > 0 and R < 1e15 and B ~= 0 and B > -1e15 and B < 1e15 and owed >= 0 and owed < 1e15 and
           give >= 0 and give < 1e15 and want >= 0 and want < 1e15 and rate >= 0 and
           rate < 1e15 and more > -1e15 and more < 1e15 and least < 1e7) then
     return redis.error_reply('SLUICE ask')
@@ -57,21 +61,15 @@ if beat == 1 then
   end
 end
 
-local new, empty, out = {names[1], pk('>d', id)}, {}, {}
-for i = 1, count do
-  local a, v, tat, D, seen = asks[i], old[i + 1], now, 0, now
-  local owed, give, want, rate, more, least, R, B = a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9]
-  if v then
-    local good = #v == 24
-    if good then
-      tat, D, seen = un('>ddd', v)
-      -- No debt is as long as this; a shorter one that nobody ever made ends by itself.
-      good = tat >= 0 and tat < now + 4e13 and D >= 0 and D < 1e15 and seen >= 0 and seen < 9e15
-    end
-    if not good then tat, D, seen, mended = now, 0, now, mended + 1 end
-    -- A clock that was set back: what is missing is as much as it was.
-    tat = tat - max(seen - now, 0)
-  end
+-- What counts of the last window, and how it is kept as of now.
+local function slide(present, before, begin, length)
+  local ended = floor((now - begin) / length)
+  if ended > 0 then present, before, begin = 0, ended == 1 and present or 0, begin + ended * length end
+  return present + before * (1 - (now - begin) / length), present, before, begin
+end
+
+-- Both return what is granted, what is left, and what is to be kept.
+local function bucket(tat, owed, give, want, least, R, B)
   local us = 1000000 / R
   local full = B * us
   tat = max(tat, now)
@@ -83,18 +81,65 @@ for i = 1, count do
     tat = max(tat, min(tat + ceil(owed * us), now + ceil(full)), now + ceil(least * 1000000))
   end
   tat = min(max(tat - floor(give * us), now), now + 39000000000000)
-  D = max(D * exp(min(0, (seen - now) / 2000000)) + more, rate, 0)
-  local room = (full - (tat - now)) / us
-  local g = floor(max(0, min(want, room)))
+  local g = floor(max(0, min(want, (full - (tat - now)) / us)))
   tat = tat + ceil(g * us)
-  room = (full - (tat - now)) / us
+  return g, (full - (tat - now)) / us, tat
+end
+
+local function window(present, before, begin, owed, give, want, least, R, B)
+  local count, room
+  count, present, before, begin = slide(present, before, begin, B / R * 1000000)
+  if least >= 0 then owed = max(min(owed, B - count), least * R - count, 0) end
+  present = present + owed - give
+  if present < 0 then before, present = max(before + present, 0), 0 end
+  present = min(present, 9e14)
+  room = B - slide(present, before, begin, B / R * 1000000)
+  local g = floor(max(0, min(want, room)))
+  return g, room - g, present + g, before, begin
+end
+
+local new, empty, out = {names[1], pk('>d', id)}, {}, {}
+for i = 1, count do
+  local a, v, D, seen, good = asks[i], old[i + 1], 0, now, true
+  local owed, give, want, rate, more, least, R, B = a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9]
+  local tat, present, before, begin, g, room, field
+  if v and #v == 40 then
+    present, before, begin, D, seen = un('>ddddd', v)
+    good = present >= 0 and present < 1e15 and before >= 0 and before < 1e15 and begin >= 0 and
+           begin < 9e15
+  elseif v then
+    good = #v == 24
+    if good then
+      tat, D, seen = un('>ddd', v)
+      -- No debt is as long as this; a shorter one that nobody ever made ends by itself.
+      good = tat >= 0 and tat < now + 4e13
+    end
+  end
+  if not (good and D >= 0 and D < 1e15 and seen >= 0 and seen < 9e15) then
+    tat, begin, D, seen, mended = nil, nil, 0, now, mended + 1
+  end
+  -- A clock that was set back: what is missing is as much as it was.
+  tat = tat and tat - max(seen - now, 0)
+  begin = begin and min(begin - max(seen - now, 0), now)
+  D = max(D * exp(min(0, (seen - now) / 2000000)) + more, rate, 0)
+  if B > 0 then
+    if begin then tat = now + ceil(slide(present, before, begin, B / R * 1000000) * 1000000 / R) end
+    g, room, tat = bucket(tat or now, owed, give, want, least, R, B)
+    field = (tat > now or D * 10000 > R) and pk('>ddd', tat, D, now)
+  else
+    if not begin then present, before, begin = max((tat or now) - now, 0) * R / 1000000, 0, now end
+    g, room, present, before, begin =
+      window(present, before, begin, owed, give, want, least, R, -B)
+    field = (present + before > 0 or D * 10000 > R) and
+            pk('>ddddd', present, before, begin, D, now)
+  end
   out[i] = pk('>ddd', g, room, D)
   -- A full bucket that nobody asks for is the same as none.
-  if tat <= now and D * 10000 <= R then
-    empty[#empty + 1] = names[i + 1]
-  else
+  if field then
     new[#new + 1] = names[i + 1]
-    new[#new + 1] = pk('>ddd', tat, D, now)
+    new[#new + 1] = field
+  else
+    empty[#empty + 1] = names[i + 1]
   end
 end
 redis.call('HSET', KEYS[1], unpack(new))

@@ -61,7 +61,7 @@ size_t sl_fleet_pack_ask(uint8_t *out, struct sl_bytes field, const struct sl_fl
 	at = sl_fleet_put_double(at, ask->more);
 	at = sl_fleet_put_double(at, ask->floor_s);
 	at = sl_fleet_put_double(at, ask->per_s);
-	at = sl_fleet_put_double(at, ask->burst);
+	at = sl_fleet_put_double(at, ask->sliding ? -ask->burst : ask->burst);
 	return (size_t)(at - out);
 }
 

@@ -4,12 +4,13 @@
 
 // The script that runs in Redis, and its argument and its reply as packed strings.
 //
-// Keys: a hash with a field of 24 bytes a tenant and dimension (tat, D, when; doubles) and a field
-// an instance (its last call); a sorted set of instances by when they were last alive. Numbers are
-// big-endian, times are Redis' own in microseconds, costs are rounded up.
+// Keys: a hash with a field of 24 bytes a tenant and dimension (tat, D, when; doubles; of a sliding
+// window 40: present, before, its begin, D, when) and a field an instance (its last call); a sorted
+// set of instances by when they were last alive. Numbers are big-endian, times are Redis' own in
+// microseconds, costs are rounded up.
 //
 //   argument  B version  c16 instance  d id  B beat  H count
-//             count x (B n  cn field  d owed give want rate more floor R B)
+//             count x (B n  cn field  d owed give want rate more floor R B; a window: -B)
 //   reply     B status  d id  d now  H alive  H mended  H count  count x (d granted room D)
 //
 // Threading: any; no state.

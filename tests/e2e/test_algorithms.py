@@ -117,9 +117,45 @@ def test_sliding_window_has_no_second_one_at_its_boundary(start):
     client.close()
 
 
-def test_a_fleet_has_neither(tmp_path):
+@pytest.fixture
+def redis():
+    server = Redis().start()
+    yield server
+    server.remove()
+
+
+def together(start, redis, **quota):
+    """Two gateways that have found each other, and a client of each."""
+    both = [start(config={"quotas": {"redis": [redis.address]}}, tenants=tenants(**quota))
+            for _ in range(2)]
+    for one in both:
+        wait_for("the other", lambda: one.metric("sluice_fleet_instances") == 2)
+    return both, [wire.Http2(one.grpc_port) for one in both]
+
+
+def test_sliding_window_of_a_fleet(start, redis):
+    """One window for both, beyond which they go by what is lent to them, and no further."""
+    limit = 600
+    both, clients = together(start, redis, algorithm="sliding_window", spans="10/s", window="60s")
+    admitted, in_vain = 0, 0
+    while in_vain < 40:
+        for client in clients:
+            stream = send(client)
+            assert stream.grpc_status in (0, 8)
+            admitted += ITEMS * (stream.grpc_status == 0)
+            in_vain = 0 if stream.grpc_status == 0 else in_vain + 1
+        assert admitted <= limit + 2 * (0.2 * 10 + 2 * ITEMS)
+        if in_vain:
+            time.sleep(0.05)
+    assert admitted >= limit - 2 * ITEMS
+    assert all(one.metric("sluice_fleet_damaged_answers_total") == 0 for one in both)
+    for client in clients:
+        client.close()
+
+
+def test_a_fleet_does_not_leak(tmp_path):
     one = Sluice(tmp_path, config={"quotas": {"redis": ["127.0.0.1:1"]}},
-                 tenants=tenants(algorithm="sliding_window"))
+                 tenants=tenants(algorithm="leaky"))
     one.write_config()
     done = subprocess.run([BINARY, "--check", tmp_path / "config.yaml"], capture_output=True,
                           text=True)

@@ -63,31 +63,90 @@ static struct bucket *bucket_of(struct buckets *buckets, struct sl_bytes field, 
 	return bucket;
 }
 
-static uint8_t *update(struct bucket *bucket, const struct sl_fleet_ask *ask, double now,
-		       uint8_t *out)
+static double slide(struct bucket *bucket, double length, double now)
+{
+	const double ended = floor((now - bucket->begin) / length);
+
+	if (ended > 0) {
+		bucket->before = ended > 1 ? 0 : bucket->present;
+		bucket->present = 0;
+		bucket->begin += ended * length;
+	}
+	return bucket->present + bucket->before * (1 - (now - bucket->begin) / length);
+}
+
+static bool fill_bucket(struct bucket *bucket, const struct sl_fleet_ask *ask, double now,
+			double *granted, double *room)
 {
 	const double us = 1000000 / ask->per_s, full = ask->burst * us;
-	double tat = fmax(bucket->tat - fmax(bucket->seen - now, 0), now), room, granted;
+	double tat = bucket->tat;
 
+	if (bucket->sliding)
+		tat = now + ceil(slide(bucket, full, now) * us);
+	bucket->sliding = false;
 	if (ask->floor_s < 0)
 		tat += ceil(ask->owed * us);
 	else
 		tat = fmax(fmax(tat, fmin(tat + ceil(ask->owed * us), now + ceil(full))),
 			   now + ceil(ask->floor_s * 1000000));
 	tat = fmin(fmax(tat - floor(ask->give * us), now), now + 39000000000000);
+	*granted = floor(fmax(0, fmin(ask->want, (full - (tat - now)) / us)));
+	tat += ceil(*granted * us);
+	*room = (full - (tat - now)) / us;
+	bucket->tat = tat;
+	return tat <= now;
+}
+
+static bool fill_window(struct bucket *bucket, const struct sl_fleet_ask *ask, double now,
+			double *granted, double *room)
+{
+	const double length = ask->burst / ask->per_s * 1000000;
+	double count, spent = ask->owed;
+
+	if (!bucket->sliding) {
+		bucket->present = (bucket->tat - now) * ask->per_s / 1000000;
+		bucket->before = 0;
+		bucket->begin = now;
+		bucket->sliding = true;
+	}
+	count = slide(bucket, length, now);
+	if (ask->floor_s >= 0)
+		spent = fmax(
+			fmax(fmin(spent, ask->burst - count), ask->floor_s * ask->per_s - count),
+			0);
+	bucket->present += spent - ask->give;
+	if (bucket->present < 0) {
+		bucket->before = fmax(bucket->before + bucket->present, 0);
+		bucket->present = 0;
+	}
+	*room = ask->burst - slide(bucket, length, now);
+	*granted = floor(fmax(0, fmin(ask->want, *room)));
+	*room -= *granted;
+	bucket->present += *granted;
+	return bucket->present + bucket->before <= 0;
+}
+
+static uint8_t *update(struct bucket *bucket, const struct sl_fleet_ask *ask, double now,
+		       uint8_t *out)
+{
+	const double back = fmax(bucket->seen - now, 0);
+	double room, granted;
+	bool empty;
+
+	bucket->tat = fmax(bucket->tat - back, now);
+	bucket->begin = fmin(bucket->begin - back, now);
 	bucket->demand = fmax(
 		fmax(bucket->demand * exp(fmin(0, (bucket->seen - now) / 2000000)) + ask->more,
 		     ask->rate),
 		0);
-	room = (full - (tat - now)) / us;
-	granted = floor(fmax(0, fmin(ask->want, room)));
-	tat += ceil(granted * us);
-	room = (full - (tat - now)) / us;
-	bucket->tat = tat;
+	empty = ask->sliding ? fill_window(bucket, ask, now, &granted, &room)
+			     : fill_bucket(bucket, ask, now, &granted, &room);
 	bucket->seen = now;
 	out = put(put(put(out, granted), room), bucket->demand);
-	if (tat <= now && bucket->demand * 10000 <= ask->per_s)
+	if (empty && bucket->demand * 10000 <= ask->per_s) {
 		bucket->demand = bucket->tat = 0;
+		bucket->sliding = false;
+	}
 	return out;
 }
 
@@ -132,6 +191,8 @@ size_t buckets_call(struct buckets *buckets, struct sl_bytes argument, double no
 		ask.floor_s = get(&at);
 		ask.per_s = get(&at);
 		ask.burst = get(&at);
+		ask.sliding = ask.burst < 0;
+		ask.burst = fabs(ask.burst);
 		to = update(bucket_of(buckets, field, now_us), &ask, now_us, to);
 		buckets->updates++;
 	}

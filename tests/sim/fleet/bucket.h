@@ -8,6 +8,8 @@ struct bucket {
 	uint8_t field[SL_FLEET_FIELD_MAX];
 	size_t field_bytes;
 	double tat, demand, seen; // us, tokens a second, us
+	bool sliding;
+	double present, before, begin; // tokens, tokens, us
 };
 
 struct bucket_instance {

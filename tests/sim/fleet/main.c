@@ -22,12 +22,14 @@ struct row {
 	double excess;  // s of R, beyond R W + B
 };
 
-#define ROW(name_, n_, m_, r_, q_, load_, rtt_, skew_, fault_, brief_, ...)                        \
+#define ROW(name_, ...) AS(name_, SL_ALGORITHM_TOKEN_BUCKET, 0.2, __VA_ARGS__)
+#define AS(name_, algorithm_, burst_, n_, m_, r_, q_, load_, rtt_, skew_, fault_, brief_, ...)     \
 	{{.name = name_,                                                                           \
+	  .algorithm = algorithm_,                                                                 \
 	  .instances = n_,                                                                         \
 	  .shards = m_,                                                                            \
 	  .per_s = r_,                                                                             \
-	  .burst_s = 0.2,                                                                          \
+	  .burst_s = burst_,                                                                       \
 	  .request = q_,                                                                           \
 	  .load = load_,                                                                           \
 	  .rtt_ms = rtt_,                                                                          \

@@ -47,6 +47,7 @@ static struct {
 	struct sl_random random;
 	double admitted, offered, refused;
 	double level, ideal_refused; // one bucket for all, without any delay
+	double ideal_before;         // of one window for all
 	uint64_t level_ns;
 	double samples[SAMPLES_MAX];
 	uint32_t sample_count;
@@ -133,6 +134,8 @@ static void start(uint32_t index)
 	class.quota.has.spans = true;
 	class.quota.burst_ns = (uint64_t)(scenario->burst_s * (double)SL_S);
 	class.quota.has.burst = true;
+	class.quota.algorithm = scenario->algorithm;
+	class.quota.window_ns = class.quota.burst_ns;
 	class.quota.volume = (struct sl_volume_config){
 		.spans = (uint64_t)(scenario->volume_s * scenario->per_s),
 		.per = SL_VOLUME_DAY,
@@ -208,6 +211,26 @@ static void post_arrival(uint32_t index, uint32_t shard)
 				    .shard = shard});
 }
 
+// Two counts for all, without any delay.
+static bool ideal_window_admits(double items)
+{
+	const double length_ns = world.scenario->burst_s * (double)SL_S;
+	const double ended = floor((double)(world.now_ns - world.level_ns) / length_ns);
+	const double limit = world.scenario->per_s * world.scenario->burst_s;
+	double over;
+
+	if (ended > 0) {
+		world.ideal_before = ended > 1 ? 0 : world.level;
+		world.level = 0;
+		world.level_ns += (uint64_t)(ended * length_ns);
+	}
+	over = (double)(world.now_ns - world.level_ns) / length_ns;
+	if (world.level + world.ideal_before * (1 - over) + items > limit)
+		return false;
+	world.level += items;
+	return true;
+}
+
 static bool ideal_admits(double items)
 {
 	const double earned = world.scenario->per_s * (double)(world.now_ns - world.level_ns) / 1e9;
@@ -246,7 +269,9 @@ static void arrive(const struct event *event)
 	world.requests++;
 	if (world.batch.count)
 		world.admitted += items;
-	ideal = ideal_admits(items);
+	ideal = world.scenario->algorithm == SL_ALGORITHM_SLIDING_WINDOW
+			? ideal_window_admits(items)
+			: ideal_admits(items);
 	if (world.now_ns < (uint64_t)(WARM_S * SL_S))
 		return;
 	world.offered += items;

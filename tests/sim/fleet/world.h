@@ -28,9 +28,10 @@ struct scenario {
 	enum skew skew;
 	enum fault fault;
 	double seconds;
-	uint32_t without;  // enum sl_fleet_without
-	double volume_s;   // the volume of a day, in s of R; 0: none
-	double midnight_s; // when a day ends; 0: far away
+	uint32_t without;            // enum sl_fleet_without
+	double volume_s;             // the volume of a day, in s of R; 0: none
+	double midnight_s;           // when a day ends; 0: far away
+	enum sl_algorithm algorithm; // a window of burst_s
 };
 
 #define FAULT_AT_S  12.0

@@ -315,6 +315,105 @@ static void test_damage(void **state)
 	}
 }
 
+// Of a window's five numbers each: it begins anew, as a window or as a bucket.
+static void test_damaged_windows(void **state)
+{
+	struct sl_fleet_ask ask = slow;
+	struct one one;
+
+	ask.want = 1000;
+	for (unsigned k = 0; k < 5; k++) {
+		double values[5] = {100, 0, 1, 0, 1};
+		uint64_t bits[5];
+
+		clear(state);
+		values[k] = k == 2 ? INFINITY : NAN;
+		memcpy(bits, values, sizeof(bits));
+		for (unsigned i = 0; i < 5; i++)
+			bits[i] = __builtin_bswap64(bits[i]);
+		freeReplyObject(
+			redisCommand(server.context, "HSET %s 1acme %b", HASH, bits, sizeof(bits)));
+		ask.sliding = k % 2;
+		one = call("a", 1, "1acme", &ask, true);
+		assert_true(one.answer.granted == 100 && one.reply.mended == 1);
+	}
+}
+
+// A window of 100 tokens, too long to end while the test runs.
+static void test_window(void **state)
+{
+	static const struct {
+		const char *why;
+		double owed, give, want, floor_s, granted, room;
+	} rows[] = {
+		{"a new one is empty, and gives what is wanted", 0, 0, 30, -1, 30, 70},
+		{"what is left, and no more", 0, 0, 200, -1, 70, 0},
+		{"a full one gives nothing", 0, 0, 1, -1, 0, 0},
+		{"what is given back can be had again", 0, 10, 4, -1, 4, 6},
+		{"more than was taken leaves it empty", 0, 1000, 0, -1, 0, 100},
+		{"what is owed counts, beyond the limit too", 130, 0, 5, -1, 0, -30},
+		{"and is paid before anything is granted", 0, 40, 20, -1, 10, 0},
+		{"emptied, for what follows", 0, 1000, 0, -1, 0, 100},
+		{"one that was lost has what was seen in it", 0, 0, 0, 50 * 3600.0, 0, 50},
+		{"spent alone: as far as the limit goes", 500, 0, 0, 0, 0, 0},
+	};
+	struct sl_fleet_ask ask = slow;
+	struct one one;
+
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+		ask.sliding = true;
+		ask.owed = rows[i].owed;
+		ask.give = rows[i].give;
+		ask.want = rows[i].want;
+		ask.floor_s = rows[i].floor_s;
+		one = call("a", i + 1, "1acme", &ask, false);
+		if (one.answer.granted != rows[i].granted ||
+		    fabs(one.answer.room - rows[i].room) > 0.01)
+			fail_msg("%s: granted %f, room %f", rows[i].why, one.answer.granted,
+				 one.answer.room);
+	}
+	// A reload that makes it a bucket, and back: what was taken is taken.
+	ask = slow;
+	ask.give = 40;
+	ask.sliding = true;
+	assert_true(fabs(call("a", 20, "1acme", &ask, false).answer.room - 40) < 0.01);
+	ask.give = 0;
+	for (unsigned i = 0; i < 2; i++) {
+		ask.sliding = i;
+		one = call("a", 21 + i, "1acme", &ask, false);
+		assert_true(fabs(one.answer.room - 40) < 0.01 && one.reply.mended == 0);
+	}
+}
+
+// Of the window before the part counts that is not over yet; what both have is the limit.
+static void test_window_slides(void **state)
+{
+	// 1000 in 100 ms.
+	struct sl_fleet_ask ask = {
+		.per_s = 10000, .burst = 1000, .want = 1000, .floor_s = -1, .sliding = true};
+	struct one one;
+	double begin_us, granted = 0, last_us, gap_us = 0;
+	uint64_t id = 1;
+
+	(void)state;
+	one = call("a", 1, "1acme", &ask, false);
+	assert_true(one.answer.granted == 1000);
+	begin_us = last_us = (double)one.reply.now_us;
+	while (last_us < begin_us + 350e3) {
+		const double before_us = last_us;
+
+		one = call("a", ++id, "1acme", &ask, false);
+		last_us = (double)one.reply.now_us;
+		gap_us = fmax(gap_us, last_us - before_us);
+		granted += one.answer.granted;
+		// Nothing more in the window itself, then as what was spent in it slides out.
+		assert_true(granted <= fmax(last_us - begin_us - 100e3, 0) / 100 + 1e-6);
+	}
+	if (gap_us < 5e3) // else windows were left out
+		assert_true(granted > 2300);
+}
+
 static void test_refuses_bad_asks(void **state)
 {
 	static const struct {
@@ -324,7 +423,9 @@ static void test_refuses_bad_asks(void **state)
 	} rows[] = {
 		{"no rate", offsetof(struct sl_fleet_ask, per_s), 0},
 		{"a rate that is no number", offsetof(struct sl_fleet_ask, per_s), NAN},
-		{"no bucket", offsetof(struct sl_fleet_ask, burst), -1},
+		{"no bucket", offsetof(struct sl_fleet_ask, burst), 0},
+		{"a window that is no number", offsetof(struct sl_fleet_ask, burst), NAN},
+		{"an endless window", offsetof(struct sl_fleet_ask, burst), -INFINITY},
 		{"an endless bucket", offsetof(struct sl_fleet_ask, burst), INFINITY},
 		{"owing less than nothing", offsetof(struct sl_fleet_ask, owed), -100},
 		{"giving back less than nothing", offsetof(struct sl_fleet_ask, give), -100},
@@ -394,6 +495,8 @@ static void test_twin(void **state)
 				.floor_s = (double)sl_random_below(&random, 9) / 20 - 0.2,
 				.per_s = 1000 + 777 * k,
 				.burst = 200 + 100 * k,
+				// Some change from time to time, as by a reload.
+				.sliding = k % 3 == 2 ? i / 50 % 2 : k % 3,
 			};
 			char field[8];
 
@@ -435,6 +538,9 @@ int main(void)
 		cmocka_unit_test_setup(test_forgets, clear),
 		cmocka_unit_test_setup(test_clock_set_back, clear),
 		cmocka_unit_test_setup(test_damage, clear),
+		cmocka_unit_test_setup(test_damaged_windows, clear),
+		cmocka_unit_test_setup(test_window, clear),
+		cmocka_unit_test_setup(test_window_slides, clear),
 		cmocka_unit_test_setup(test_refuses_bad_asks, clear),
 		cmocka_unit_test_setup(test_twin, clear),
 	};
