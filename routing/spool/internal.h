@@ -6,14 +6,15 @@
 
 // What the files of a store share.
 
-#define SL_SPOOL_NAME    "%016llx.spool"
-#define SL_SPOOL_UNREAD  ".unread"
-#define SL_SPOOL_DAMAGED ".damaged"
+#define SL_SPOOL_NAME       "%016llx.spool"
+#define SL_SPOOL_NAME_BYTES 64 // with a place and a suffix
+#define SL_SPOOL_UNREAD     ".unread"
+#define SL_SPOOL_DAMAGED    ".damaged"
 
 struct sl_spool_segment {
 	struct sl_spool_segment *next; // newer
 	uint64_t number;               // its name
-	char name[40];
+	char name[SL_SPOOL_NAME_BYTES];
 	int fd; // -1: not open
 	uint64_t salt;
 	uint64_t bytes;             // whole entries end here
@@ -21,6 +22,7 @@ struct sl_spool_segment {
 	uint64_t items[SL_SIGNALS]; // in it and not out
 	uint64_t newest_ns;         // wall time of its newest entry
 	uint32_t out;               // of its entries, those that came back included
+	bool sick;                  // the disk does not give it: passed over until it is aside
 };
 
 enum sl_spool_state { SL_SPOOL_OUT, SL_SPOOL_BACK, SL_SPOOL_GONE };
@@ -32,6 +34,13 @@ struct sl_spool_slot {
 	uint32_t items;
 	enum sl_signal signal;
 	enum sl_spool_state state;
+};
+
+// A segment whose file is kept as one that was not read.
+struct sl_spool_aside {
+	struct sl_spool_cursor from; // what is before that place is gone
+	uint64_t bytes;
+	uint64_t items[SL_SIGNALS]; // of them, so many are among the figures' still
 };
 
 struct sl_spool_store {
@@ -47,8 +56,11 @@ struct sl_spool_store {
 	struct sl_spool_slot slots[SL_SPOOL_OUT_MAX];
 	uint32_t first, end; // of the slots in use, counted on; in the order of the file
 	uint32_t back_count;
-	uint64_t wall_ns;      // of the last tick; 0: none was
-	uint64_t aside_due_ns; // wall time when what is aside is looked at again
+	uint64_t wall_ns;              // of the last tick; 0: none was
+	uint64_t aside_due_ns;         // wall time when what is aside is looked at again
+	struct sl_spool_aside *asides; // figures.aside of them, oldest first
+	uint32_t aside_capacity;
+	uint64_t aside_bytes;
 	// Of an append.
 	uint8_t (*heads)[SL_SPOOL_ENTRY_HEAD];
 	uint32_t head_capacity;
@@ -68,23 +80,48 @@ void sl_spool_segment_close(struct sl_spool_segment *segment);
 // disk.
 int sl_spool_retire(struct sl_spool_store *store);
 
-// open.c: what another process has left.
+// Out of the list, its slots being gone; its file stays.
+void sl_spool_segment_unlist(struct sl_spool_store *store, struct sl_spool_segment *segment);
+// One that is not in the list.
+void sl_spool_segment_free(struct sl_spool_segment *segment);
+void sl_spool_drop_file(const struct sl_spool_store *store, const char *name);
+// A slot that lets go of its segment, and after them: those in front that are gone.
+void sl_spool_slot_drop(struct sl_spool_store *store, struct sl_spool_slot *slot);
+void sl_spool_skip_gone(struct sl_spool_store *store);
 
-// The file gets `suffix` behind its name, on the disk. Returns 0 or -errno: it may be where it was.
-int sl_spool_put_aside(const struct sl_spool_store *store, const char *name, const char *suffix);
+// aside.c: files that the disk does not give.
+
+// Whether an error is of that one file: others of the folder may be well.
+bool sl_spool_is_the_file_s(int failed);
+// The file gets another name, on the disk. Returns 0 or -errno: it is where it was.
+int sl_spool_put_aside(const struct sl_spool_store *store, const char *name, const char *other);
+// A segment of the folder whose entries before `at` are gone becomes one that was not read. Returns
+// 0 or -errno: it is where it was.
+int sl_spool_put_unread(struct sl_spool_store *store, const struct sl_spool_segment *segment,
+			uint64_t at);
+// One was found. Returns 0 or -ENOMEM.
+int sl_spool_know_aside(struct sl_spool_store *store, const struct sl_spool_cursor *from);
+// A sick segment goes out of the others' way as soon as none of its entries is out.
+void sl_spool_leave(struct sl_spool_store *store, struct sl_spool_segment *segment);
 // Takes what was aside and can be read now, when it is time.
 void sl_spool_try_aside(struct sl_spool_store *store, uint64_t wall_ns);
+// Drops the oldest of them for room. False: there is none.
+bool sl_spool_drop_aside(struct sl_spool_store *store);
 
 // load.c: what is read.
 
-// Numbers of the segments in a folder, malloc'ed: of those with `suffix` behind their name. Returns
-// 0 or -errno.
-int sl_spool_list(const char *folder, const char *suffix, uint64_t **numbers, uint32_t *count);
+// The segments in a folder, malloc'ed: those with `suffix` behind their name, and the place that it
+// tells (0: none). Returns 0 or -errno.
+int sl_spool_list(const char *folder, const char *suffix, struct sl_spool_cursor **found,
+		  uint32_t *count);
+// The name of a segment with that suffix, and the place before which all is gone.
+void sl_spool_name(char name[SL_SPOOL_NAME_BYTES], const struct sl_spool_cursor *from,
+		   const char *suffix);
 // A segment of an earlier process, not added yet: its items from `from` on (0: all), its end; a
 // torn tail is cut. 1; 0: nothing in it can be read; -errno: nobody knows.
 int sl_spool_scan(struct sl_spool_store *store, struct sl_spool_segment *segment, uint64_t from);
-// The slot's entry again. NULL: no memory or descriptor, or it cannot be read now, or it is
-// `*gone`: damaged since.
+// The slot's entry again. NULL: no memory or descriptor, or its segment is sick, or it is `*gone`:
+// damaged since.
 struct sl_spool_read *sl_spool_load(struct sl_spool_store *store, struct sl_spool_slot *slot,
 				    bool *gone);
 // The segment's next entry, stepping over damage; the slot is told where it lies. NULL: `*ended`

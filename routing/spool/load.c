@@ -18,42 +18,67 @@ int sl_spool_salt(uint64_t *salt)
 	return getrandom(salt, sizeof(*salt), 0) == sizeof(*salt) ? 0 : -EIO;
 }
 
-int sl_spool_list(const char *folder, const char *suffix, uint64_t **numbers, uint32_t *count)
+void sl_spool_name(char name[SL_SPOOL_NAME_BYTES], const struct sl_spool_cursor *from,
+		   const char *suffix)
+{
+	char place[SL_SPOOL_NAME_BYTES] = "";
+
+	if (from->at > SL_SPOOL_SEGMENT_HEAD)
+		snprintf(place, sizeof(place), ".%llx", (unsigned long long)from->at);
+	snprintf(name, SL_SPOOL_NAME_BYTES, SL_SPOOL_NAME "%.18s%.10s",
+		 (unsigned long long)from->number, place, suffix);
+}
+
+// Whether a file has such a name.
+static bool is_named(const char *file, const char *suffix, struct sl_spool_cursor *from)
+{
+	unsigned long long number, at = 0;
+	char name[SL_SPOOL_NAME_BYTES];
+
+	if (sscanf(file, "%16llx.spool.%16llx", &number, &at) < 1)
+		return false;
+	*from = (struct sl_spool_cursor){number, at};
+	sl_spool_name(name, from, suffix);
+	if (strcmp(name, file) == 0)
+		return true;
+	from->at = 0; // a suffix may begin as a number does
+	sl_spool_name(name, from, suffix);
+	return strcmp(name, file) == 0;
+}
+
+int sl_spool_list(const char *folder, const char *suffix, struct sl_spool_cursor **found,
+		  uint32_t *count)
 {
 	DIR *dir = opendir(folder);
 	struct dirent *entry;
 	uint32_t capacity = 0;
 	int failed;
 
-	*numbers = NULL;
+	*found = NULL;
 	*count = 0;
 	if (!dir)
 		return -errno;
 	while (errno = 0, (entry = readdir(dir))) {
-		unsigned long long number;
-		char name[64];
+		struct sl_spool_cursor from;
 
-		if (sscanf(entry->d_name, "%16llx", &number) != 1)
-			continue;
-		snprintf(name, sizeof(name), SL_SPOOL_NAME "%s", number, suffix);
-		if (strcmp(name, entry->d_name) != 0)
+		if (!is_named(entry->d_name, suffix, &from))
 			continue;
 		if (*count == capacity) {
 			void *grown;
 
 			capacity = capacity ? capacity * 2 : 64;
-			grown = realloc(*numbers, capacity * sizeof(**numbers));
+			grown = realloc(*found, capacity * sizeof(**found));
 			if (!grown) {
 				errno = ENOMEM;
 				break;
 			}
-			*numbers = grown;
+			*found = grown;
 		}
-		(*numbers)[(*count)++] = number;
+		(*found)[(*count)++] = from;
 	}
 	failed = -errno; // a folder that is not read to its end would hide segments
 	if (failed)
-		free(*numbers);
+		free(*found);
 	closedir(dir);
 	return failed;
 }
@@ -145,10 +170,10 @@ static int count_entries(struct sl_spool_segment *segment, uint64_t *at, uint64_
 	return 0;
 }
 
-static int unreadable(struct sl_spool_store *store, const struct sl_spool_segment *segment,
-		      int failed)
+static int unreadable(struct sl_spool_store *store, struct sl_spool_segment *segment, int failed)
 {
 	store->figures.read_errors++;
+	segment->sick = sl_spool_is_the_file_s(failed);
 	sl_log(SL_LOG_ERROR, "spool_not_read", "file=\"%s/%s\" reason=\"%s\"", store->folder,
 	       segment->name, strerror(-failed));
 	return failed;
@@ -157,14 +182,16 @@ static int unreadable(struct sl_spool_store *store, const struct sl_spool_segmen
 // A file that is no segment, or of a head that cannot be trusted, is kept for whoever looks.
 static int not_ours(struct sl_spool_store *store, struct sl_spool_segment *segment)
 {
-	const int failed = sl_spool_put_aside(store, segment->name, SL_SPOOL_DAMAGED);
+	char other[SL_SPOOL_NAME_BYTES + sizeof(SL_SPOOL_DAMAGED)];
+	int failed;
 
+	snprintf(other, sizeof(other), "%s" SL_SPOOL_DAMAGED, segment->name);
+	failed = sl_spool_put_aside(store, segment->name, other);
 	if (failed)
 		return unreadable(store, segment, failed);
 	store->figures.damaged++;
-	sl_log(SL_LOG_ERROR, "spool_segment_unreadable",
-	       "file=\"%s/%s\" kept_as=\"%s" SL_SPOOL_DAMAGED "\"", store->folder, segment->name,
-	       segment->name);
+	sl_log(SL_LOG_ERROR, "spool_segment_unreadable", "file=\"%s/%s\" kept_as=\"%s\"",
+	       store->folder, segment->name, other);
 	return 0;
 }
 

@@ -57,35 +57,40 @@ void sl_spool_segment_close(struct sl_spool_segment *segment)
 	segment->fd = -1;
 }
 
-static void skip_gone(struct sl_spool_store *store)
+void sl_spool_skip_gone(struct sl_spool_store *store)
 {
 	while (store->first != store->end &&
 	       store->slots[store->first % SL_SPOOL_OUT_MAX].state == SL_SPOOL_GONE)
 		store->first++;
 }
 
-// The file goes; what it still held is dropped.
-static void remove_segment(struct sl_spool_store *store, struct sl_spool_segment *segment)
+void sl_spool_slot_drop(struct sl_spool_store *store, struct sl_spool_slot *slot)
 {
-	struct sl_spool_segment **link = &store->segments;
+	slot->segment = NULL;
+	if (slot->state != SL_SPOOL_BACK)
+		return;
+	slot->state = SL_SPOOL_GONE;
+	store->back_count--;
+}
+
+void sl_spool_drop_file(const struct sl_spool_store *store, const char *name)
+{
 	char path[PATH_MAX];
 
-	for (unsigned i = 0; i < SL_SIGNALS; i++) {
-		store->figures.dropped_items[i] += segment->items[i];
-		store->figures.items[i] -= segment->items[i];
-	}
-	for (uint32_t i = store->first; i != store->end; i++) {
-		struct sl_spool_slot *slot = &store->slots[i % SL_SPOOL_OUT_MAX];
+	if (sl_spool_path(store, name, path) == 0)
+		unlink(path);
+}
 
-		if (slot->segment != segment)
-			continue;
-		slot->segment = NULL;
-		if (slot->state == SL_SPOOL_BACK) {
-			slot->state = SL_SPOOL_GONE;
-			store->back_count--;
-		}
-	}
-	skip_gone(store);
+void sl_spool_segment_free(struct sl_spool_segment *segment)
+{
+	sl_spool_segment_close(segment);
+	free(segment);
+}
+
+void sl_spool_segment_unlist(struct sl_spool_store *store, struct sl_spool_segment *segment)
+{
+	struct sl_spool_segment **link = &store->segments;
+
 	if (store->active == segment)
 		store->active = NULL;
 	if (store->reading == segment)
@@ -96,20 +101,38 @@ static void remove_segment(struct sl_spool_store *store, struct sl_spool_segment
 	if (!segment->next)
 		store->last = link;
 	store->figures.bytes -= segment->bytes;
-	sl_spool_segment_close(segment);
-	if (sl_spool_path(store, segment->name, path) == 0)
-		unlink(path);
-	free(segment);
 	store->moved = true;
+}
+
+// The file goes; what it still held is dropped.
+static void remove_segment(struct sl_spool_store *store, struct sl_spool_segment *segment)
+{
+	for (unsigned i = 0; i < SL_SIGNALS; i++) {
+		store->figures.dropped_items[i] += segment->items[i];
+		store->figures.items[i] -= segment->items[i];
+	}
+	for (uint32_t i = store->first; i != store->end; i++) {
+		struct sl_spool_slot *slot = &store->slots[i % SL_SPOOL_OUT_MAX];
+
+		if (slot->segment == segment)
+			sl_spool_slot_drop(store, slot);
+	}
+	sl_spool_skip_gone(store);
+	sl_spool_segment_unlist(store, segment);
+	sl_spool_drop_file(store, segment->name);
+	sl_spool_segment_free(segment);
 }
 
 // Segments from which nothing can come any more; the one that is appended to only when `idle`.
 static void remove_read(struct sl_spool_store *store, bool idle)
 {
-	struct sl_spool_segment *segment;
+	struct sl_spool_segment *segment = store->segments, *next;
 
-	while ((segment = store->segments) && !segment->out) {
-		if ((segment == store->reading && segment->read < segment->bytes) ||
+	for (; segment; segment = next) {
+		next = segment->next;
+		if (segment->sick)
+			continue; // in nobody's way
+		if (segment->out || segment->read < segment->bytes ||
 		    (segment == store->active && !idle))
 			return;
 		remove_segment(store, segment);
@@ -118,26 +141,42 @@ static void remove_read(struct sl_spool_store *store, bool idle)
 
 // What has gone, over a restart.
 
+// The first place that is not gone. Neither slots nor segments are in order by that alone: a sick
+// one comes after those behind it, when it is read again where it is.
+static struct sl_spool_cursor cursor_of(const struct sl_spool_store *store)
+{
+	struct sl_spool_cursor cursor = {.number = store->newest + 1};
+	const struct sl_spool_segment *segment = store->segments;
+
+	while (segment && segment->read == segment->bytes)
+		segment = segment->next;
+	if (!segment)
+		segment = store->reading;
+	if (segment)
+		cursor = (struct sl_spool_cursor){segment->number, segment->read};
+	for (uint32_t i = store->first; i != store->end; i++) {
+		const struct sl_spool_slot *slot = &store->slots[i % SL_SPOOL_OUT_MAX];
+
+		// One whose segment was dropped does not come out again.
+		if (slot->state == SL_SPOOL_GONE || !slot->segment)
+			continue;
+		if (slot->segment->number < cursor.number ||
+		    (slot->segment->number == cursor.number && slot->at < cursor.at))
+			cursor = (struct sl_spool_cursor){slot->segment->number, slot->at};
+	}
+	return cursor;
+}
+
 // Nobody waits for it to be on the disk: an old one only means that some come out twice.
 static void write_cursor(struct sl_spool_store *store)
 {
-	struct sl_spool_cursor cursor = {.number = store->newest + 1};
 	char text[SL_SPOOL_CURSOR_BYTES + 1];
+	struct sl_spool_cursor cursor;
 
 	if (!store->moved)
 		return;
 	store->moved = false;
-	if (store->reading)
-		cursor = (struct sl_spool_cursor){store->reading->number, store->reading->read};
-	// The first that is not gone; one whose segment was dropped does not come out again.
-	for (uint32_t i = store->first; i != store->end; i++) {
-		const struct sl_spool_slot *slot = &store->slots[i % SL_SPOOL_OUT_MAX];
-
-		if (slot->state == SL_SPOOL_GONE || !slot->segment)
-			continue;
-		cursor = (struct sl_spool_cursor){slot->segment->number, slot->at};
-		break;
-	}
+	cursor = cursor_of(store);
 	sl_spool_put_cursor(text, &cursor);
 	if (pwrite(store->cursor, text, SL_SPOOL_CURSOR_BYTES, 0) != SL_SPOOL_CURSOR_BYTES)
 		sl_log(SL_LOG_WARN, "spool_cursor_not_written", "folder=\"%s\" reason=\"%s\"",
@@ -156,9 +195,9 @@ void sl_spool_store_close(struct sl_spool_store *store)
 		struct sl_spool_segment *segment = store->segments;
 
 		store->segments = segment->next;
-		sl_spool_segment_close(segment);
-		free(segment);
+		sl_spool_segment_free(segment);
 	}
+	free(store->asides);
 	free(store->heads);
 	free(store->pieces);
 	free(store->folder);
@@ -246,28 +285,48 @@ int sl_spool_retire(struct sl_spool_store *store)
 	return failed;
 }
 
-// Room for so many bytes: by a new segment, by dropping old ones, or none.
+// The oldest segment goes for room: of those that are not read, too. False: there is none.
+static bool drop_oldest(struct sl_spool_store *store)
+{
+	const struct sl_spool_segment *first = store->segments;
+
+	if (store->figures.aside && (!first || store->asides[0].from.number < first->number))
+		return sl_spool_drop_aside(store);
+	if (!first)
+		return false;
+	sl_log(SL_LOG_WARN, "spool_dropped", "folder=\"%s\" segment=%s reason=full", store->folder,
+	       first->name);
+	remove_segment(store, store->segments);
+	return true;
+}
+
+static bool has_room(const struct sl_spool_store *store, uint64_t bytes)
+{
+	return store->figures.bytes + store->aside_bytes + SL_SPOOL_SEGMENT_HEAD + bytes <=
+	       store->limits.bytes_max;
+}
+
+// Room for so many bytes: by a new segment, by dropping old ones, or none, and nothing is changed.
 static int make_room(struct sl_spool_store *store, uint64_t bytes)
 {
 	const struct sl_spool_limits *limits = &store->limits;
-	struct sl_spool_segment *active = store->active;
+	int failed = 0;
 
-	if (active && active->bytes + bytes > limits->segment_bytes &&
-	    active->bytes > SL_SPOOL_SEGMENT_HEAD) {
-		const int failed = sl_spool_retire(store); // later ones are of the next
-
-		if (failed)
-			return failed;
-	}
 	if (2 * SL_SPOOL_SEGMENT_HEAD + bytes > limits->bytes_max)
 		return -ENOSPC; // dropping all the others would not help
-	while (store->figures.bytes + SL_SPOOL_SEGMENT_HEAD + bytes > limits->bytes_max) {
-		if (!limits->drop_oldest || !store->segments)
-			return -ENOSPC;
-		sl_log(SL_LOG_WARN, "spool_dropped", "folder=\"%s\" segment=%s reason=full",
-		       store->folder, store->segments->name);
-		remove_segment(store, store->segments);
+	if (!has_room(store, bytes))
+		remove_read(store, true); // all of the active one may be gone
+	if (!has_room(store, bytes) && !limits->drop_oldest)
+		return -ENOSPC;
+	if (store->active && store->active->bytes + bytes > limits->segment_bytes &&
+	    store->active->bytes > SL_SPOOL_SEGMENT_HEAD)
+		failed = sl_spool_retire(store); // later ones are of the next
+	while (!failed && !has_room(store, bytes)) {
+		if (!drop_oldest(store))
+			failed = -ENOSPC;
 	}
+	if (failed)
+		return failed;
 	return store->active ? 0 : begin_segment(store);
 }
 
@@ -374,7 +433,7 @@ static struct sl_spool_slot *slot_back(struct sl_spool_store *store)
 	for (uint32_t i = store->first; i != store->end && store->back_count; i++) {
 		struct sl_spool_slot *slot = &store->slots[i % SL_SPOOL_OUT_MAX];
 
-		if (slot->state == SL_SPOOL_BACK)
+		if (slot->state == SL_SPOOL_BACK && !slot->segment->sick)
 			return slot;
 	}
 	return NULL;
@@ -398,7 +457,8 @@ static void end_slot(struct sl_spool_store *store, struct sl_spool_slot *slot)
 	slot->state = SL_SPOOL_GONE;
 	if (slot->segment)
 		slot->segment->out--;
-	skip_gone(store);
+	slot->segment = NULL;
+	sl_spool_skip_gone(store);
 	store->moved = true;
 }
 
@@ -412,6 +472,10 @@ static struct sl_spool_read *next_back(struct sl_spool_store *store, bool *wait)
 		bool gone;
 		struct sl_spool_read *read = sl_spool_load(store, slot, &gone);
 
+		if (slot->segment->sick) {
+			sl_spool_leave(store, slot->segment);
+			continue;
+		}
 		*wait = !read && !gone;
 		if (*wait)
 			return NULL;
@@ -430,9 +494,18 @@ static struct sl_spool_read *next_new(struct sl_spool_store *store)
 	while (store->end - store->first < SL_SPOOL_OUT_MAX && store->reading) {
 		struct sl_spool_segment *segment = store->reading;
 		struct sl_spool_slot *slot = &store->slots[store->end % SL_SPOOL_OUT_MAX];
+		struct sl_spool_read *read;
 		bool ended;
-		struct sl_spool_read *read = sl_spool_load_next(store, segment, slot, &ended);
 
+		if (segment->sick) {
+			store->reading = segment->next;
+			continue;
+		}
+		read = sl_spool_load_next(store, segment, slot, &ended);
+		if (segment->sick) {
+			sl_spool_leave(store, segment);
+			continue;
+		}
 		if (read) {
 			store->end++;
 			segment->out++;
@@ -484,17 +557,20 @@ struct sl_spool_read *sl_spool_store_next(struct sl_spool_store *store, bool new
 void sl_spool_store_end(struct sl_spool_store *store, uint32_t number, bool gone)
 {
 	struct sl_spool_slot *slot = &store->slots[number];
+	struct sl_spool_segment *segment = slot->segment;
 
 	assert(slot->state == SL_SPOOL_OUT);
 	if (!gone)
 		book(store, slot, false);
-	if (gone || !slot->segment) { // what was dropped meanwhile does not come out again
+	if (gone || !segment) { // what was dropped meanwhile does not come out again
 		end_slot(store, slot);
 		remove_read(store, false);
 	} else {
 		slot->state = SL_SPOOL_BACK;
 		store->back_count++;
 	}
+	if (segment && segment->sick)
+		sl_spool_leave(store, segment);
 }
 
 bool sl_spool_store_is_empty(const struct sl_spool_store *store)

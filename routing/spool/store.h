@@ -8,11 +8,14 @@
 //   gone ... | cursor: OUT BACK GONE OUT | not read yet ... | appended
 //
 // At open, a tail that was torn by a crash is cut; damage in the middle is stepped over when it is
-// read, named in the log, and counted. What the disk fails to read is neither. At open such a file
-// is put aside, and the others go on without it: a cursor as cursor.unread, so that what it says
-// is gone comes again; a segment as NAME.unread, which is looked at again at every open and now
-// and then, and comes in behind the others, whole, once it can be read. Later reads are tried
-// again. No byte of a file that was not read is changed.
+// read, named in the log, and counted. What the disk fails to read is neither: such a file is put
+// aside, and the others go on without it. A cursor as cursor.unread, so that what it says is gone
+// comes again. A segment, at open or as soon as it fails and none of its entries is out, as
+// NAME.PLACE.unread, what is before that place (hexadecimal; none: the beginning) being gone; it
+// is looked at again at every open and now and then, and comes in behind the others once it can be
+// read. One that cannot be put aside is passed over where it is, meanwhile. No byte of a file that
+// was not read is changed. What is aside takes room, and is dropped as the others are, oldest
+// first.
 //
 // Threading: one thread, which may block; figures are plain, for that thread to publish. Whoever
 // opens a folder has seen to it that nobody else has it.

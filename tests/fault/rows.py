@@ -475,15 +475,21 @@ def spool_bit_flipped(world):
         return account
 
 
+def failing_disk(world, **flags):
+    """What a gateway's environment needs for its disk to fail while a flag's file is there."""
+    library = world.folder / "disk_fails.so"
+    subprocess.run(["cc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", library,
+                    pathlib.Path(__file__).with_name("disk_fails.c")], check=True)
+    return {"LD_PRELOAD": str(library), **{name: str(flag) for name, flag in flags.items()}}
+
+
 def spool_not_synced(world):
     """The disk fails every sync: with `acknowledge: spooled` nobody is told that his data is safe,
     until syncs succeed again; what was acknowledged before and after is found, over a kill -9."""
     port, folder = ports.free()[0], world.folder / "spool"
-    library, flag = world.folder / "sync_fails.so", world.folder / "sync-fails"
-    subprocess.run(["cc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", library,
-                    pathlib.Path(__file__).with_name("sync_fails.c")], check=True)
+    flag = world.folder / "sync-fails"
     sluice = world.start(config={"acknowledge": "spooled", **spooled_to(port, folder)},
-                         environment={"LD_PRELOAD": str(library), "SYNC_FAILS": str(flag)})
+                         environment=failing_disk(world, SYNC_FAILS=flag))
     load = clients(sluice, per_s=50)
 
     def all_refused():
@@ -512,6 +518,36 @@ def spool_not_synced(world):
     with Upstream(port=port) as upstream:
         finish(load)
         all_delivered(sluice)
+        assert sluice.metric("sluice_spool_damaged_total") == 0
+        return Account(load, upstream.messages(taken=True))
+
+
+def spool_not_read(world):
+    """A segment fails when it is its turn: it is put aside with what of it is gone, what is behind
+    it goes on while it cannot be read, and all of it is delivered when it can."""
+    port, folder = ports.free()[0], world.folder / "spool"
+    flag = world.folder / "read-fails"
+    sluice = world.start(config=spooled_to(port, folder),
+                         environment=failing_disk(world, READ_FAILS=flag))
+    load = clients(sluice, per_s=50)
+    more_acknowledged(load, 400 if world.long else 50)
+    flag.write_text(min(folder.glob("*.spool")).name)
+    with Upstream(port=port) as upstream:
+        wait_for("its name", lambda: "spool_segment_put_aside" in sluice.log())
+        wait_for("the figure", lambda: sluice.metric("sluice_spool_unread_files") == 1)
+        more_acknowledged(load)
+        finish(load)
+        wait_for("the rest", lambda: sluice.metric("sluice_spool_bytes") == 0)
+        behind = Account(load, upstream.messages(taken=True))
+        assert behind.found and behind.lost  # it has come, and the segment's has not
+        assert sluice.metric("sluice_spool_items") >= behind.lost
+        flag.unlink()
+        sluice.kill()
+        sluice.start()
+        wait_for("what was aside",
+                 lambda: sluice.metric("sluice_spool_recovered_items_total") >= behind.lost)
+        all_delivered(sluice)
+        assert not list(folder.glob("*.unread"))
         assert sluice.metric("sluice_spool_damaged_total") == 0
         return Account(load, upstream.messages(taken=True))
 
@@ -560,6 +596,7 @@ ROWS = [
     ("7b", "spool: kill -9", spool_killed, {}),
     ("7c", "spool: a bit flips", spool_bit_flipped, {}),
     ("7d", "spool: syncs fail", spool_not_synced, {}),
+    ("7e", "spool: reads fail", spool_not_read, {}),
     ("8", "reload removes a destination", destination_removed, {}),
     ("9", "SIGTERM, slow broker", drained_on_a_slow_broker, {}),
     ("10a", "one of two dead, required", one_of_two_dead, {"required": True}),

@@ -345,6 +345,33 @@ static void test_too_old_among_others(void **state)
 	empty_folder();
 }
 
+// What does not fit changes nothing: a smaller one goes on in the segment that was appended to.
+static void test_no_room_changes_nothing(void **state)
+{
+	const struct sl_spool_limits limits = {.bytes_max = 600, .segment_bytes = 250};
+	struct sl_spool_store *store = must_open(&limits);
+	struct sl_spool_read *read;
+	uint64_t before;
+
+	(void)state;
+	assert_int_equal(put(store, 0, 200), 0);
+	assert_int_equal(put(store, 1, 60), 0);
+	before = sl_spool_store_figures(store)->bytes;
+	assert_int_equal(put(store, 2, 170), -ENOSPC);
+	assert_int_equal(put(store, 2, 20), 0);
+	assert_int_equal(sl_spool_store_figures(store)->bytes, // no segment was begun for it
+			 before + SL_SPOOL_ENTRY_HEAD + strlen("tenant") + 20);
+	// All that is out of the one that is appended to makes room at once.
+	while ((read = sl_spool_store_next(store, false))) {
+		sl_spool_store_end(store, read->slot, true);
+		free(read);
+	}
+	assert_int_equal(put(store, 3, 450), 0);
+	assert_int_equal(drain(store), 1 << 3);
+	sl_spool_store_close(store);
+	empty_folder();
+}
+
 // A write that stops in the middle leaves nothing behind.
 static void test_no_space_in_the_middle(void **state)
 {
@@ -441,6 +468,7 @@ int main(void)
 		cmocka_unit_test(test_age),
 		cmocka_unit_test(test_too_old),
 		cmocka_unit_test(test_too_old_among_others),
+		cmocka_unit_test(test_no_room_changes_nothing),
 		cmocka_unit_test(test_no_space_in_the_middle),
 		cmocka_unit_test(test_random_use),
 	};

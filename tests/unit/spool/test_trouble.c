@@ -145,12 +145,15 @@ static void test_a_disk_that_gives_nothing(void **state)
 	empty_folder();
 }
 
-// Whichever read of what comes out fails: it comes out when the disk is well again.
+// Whichever read of what comes out fails: its segment is put aside at once, with what of it is
+// gone, what comes behind it goes on, and it comes in again when the disk is well, each entry once.
 static void test_the_disk_fails_later(void **state)
 {
 	(void)state;
 	for (int good = 0; good < 8; good++) {
 		struct sl_spool_store *store = must_open(&wide);
+		const struct sl_spool_figures *figures = sl_spool_store_figures(store);
+		const uint64_t gone = first((unsigned)SL_MIN(good / 2, 3));
 		struct sl_spool_read *read;
 		uint64_t found = 0;
 
@@ -162,11 +165,240 @@ static void test_the_disk_fails_later(void **state)
 			sl_spool_store_end(store, read->slot, true);
 			free(read);
 		}
-		assert_int_equal(found, first((unsigned)SL_MIN(good / 2, 3)));
-		assert_int_equal(sl_spool_store_figures(store)->read_errors, good < 6);
-		assert_int_equal(sl_spool_store_figures(store)->damaged, 0);
+		assert_int_equal(found, gone);
+		assert_int_equal(figures->read_errors, good < 6);
+		assert_int_equal(figures->aside, good < 6);
+		assert_int_equal(figures->damaged, 0);
+		assert_true(sl_spool_store_is_empty(store)); // nothing waits behind it
+		for (unsigned i = 0; i < 3; i++)             // which are counted still
+			assert_int_equal(figures->items[i], gone >> i & 1 ? 0 : i + 1);
 		reads_left = INT_MAX;
-		assert_int_equal(found | drain(store), first(3));
+		assert_int_equal(put(store, 4, BODY), 0);
+		assert_int_equal(drain(store), 1 << 4);
+		assert_int_equal(figures->aside, good < 6);
+		if (good % 2) { // another process finds it, and how far it was
+			sl_spool_store_close(store);
+			store = must_open(&wide);
+			figures = sl_spool_store_figures(store);
+		} else {
+			sl_spool_store_tick(store, 31 * SL_S);
+		}
+		assert_int_equal(figures->aside, 0);
+		assert_int_equal(drain(store), first(3) & ~gone);
+		for (unsigned i = 0; i < 3; i++) {
+			assert_int_equal(figures->items[i] + figures->dropped_items[i], 0);
+			assert_true(good % 2 || !figures->recovered_items[i]);
+		}
+		sl_spool_store_close(store);
+		empty_folder();
+	}
+}
+
+// What is out of a segment that fails goes on; what of it comes back, comes again with the rest of
+// it, and while one is out its file stays, as what becomes of it is not known.
+static void test_the_disk_fails_what_is_out(void **state)
+{
+	(void)state;
+	for (unsigned back = 0; back < 8; back++) { // which of three come back
+		struct sl_spool_store *store = must_open(&wide);
+		const struct sl_spool_figures *figures = sl_spool_store_figures(store);
+		struct sl_spool_read *out[3];
+		unsigned first_back = 3;
+
+		for (unsigned i = 0; i < 4; i++)
+			assert_int_equal(put(store, i, BODY), 0);
+		for (unsigned i = 0; i < 3; i++)
+			out[i] = sl_spool_store_next(store, false);
+		reads_left = 0;
+		assert_null(sl_spool_store_next(store, false));
+		reads_left = INT_MAX;
+		assert_int_equal(put(store, 5, BODY), 0); // not into the one that fails
+		sl_spool_store_tick(store, 1000);         // nothing of it is removed, or passed
+		for (unsigned i = 0; i < 3; i++) {
+			assert_int_equal(figures->aside, 0);
+			sl_spool_store_end(store, out[i]->slot, !(back >> i & 1));
+			free(out[i]);
+			if (back >> i & 1)
+				first_back = SL_MIN(first_back, i);
+		}
+		assert_int_equal(figures->aside, 1);
+		assert_int_equal(drain(store), 1 << 5);
+		if (back & 1) { // the books without a process between
+			sl_spool_store_tick(store, 31 * SL_S);
+		} else {
+			sl_spool_store_close(store);
+			store = must_open(&wide);
+			figures = sl_spool_store_figures(store);
+		}
+		assert_int_equal(drain(store), first(4) & ~first(first_back));
+		for (unsigned i = 0; i < SL_SIGNALS; i++)
+			assert_int_equal(figures->items[i], 0);
+		if (back == 5) // the one between came twice, and is found once more
+			assert_int_equal(figures->recovered_items[1], 2);
+		sl_spool_store_close(store);
+		empty_folder();
+	}
+}
+
+// One that cannot be put aside is passed over where it is: what is behind it comes out, it is not
+// removed nor passed by the cursor, and it is tried again where it is.
+static void test_a_segment_that_fails_and_stays(void **state)
+{
+	const struct sl_spool_limits small = {.bytes_max = SL_GIB, .segment_bytes = 100};
+	static const uint8_t kept[] = "kept";
+
+	(void)state;
+	for (unsigned how = 0; how < 2; how++) {
+		struct sl_spool_store *store = must_open(&small);
+		struct sl_spool_read *read;
+
+		for (unsigned i = 0; i < 3; i++)
+			assert_int_equal(put(store, i, 100), 0);
+		write_file(ASIDE, kept, sizeof(kept)); // not to be written over
+		reads_left = 0;
+		read = sl_spool_store_next(store, false);
+		assert_null(read);
+		reads_left = INT_MAX;
+		assert_int_equal(sl_spool_store_figures(store)->aside, 2);
+		assert_int_equal(put(store, 5, BODY), 0);
+		assert_int_equal(drain(store), 1 << 5);
+		sl_spool_store_tick(store, 1000);
+		if (how) {
+			sl_spool_store_tick(store, 31 * SL_S);
+		} else { // what is aside is not lost, nor is what was not
+			sl_spool_store_close(store);
+			store = must_open(&small);
+		}
+		assert_int_equal(drain(store), first(3));
+		sl_spool_store_close(store);
+		empty_folder();
+	}
+}
+
+// What is aside takes the room that it took; the oldest first is dropped for new ones.
+static void test_what_is_aside_takes_room(void **state)
+{
+	(void)state;
+	for (unsigned drop = 0; drop < 2; drop++) {
+		const struct sl_spool_limits limits = {
+			.bytes_max = 800, .segment_bytes = 200, .drop_oldest = drop};
+		struct sl_spool_store *store = must_open(&limits);
+		const struct sl_spool_figures *figures = sl_spool_store_figures(store);
+		unsigned kept = 0;
+
+		while (kept < 3 && put(store, kept, 150) == 0)
+			kept++;
+		assert_int_equal(kept, 3);
+		reads_left = 0;
+		assert_null(sl_spool_store_next(store, false));
+		reads_left = INT_MAX;
+		assert_int_equal(figures->aside, 3);
+		assert_int_equal(put(store, 3, 150), drop ? 0 : -ENOSPC);
+		assert_int_equal(figures->aside, drop ? 2 : 3);
+		assert_int_equal(figures->dropped_items[0], drop ? 1 : 0);
+		sl_spool_store_tick(store, 31 * SL_S);
+		assert_int_equal(figures->aside, 0);
+		assert_int_equal(figures->recovered_items[0] + figures->recovered_items[1], 0);
+		for (unsigned left = 3; left; left--) {
+			struct sl_spool_read *read = sl_spool_store_next(store, false);
+
+			assert_non_null(read);
+			sl_spool_store_end(store, read->slot, true);
+			free(read);
+		}
+		assert_int_equal(drain(store), 0);
+		sl_spool_store_close(store);
+		empty_folder();
+	}
+}
+
+// spool_recovered + put = gone + dropped + what is there or out; nothing is lost.
+struct books {
+	uint64_t put, gone; // as items
+	uint64_t found;     // numbers
+	struct sl_spool_read *out[SL_SPOOL_OUT_MAX];
+	unsigned out_count;
+};
+
+static void check_books(const struct sl_spool_store *store, const struct books *books)
+{
+	const struct sl_spool_figures *figures = sl_spool_store_figures(store);
+	uint64_t in = books->put, rest = books->gone;
+
+	for (unsigned i = 0; i < SL_SIGNALS; i++) {
+		in += figures->recovered_items[i];
+		rest += figures->items[i];
+		assert_int_equal(figures->dropped_items[i], 0);
+	}
+	for (unsigned i = 0; i < books->out_count; i++)
+		rest += books->out[i]->entry.items;
+	assert_int_equal(in, rest);
+}
+
+static void end_one(struct sl_spool_store *store, struct books *books, unsigned which, bool gone)
+{
+	struct sl_spool_read *read = books->out[which];
+
+	books->gone += gone ? read->entry.items : 0;
+	if (gone)
+		books->found |= UINT64_C(1) << number_of(read);
+	sl_spool_store_end(store, read->slot, gone);
+	free(read);
+	books->out[which] = books->out[--books->out_count];
+}
+
+// One step with a disk that fails now and then.
+static void step(struct sl_spool_store *store, struct books *books, unsigned *written)
+{
+	const int what = rand() % 10;
+
+	reads_left = rand() % 4 ? INT_MAX : rand() % 4;
+	if (what < 3 && *written < 60) {
+		assert_int_equal(put(store, *written, 16 + (size_t)rand() % 200), 0);
+		books->put += ++*written;
+	} else if (what < 6) {
+		struct sl_spool_read *read = sl_spool_store_next(store, rand() % 2);
+
+		if (read)
+			books->out[books->out_count++] = read;
+	} else if (what < 9 && books->out_count) {
+		end_one(store, books, (unsigned)rand() % books->out_count, rand() % 3);
+	} else if (what == 9) {
+		static uint64_t wall_ns = SL_S;
+
+		wall_ns += (uint64_t)(rand() % 20) * SL_S;
+		sl_spool_store_tick(store, wall_ns);
+	}
+	reads_left = INT_MAX;
+}
+
+static void test_random_use_of_a_disk_that_fails(void **state)
+{
+	const struct sl_spool_limits limits = {.bytes_max = SL_GIB, .segment_bytes = 700};
+
+	(void)state;
+	for (unsigned seed = 1; seed <= 100; seed++) {
+		struct sl_spool_store *store = must_open(&limits);
+		struct books books = {0};
+		struct sl_spool_read *read;
+		unsigned written = 0;
+
+		srand(seed);
+		for (unsigned i = 0; i < 400; i++) {
+			step(store, &books, &written);
+			check_books(store, &books);
+		}
+		while (books.out_count)
+			end_one(store, &books, 0, false);
+		check_books(store, &books);
+		sl_spool_store_close(store);
+		store = must_open(&limits); // a disk that is well again
+		assert_int_equal(sl_spool_store_figures(store)->aside, 0);
+		while ((read = sl_spool_store_next(store, false))) {
+			books.out[books.out_count++] = read;
+			end_one(store, &books, 0, true);
+		}
+		assert_int_equal(books.found, first(written));
 		sl_spool_store_close(store);
 		empty_folder();
 	}
@@ -263,6 +495,10 @@ int main(void)
 		cmocka_unit_test(test_a_cursor_that_the_disk_does_not_give),
 		cmocka_unit_test(test_a_disk_that_gives_nothing),
 		cmocka_unit_test(test_the_disk_fails_later),
+		cmocka_unit_test(test_the_disk_fails_what_is_out),
+		cmocka_unit_test(test_a_segment_that_fails_and_stays),
+		cmocka_unit_test(test_what_is_aside_takes_room),
+		cmocka_unit_test(test_random_use_of_a_disk_that_fails),
 		cmocka_unit_test(test_no_descriptors),
 		cmocka_unit_test(test_a_segment_that_does_not_open),
 		cmocka_unit_test(test_a_segment_that_cannot_be_put_aside),
