@@ -9,6 +9,8 @@
 #include <zstd.h>
 #include <zstd_errors.h>
 
+#include "dataplane/codec/snappy.h"
+
 // Deflate's best case: 258 bytes for two bits. A claim beyond it is a lie.
 #define DEFLATE_RATIO_MAX 1032
 // zstd's best case: a block of one repeated byte, 128 KiB out of 4.
@@ -45,6 +47,8 @@ enum sl_coding sl_coding_parse(struct sl_bytes name)
 		{"zstd", SL_CODING_ZSTD},
 		{"deflate", SL_CODING_DEFLATE},
 		{"zlib", SL_CODING_DEFLATE},
+		{"snappy", SL_CODING_SNAPPY},
+		{"x-snappy-framed", SL_CODING_SNAPPY},
 	};
 
 	for (size_t i = 0; i < SL_COUNT_OF(rows); i++)
@@ -191,6 +195,13 @@ static enum sl_codec_result zstd_attempt(struct sl_codec *codec, struct sl_bytes
 	return SL_CODEC_OK;
 }
 
+static enum sl_codec_result snappy_attempt(struct sl_codec *codec, struct sl_bytes in,
+					   struct sl_buffer *out, size_t room)
+{
+	(void)codec;
+	return sl_snappy_inflate(in, out->data, room, &out->size);
+}
+
 // What the last gzip member says of its size. A hint: the client wrote it, it is modulo 2^32, and
 // other members may stand before.
 static uint64_t gzip_hint(struct sl_bytes in)
@@ -227,6 +238,7 @@ static const struct {
 	[SL_CODING_GZIP] = {DEFLATE_RATIO_MAX, gzip_hint, gzip_attempt},
 	[SL_CODING_ZSTD] = {ZSTD_RATIO_MAX, zstd_hint, zstd_attempt},
 	[SL_CODING_DEFLATE] = {DEFLATE_RATIO_MAX, zlib_hint, zlib_attempt},
+	[SL_CODING_SNAPPY] = {SL_SNAPPY_RATIO_MAX, sl_snappy_size, snappy_attempt},
 };
 
 // Inflates by whole attempts into one buffer, twice as large each time: the hint makes the first
@@ -265,6 +277,7 @@ enum sl_codec_result sl_codec_inflate(struct sl_codec *codec, enum sl_coding cod
 	case SL_CODING_GZIP:
 	case SL_CODING_ZSTD:
 	case SL_CODING_DEFLATE:
+	case SL_CODING_SNAPPY:
 		// Nothing is not a member or frame.
 		return in.size ? inflate(codec, coding, in, limit, slack, out) : SL_CODEC_CORRUPT;
 	case SL_CODING_IDENTITY:

@@ -5,7 +5,8 @@
 
 // Content codings, both ways, bounded: whole bodies in and out (bodies are contiguous and capped).
 // gzip by libdeflate (many members are read), zstd by libzstd (many frames). "deflate" is one zlib
-// stream (RFC 9110, section 8.4.1.2) and only read: some SDKs offer it, nobody needs it from us.
+// stream (RFC 9110, section 8.4.1.2), snappy a block or a framed stream: both are only read. Some
+// SDKs and Collectors send them, nobody needs them from us.
 //
 // Threading: a codec belongs to one shard. Memory: results come from the shard's memory and are
 // given back by the caller. What is inflated never passes `limit`: a bomb costs at most that.
@@ -14,13 +15,14 @@ enum sl_coding {
 	SL_CODING_GZIP,
 	SL_CODING_ZSTD,
 	SL_CODING_DEFLATE,
+	SL_CODING_SNAPPY,
 	SL_CODING_UNKNOWN
 };
 #define SL_CODINGS 3                                  // those that are written too
 extern const char *const sl_coding_names[SL_CODINGS]; // "identity", "gzip", "zstd"
 
 // A token of Content-Encoding or grpc-encoding, case-insensitively; empty is identity. "zlib" is
-// how Collectors spell deflate.
+// how Collectors spell deflate, "x-snappy-framed" what they call a stream of snappy in HTTP.
 enum sl_coding sl_coding_parse(struct sl_bytes name);
 
 enum sl_codec_result {

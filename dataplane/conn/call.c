@@ -216,8 +216,9 @@ void sl_call_answer(struct sl_call *call, struct sl_request *request, enum sl_re
 	static const struct sl_http_header allow = {SL_LITERAL("allow"), SL_LITERAL("POST")};
 	// What would have been taken: items 15 and 37 (RFC 9110, section 12.5.3).
 	static const struct sl_http_header codings[] = {
-		{SL_LITERAL("accept-encoding"), SL_LITERAL("gzip, zstd, deflate")},
-		{SL_LITERAL("grpc-accept-encoding"), SL_LITERAL("identity,gzip,zstd,deflate")},
+		{SL_LITERAL("accept-encoding"), SL_LITERAL("gzip, zstd, deflate, snappy")},
+		{SL_LITERAL("grpc-accept-encoding"),
+		 SL_LITERAL("identity,gzip,zstd,deflate,snappy")},
 	};
 	struct sl_session *session = call->session;
 	const bool grpc = call->protocol == SL_PROTOCOL_GRPC;

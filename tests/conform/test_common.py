@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 from google.rpc import status_pb2
-from lib import otlp, wire
+from lib import otlp, snappy, wire
 
 GZIP_BOMB = gzip.compress(bytes(20 * 2**20), 9)
 
@@ -17,10 +17,11 @@ def grpc(sluice, signal, message, headers=None, flag=0):
         client.close()
 
 
-@pytest.mark.parametrize("coding", ["identity", "gzip", "zstd", "deflate"])
+@pytest.mark.parametrize("coding", ["identity", "gzip", "zstd", "deflate", "snappy",
+                                    "x-snappy-framed"])
 @pytest.mark.parametrize("signal", otlp.SIGNALS)
 def test_01_codings(shared, signal, coding):
-    message = otlp.request(signal, 3)
+    message = otlp.request(signal, 30)
     body = otlp.compress(coding, message.SerializeToString())
     stream = grpc(shared, signal, body, {"grpc-encoding": coding}, 0 if coding == "identity" else 1)
     assert stream.grpc_status == 0
@@ -59,7 +60,24 @@ def test_02_too_large_inflated(shared):
     status, _, _ = wire.post(shared.http_port, "/v1/traces", GZIP_BOMB,
                              headers={"Content-Encoding": "gzip"})
     assert status == 413
+    # A block says its size: neither a true one nor one that it cannot hold is waited for.
+    for bomb, want in ((snappy.varint(20 * 2**20) + snappy.literal(b"0") +
+                        snappy.copy(1, 64) * (20 * 2**20 // 64), 8),
+                       (snappy.varint(2**32 - 1) + snappy.literal(b"0"), 13)):
+        assert grpc(shared, "traces", bomb, {"grpc-encoding": "snappy"}, 1).grpc_status == want
     assert shared.metric("sluice_memory_used_bytes") <= before + 2**20
+
+
+@pytest.mark.parametrize("coding", ["snappy", "x-snappy-framed"])
+def test_01_either_form_of_snappy_by_either_name(shared, coding):
+    """gRPC has the framed form under the name of snappy, older Collectors have it in HTTP, too."""
+    message = otlp.request("logs", 30)
+    for form in ("snappy", "x-snappy-framed"):
+        body = otlp.compress(form, message.SerializeToString())
+        assert grpc(shared, "logs", body, {"grpc-encoding": coding}, 1).grpc_status == 0
+        assert wire.post(shared.http_port, "/v1/logs", body,
+                         headers={"Content-Encoding": coding})[0] == 200
+        assert shared.files("logs")[-2:] == [message, message]
 
 
 @pytest.mark.parametrize("signal", otlp.SIGNALS)

@@ -58,8 +58,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	const enum sl_coding coding = data[0] & 1   ? SL_CODING_GZIP
 				      : data[0] & 2 ? SL_CODING_DEFLATE
+				      : data[0] & 4 ? SL_CODING_SNAPPY
 						    : SL_CODING_ZSTD;
-	const enum sl_coding back = coding == SL_CODING_DEFLATE ? SL_CODING_GZIP : coding;
+	const enum sl_coding back = coding < SL_CODINGS ? coding : SL_CODING_GZIP;
 	const struct sl_bytes in = sl_bytes(data + 1, size - 1);
 
 	memory.peak_bytes = 0;

@@ -7,6 +7,7 @@ import zlib
 
 import zstandard
 from google.protobuf import json_format
+from lib import snappy
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
@@ -103,6 +104,10 @@ def compress(coding, body):
         return zstandard.ZstdCompressor().compress(body)
     if coding == "deflate":
         return zlib.compress(body)
+    if coding == "snappy":
+        return snappy.block(body)
+    if coding == "x-snappy-framed":
+        return snappy.stream(body, 500)
     return body
 
 

@@ -95,7 +95,9 @@ static void test_names(void **state)
 		{"item 15", "zstd", SL_CODING_ZSTD},
 		{"RFC 9110, 8.4.1.2", "deflate", SL_CODING_DEFLATE},
 		{"the same, as Collectors spell it", "zlib", SL_CODING_DEFLATE},
-		{"not offered", "snappy", SL_CODING_UNKNOWN},
+		{"as Collectors send", "snappy", SL_CODING_SNAPPY},
+		{"the same, framed, in HTTP", "x-snappy-framed", SL_CODING_SNAPPY},
+		{"not offered", "br", SL_CODING_UNKNOWN},
 		{"a list is the caller's to split", "gzip, gzip", SL_CODING_UNKNOWN},
 		{"a prefix is no name", "gzi", SL_CODING_UNKNOWN},
 	};
