@@ -1,5 +1,6 @@
 """What only the DPDK port has: addresses, neighbours, flows of several shards, broken frames."""
 
+import json
 import random
 import socket
 import subprocess
@@ -82,20 +83,39 @@ def test_broken_frames_do_no_harm(start):
     assert hello(sluice.host, sluice.http_port).startswith(b"HTTP/1.1 200")
 
 
-@pytest.mark.parametrize("eal, addresses, says", [
-    (["--no-pci", "--no-huge", "-m", "64"], ["10.0.0.2/24"], "there is no port"),
-    (["--no-pci", "--no-huge"], ["10.0.0.2/40"], "10.0.0.2/40"),
-    (["--no-pci", "--no-huge"], [], "addresses"),
+SMALL = ["--no-pci", "--no-huge", "-m", "64"]
+RINGS = ["--vdev=net_ring0", "--vdev=net_ring1"]  # ports without a device beneath
+
+
+@pytest.mark.parametrize("check, dpdk, says", [
+    (False, {"eal": SMALL, "addresses": ["10.0.0.2/24"]}, "there is no port"),
+    (True, {"addresses": ["10.0.0.2/40"]}, "10.0.0.2/40"),
+    (True, {"addresses": []}, "addresses"),
+    (True, {"interfaces": [{"device": "a", "addresses": ["10.0.0.2/24"]}], "vlan": 5},
+     "vlan is each interface's own"),
+    (True, {"interfaces": [{"device": "a", "addresses": ["10.0.0.2/24"]},
+                           {"device": "a", "addresses": ["10.0.1.2/24"]}]},
+     "interface 2 (a, vlan 0): interface 1 is the same device and VLAN"),
+    (True, {"interfaces": [{"device": "a", "addresses": ["10.0.0.2/24"]},
+                           {"device": "b", "addresses": ["10.0.0.3/24"]}]},
+     "is in the subnet of interface 1"),
+    (False, {"eal": [*SMALL, *RINGS], "interfaces": [
+        {"device": "net_ring0", "addresses": ["10.0.0.2/24"]},
+        {"device": "net_ring7", "addresses": ["10.0.1.2/24"]}]}, "there is no port net_ring7"),
+    (False, {"eal": [*SMALL, *RINGS], "interfaces": [
+        {"addresses": ["10.0.0.2/24"]},
+        {"device": "net_ring0", "addresses": ["10.0.1.2/24"]}]},
+     "interfaces 1 and 2 are the same port, net_ring0, and VLAN, 0"),
 ])
-def test_a_clear_line(tmp_path, eal, addresses, says):
+def test_a_clear_line(tmp_path, check, dpdk, says):
+    dpdk["eal"] = dpdk.get("eal", []) + ["--no-telemetry", f"--file-prefix={veth.PREFIX}-x"]
     (tmp_path / "c.yaml").write_text(
-        f"io: dpdk\ndpdk: {{eal: {eal + ['--no-telemetry', f'--file-prefix={veth.PREFIX}-x']}, "
-        f"addresses: {addresses}}}\n"
+        f"io: dpdk\ndpdk: {json.dumps(dpdk)}\n"
         "listen: ['0.0.0.0:4317']\nadmin: ''\ntenants: {file: t.yaml, default: a}\n"
         "destinations: {b: {blackhole: {}}}\nroutes: [{to: [b]}]\n")
     (tmp_path / "t.yaml").write_text("tenants: {a: {}}\n")
-    done = subprocess.run([BINARY, "--config", tmp_path / "c.yaml"], capture_output=True, text=True,
-                          timeout=60)
+    done = subprocess.run([BINARY, "--check" if check else "--config", tmp_path / "c.yaml"],
+                          capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert says in done.stderr.splitlines()[-1]
 

@@ -1,4 +1,4 @@
-"""A port in a VLAN: its frames carry the tag, others are none of its business."""
+"""A port in a VLAN, or in two: frames carry the tag, those of others are none of its business."""
 
 import os
 import socket
@@ -24,6 +24,23 @@ def tagged(start):
                                                   "signal": "traces"}]}
 
     return start(edit=in_vlan)
+
+
+@pytest.fixture
+def twice(start):
+    """One port in two VLANs, each with its subnet; the first also names the VIP."""
+    def in_two(sluice):
+        port = sluice.port
+        port.vlan, port.second_vlan = VLAN, VLAN + 1
+        number, eal = port.number, sluice.config["dpdk"]["eal"]
+        sluice.config["dpdk"] = {"eal": eal, "interfaces": [
+            {"vlan": VLAN, "addresses": [f"10.77.{number}.2/24", f"fd77:{number}::2/64",
+                                         f"203.0.113.{number}/32"]},
+            {"vlan": VLAN + 1, "mtu": 1400, "addresses": [f"10.78.{number}.2/24",
+                                                          f"fd78:{number}::2/64"]}]}
+        sluice.config["listen"] = [f"[::]:{sluice.http_port}"]
+
+    return start(edit=in_two)
 
 
 def post(address, port, body):
@@ -104,3 +121,36 @@ def test_frames_of_others_are_dropped_and_counted(tagged):
     wait_for("the frames", lambda: tagged.metric(other) >= before + OTHERS)
     assert post(tagged.host, tagged.http_port, b"{}")[0].startswith(b"HTTP/1.1 200")
     assert tagged.port.relay.others == 0  # whatever it sends has the tag
+
+
+def test_two_vlans_of_one_port(twice):
+    number, port = twice.port.number, twice.port
+    veth.ip("route", "add", f"203.0.113.{number}/32", "via", f"10.77.{number}.2")
+    body = b'{"resourceSpans":[]}' + b" " * 100_000
+    for address, largest in ((f"10.77.{number}.2", 1460), (f"fd77:{number}::2", 1440),
+                             (f"203.0.113.{number}", 1460), (f"10.78.{number}.2", 1360),
+                             (f"fd78:{number}::2", 1340)):
+        answer, segment = post(address, twice.http_port, body)
+        assert answer.startswith(b"HTTP/1.1 200"), address
+        assert largest - 12 <= segment <= largest  # each interface's own MTU
+    assert port.relay.others == 0
+    # The first VLAN's address from the second one: nobody is asked, and nobody answers.
+    for address in (f"10.77.{number}.2", f"203.0.113.{number}"):
+        veth.ip("route", "replace", f"{address}/32", "via", f"10.78.{number}.2")
+        before = twice.metric("sluice_dpdk_other_interface_packets")
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, f"sle{number}".encode())
+            one.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                one.connect((address, twice.http_port))
+        wait_for("it", lambda: twice.metric("sluice_dpdk_other_interface_packets") > before)
+    # A third VLAN, and none.
+    before = twice.metric("sluice_dpdk_other_vlan_packets_total")
+    target = bytes.fromhex(port.mac().replace(":", ""))
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind((port.outside, 0))
+        for tag in (b"", struct.pack("!HH", 0x8100, VLAN + 2)) * OTHERS:
+            raw.send(target + b"\x02\0\0\0\0\x09" + tag + b"\x08\x06" + bytes(46))
+    wait_for("them", lambda: twice.metric("sluice_dpdk_other_vlan_packets_total") >=
+             before + 2 * OTHERS)
+    assert post(f"10.78.{number}.2", twice.http_port, body)[0].startswith(b"HTTP/1.1 200")

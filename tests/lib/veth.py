@@ -35,6 +35,7 @@ class Port:
         self.mtu, self.options = 1500, OPTIONS[DRIVER]
         self.bad_link = None  # BadLink's arguments: the client's side lies behind one
         self.vlan = None  # of a switch that the client's side lies behind
+        self.second_vlan = None  # of it: the client's side has a leg there too, 10.78.N.1
         self.relay = None
 
     def config(self):
@@ -69,10 +70,25 @@ class Port:
             ip("link", "set", end, "up")
         ip("addr", "add", f"10.77.{self.number}.1/24", "dev", client)
         ip("-6", "addr", "add", f"fd77:{self.number}::1/64", "dev", client, "nodad")
-        if self.vlan:
-            self.relay = Trunk([self.outside, f"sld{self.number}"], self.vlan)
+        if self.second_vlan:
+            self.relay = Trunk([self.outside, f"sld{self.number}", self.second_leg()],
+                               [self.vlan, self.second_vlan])
+        elif self.vlan:
+            self.relay = Trunk([self.outside, f"sld{self.number}"], [self.vlan])
         elif self.bad_link is not None:
             self.relay = BadLink([self.outside, f"sld{self.number}"], **self.bad_link)
+
+    def second_leg(self):
+        """The switch's end of it."""
+        leg, end = f"sle{self.number}", f"slf{self.number}"
+        ip("link", "add", leg, "type", "veth", "peer", "name", end)
+        for one in (leg, end):
+            for what in ("tx", "tso", "gso", "gro", "sg"):
+                subprocess.run(["ethtool", "-K", one, what, "off"], capture_output=True)
+            ip("link", "set", one, "up")
+        ip("addr", "add", f"10.78.{self.number}.1/24", "dev", leg)
+        ip("-6", "addr", "add", f"fd78:{self.number}::1/64", "dev", leg, "nodad")
+        return end
 
     def close(self):
         if self.relay:

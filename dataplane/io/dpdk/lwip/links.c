@@ -326,6 +326,7 @@ static bool add_sixes(struct netif *netif, const struct sl_stack_interface *inte
 static bool add_link(struct sl_stack *stack, const struct sl_stack_interface *interface)
 {
 	static_assert(LWIP_IPV6_NUM_ADDRESSES == SL_STACK_SIXES_MAX + 1, "and the link's own");
+	static_assert(MEMP_NUM_MLD6_GROUP >= LINKS_MAX * LWIP_IPV6_NUM_ADDRESSES, "a group each");
 	struct netif *netif = &stack->links[stack->link_count];
 	const struct sl_stack_address *first = NULL;
 	ip4_addr_t own = {0}, mask = {0}, gateway = {0};

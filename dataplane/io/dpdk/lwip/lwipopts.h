@@ -42,6 +42,7 @@
 #define PBUF_POOL_SIZE          2048 // copies of packets when mbufs run low
 #define PBUF_POOL_BUFSIZE       2048
 #define MEMP_NUM_ARP_QUEUE      256
+#define MEMP_NUM_MLD6_GROUP     32 // one an IPv6 address: 4 of each of 8 interfaces
 
 #define LWIP_ARP                      1
 #define ARP_TABLE_SIZE                127
