@@ -380,7 +380,8 @@ static bool is_control(uint8_t byte)
 	return (byte < ' ' && byte != '\t') || byte == 0x7f;
 }
 
-// A byte of a chunk's size line: 1*HEXDIG [ ";" ... ] CRLF (RFC 9112, section 7.1).
+// A byte of a chunk's size line: 1*HEXDIG *( SP / HTAB ) [ ";" ... ] CRLF. White space is bad form
+// that a recipient takes (RFC 9112, section 7.1.1); some writers fill a field of fixed width by it.
 static bool chunk_size_byte(struct sl_http1_reader *reader, uint8_t byte)
 {
 	const int digit = hex_of(byte);
@@ -394,9 +395,12 @@ static bool chunk_size_byte(struct sl_http1_reader *reader, uint8_t byte)
 		reader->state = SL_HTTP1_IN_CHUNK_SIZE_LF;
 		return true;
 	}
-	if (reader->state == SL_HTTP1_IN_CHUNK_SIZE) {
-		reader->state = SL_HTTP1_IN_CHUNK_EXTENSION;
-		return byte == ';' && reader->line_bytes > 1;
+	if (reader->state != SL_HTTP1_IN_CHUNK_EXTENSION) {
+		const bool space = byte == ' ' || byte == '\t';
+
+		reader->state = space ? SL_HTTP1_IN_CHUNK_SPACE : SL_HTTP1_IN_CHUNK_EXTENSION;
+		return (space || byte == ';') && reader->line_bytes > 1 &&
+		       reader->line_bytes <= CHUNK_LINE_MAX;
 	}
 	return !is_control(byte) && reader->line_bytes <= CHUNK_LINE_MAX;
 }
@@ -406,6 +410,7 @@ static bool chunk_byte(struct sl_http1_reader *reader, uint8_t byte)
 {
 	switch (reader->state) {
 	case SL_HTTP1_IN_CHUNK_SIZE:
+	case SL_HTTP1_IN_CHUNK_SPACE:
 	case SL_HTTP1_IN_CHUNK_EXTENSION:
 		return chunk_size_byte(reader, byte);
 	case SL_HTTP1_IN_CHUNK_SIZE_LF:

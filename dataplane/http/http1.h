@@ -21,6 +21,7 @@ enum sl_http1_state {
 	SL_HTTP1_IN_LENGTH,
 	SL_HTTP1_IN_CLOSE, // a response's body that ends with the connection
 	SL_HTTP1_IN_CHUNK_SIZE,
+	SL_HTTP1_IN_CHUNK_SPACE,
 	SL_HTTP1_IN_CHUNK_EXTENSION,
 	SL_HTTP1_IN_CHUNK_SIZE_LF,
 	SL_HTTP1_IN_CHUNK,

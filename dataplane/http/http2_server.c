@@ -358,6 +358,7 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
 	case NGHTTP2_SETTINGS:
 		if (frame->hd.flags & NGHTTP2_FLAG_ACK)
 			break;
+		server->greeted = true;
 		glitch(server);
 		break;
 	case NGHTTP2_GOAWAY:
@@ -521,7 +522,9 @@ static bool is_done(const struct sl_http_server *base)
 
 static bool in_head(const struct sl_http_server *base)
 {
-	return ((const struct sl_http2_server *)base)->block != NULL;
+	const struct sl_http2_server *server = (const struct sl_http2_server *)base;
+
+	return server->block != NULL || !server->greeted; // a preface is owed like a head
 }
 
 // The next event that matters is the end of some body: at least the shortest rest must come before

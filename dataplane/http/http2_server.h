@@ -22,6 +22,7 @@ struct sl_http2_server {
 	bool refused;      // the block in `block` belongs to a stream past streams_max
 	bool pulling;      // inside pull(): gone() waits for pulled()
 	bool settled;      // our SETTINGS were pulled
+	bool greeted;      // the peer's preface is whole: the first SETTINGS came
 	bool dying;        // GOAWAY with an error was submitted
 	bool notice;       // the first GOAWAY waits to be written
 	bool noticed;      // it was

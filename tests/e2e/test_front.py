@@ -275,6 +275,26 @@ def test_head_in_continuation_that_never_ends(start):
     raw.close()
 
 
+def test_preface_that_never_ends(start):
+    """Who has begun to speak HTTP/2 owes the rest as others owe a head; then it may be silent."""
+    sluice = start(config={"connection": {"header_timeout": "1s"}})
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    cut = [wire.dial(sluice.grpc_port) for _ in range(4)]
+    for connection, begun in zip(cut, (preface[:3], preface[:-1], preface, preface + bytes(8))):
+        connection.sendall(begun)
+    quiet = wire.Http2(sluice.grpc_port)
+    quiet.pump(lambda: quiet.events)
+    for connection in cut:
+        try:
+            while connection.recv(1000):
+                pass
+        except ConnectionResetError:
+            pass
+        connection.close()
+    assert quiet.call(TRACES, wire.frame(BODY)).grpc_status == 0
+    quiet.close()
+
+
 def test_windows_opened_late_and_by_the_byte(shared):
     client = wire.Http2(shared.grpc_port, {SETTING.INITIAL_WINDOW_SIZE: 0})
     numbers = [client.start(TRACES) for _ in range(20)]

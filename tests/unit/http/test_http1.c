@@ -15,6 +15,10 @@ static const struct {
 	 "POST / HTTP/1.1\r\n" HOST
 	 "Transfer-Encoding: Chunked\r\n\r\n1\r\na\r\n02;x=y\r\nbc\r\n0\r\nT: v\r\n\r\n",
 	 "|head POST / |data abc|end|gone", "HTTP/1.1 200 OK\r\n"},
+	{"white space behind a chunk's size, before an extension or the end",
+	 "POST / HTTP/1.1\r\n" HOST
+	 "Transfer-Encoding: chunked\r\n\r\n1 \r\na\r\n02 \t ; x = y\r\nbc\r\n0 \r\n\r\n",
+	 "|head POST / |data abc|end|gone", "HTTP/1.1 200 OK\r\n"},
 	{"two pipelined requests, answered in order",
 	 "GET /a HTTP/1.1\r\n" HOST "\r\nGET /b HTTP/1.1\r\n" HOST "\r\n",
 	 "|head GET /a  end|end|head GET /b  end|end|gone|gone", "HTTP/1.1 200 OK\r\n"},
@@ -86,6 +90,12 @@ static const struct {
 	{"another protocol", "SSH-2.0-OpenSSH_9.2\r\n\r\n", "|refused 400", "HTTP/1.1 400 "},
 	{"no target", "BREW HTTP/1.1\r\n" HOST "\r\n", "|refused 400", "HTTP/1.1 400 "},
 	{"no method", " / HTTP/1.1\r\n" HOST "\r\n", "|refused 400", "HTTP/1.1 400 "},
+	{"white space before a chunk's size",
+	 "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n 1\r\na\r\n0\r\n\r\n",
+	 "|head POST / |refused 400|gone", "HTTP/1.1 400 "},
+	{"a chunk's size in two",
+	 "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n1 1\r\na\r\n0\r\n\r\n",
+	 "|head POST / |refused 400|gone", "HTTP/1.1 400 "},
 	{"a chunk's size with a bare LF",
 	 "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n",
 	 "|head POST / |refused 400|gone", "HTTP/1.1 400 "},
