@@ -189,16 +189,20 @@ struct sl_any {
 // The key of a KeyValue in its usual form, a short key and then a value; NONE: ask the next.
 SL_INLINE struct sl_bytes sl_wire_plain_key(struct sl_bytes pair)
 {
-	struct sl_wire_field field;
-	struct sl_bytes key;
-	uint32_t offset = 0;
+	const uint8_t *const at = pair.data, *const end = at + pair.size, *value;
+	uint32_t head = 2, length;
 
-	if (!sl_wire_next(pair, &offset, &field) || field.number != 1 || field.wire_type != 2)
+	if (pair.size < 4 || at[0] != 0x0a || at[1] >= 0x80 || end - at - 2 - at[1] < 2)
 		return SL_BYTES_NONE;
-	key = field.data;
-	if (!sl_wire_next(pair, &offset, &field) || field.number == 1 || offset != pair.size)
+	value = at + 2 + at[1];
+	length = value[1];
+	if (length >= 0x80 && end - value > 2 && value[2] < 0x80) {
+		length = (length & 0x7f) | (uint32_t)value[2] << 7;
+		head = 3;
+	}
+	if (value[0] != 0x12 || (ptrdiff_t)head + length != end - value)
 		return SL_BYTES_NONE;
-	return key;
+	return sl_bytes(at + 2, at[1]);
 }
 
 // The one reader of a KeyValue: the last key, the merged value.

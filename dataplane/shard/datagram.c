@@ -87,9 +87,10 @@ static void address_bytes(uint8_t to[16], const struct sl_address *peer)
 		memcpy(to, &peer->u.v6.sin6_addr, 16);
 		return;
 	}
-	memset(to, 0, 10);
-	to[10] = to[11] = 0xff;
-	memcpy(to + 12, &peer->u.v4.sin_addr, 4);
+	// In one piece: it is hashed by words at once.
+	const uint32_t words[4] = {0, 0, htonl(0xffff), peer->u.v4.sin_addr.s_addr};
+
+	memcpy(to, words, sizeof(words));
 }
 
 static void look_up(const struct sl_shard *shard, const struct sl_address *peer,

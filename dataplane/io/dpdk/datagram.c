@@ -6,6 +6,7 @@
 
 #include "dataplane/io/datagram.h"
 #include "dataplane/io/dpdk/internal.h"
+#include "dataplane/io/dpdk/sum.h"
 
 // OTLP datagrams from the port, straight from the frame: the stack would add nothing, and per
 // packet it is what costs. Checked as the stack would: header, length, checksums (RFC 791, 768,
@@ -83,16 +84,17 @@ static bool takes(const struct sl_address *address, const uint8_t local[16])
 					    memcmp(&address->u.v4.sin_addr, local + 12, 4) == 0);
 }
 
+static_assert(offsetof(struct sockaddr_in, sin_port) == offsetof(struct sockaddr_in6, sin6_port),
+	      "one place for the port");
+
 static struct sl_datagram_source *source_of(const struct sl_lane *lane,
 					    const struct sl_stack_interface *interface,
 					    const struct found *found)
 {
-	const uint16_t port = rte_be_to_cpu_16(found->udp->dst_port);
-
 	for (uint32_t i = 0; i < lane->datagram_count; i++) {
 		struct sl_datagram_source *source = lane->datagrams[i];
 
-		if (sl_address_port(&source->address) == port &&
+		if (source->address.u.v4.sin_port == found->udp->dst_port &&
 		    takes(&source->address, found->local))
 			return sl_stack_owns(interface, found->local) ? source : NULL;
 	}
@@ -105,11 +107,12 @@ static bool checksums_fit(const struct found *found, uint64_t flags)
 	const uint64_t layer4 = flags & RTE_MBUF_F_RX_L4_CKSUM_MASK;
 	const uint64_t layer3 = flags & RTE_MBUF_F_RX_IP_CKSUM_MASK;
 	const bool v4 = sl_endpoint_is_v4(found->local);
+	uint32_t sum;
 
 	if (v4 && layer3 != RTE_MBUF_F_RX_IP_CKSUM_GOOD && layer3 != RTE_MBUF_F_RX_IP_CKSUM_NONE) {
 		const struct rte_ipv4_hdr *ip = found->ip;
 
-		if (rte_raw_cksum(ip, (size_t)(ip->version_ihl & 15) * 4) != 0xffff)
+		if (sl_sum(ip, (size_t)(ip->version_ihl & 15) * 4) != 0xffff)
 			return false;
 	}
 	if (layer4 == RTE_MBUF_F_RX_L4_CKSUM_GOOD || layer4 == RTE_MBUF_F_RX_L4_CKSUM_NONE)
@@ -117,8 +120,9 @@ static bool checksums_fit(const struct found *found, uint64_t flags)
 	if (!found->udp->dgram_cksum)
 		return v4; // RFC 8200, section 8.1: IPv6 must have one
 	// Over what carries its own complement the sum is nought (RFC 1071).
-	return (v4 ? rte_ipv4_udptcp_cksum(found->ip, found->udp)
-		   : rte_ipv6_udptcp_cksum(found->ip, found->udp)) == 0xffff;
+	sum = sl_sum(found->udp, found->udp_bytes) +
+	      (v4 ? rte_ipv4_phdr_cksum(found->ip, 0) : rte_ipv6_phdr_cksum(found->ip, 0));
+	return (sum & 0xffff) + (sum >> 16) == 0xffff;
 }
 
 bool sl_lane_take_datagram(struct sl_lane *lane, unsigned interface, const uint8_t *frame,
