@@ -15,9 +15,9 @@
 #include "config/control/worst.h"
 #include "dataplane/base/hash.h"
 #include "dataplane/base/log.h"
-#include "dataplane/io/dpdk/counters.h"
 #include "dataplane/io/dpdk/dpdk.h"
 #include "dataplane/io/listener.h"
+#include "dataplane/metrics_reference.h"
 #include "dataplane/options.h"
 #include "dataplane/replay.h"
 #include "dataplane/shard/datagram.h"
@@ -154,6 +154,17 @@ static struct sl_snapshot *load(const char *file, bool check_only)
 	return snapshot;
 }
 
+static uint64_t dpdk_bytes(const struct sl_snapshot *snapshot)
+{
+	const struct sl_process_config *config = snapshot->parts[SL_MODULE_PROCESS];
+	struct sl_dpdk_interface *interfaces;
+	const struct sl_dpdk_config dpdk = dpdk_config(config, &interfaces);
+	const uint64_t bytes = sl_dpdk_memory_bytes(&dpdk, sl_process_shards(config));
+
+	free(interfaces);
+	return config->io == SL_PROCESS_IO_DPDK ? bytes : 0;
+}
+
 static int check(const char *file)
 {
 	struct sl_snapshot *snapshot = load(file, true);
@@ -165,18 +176,18 @@ static int check(const char *file)
 		return SL_EXIT_CONFIG;
 	server = snapshot->parts[SL_MODULE_SERVER];
 	worst = sl_control_worst(snapshot, server->limits.body_bytes_max,
-				 server->limits.connections_max);
+				 server->limits.connections_max, dpdk_bytes(snapshot));
 	printf("%s: fine\n"
 	       "memory at worst: %u shards of %.0f MiB for bodies, and at most %.0f KiB for each "
 	       "connection (%llu a shard)\n"
 	       "  MiB: %.1f bodies, %.1f connections, %.1f Kafka's queues, %.1f out of spools, "
-	       "%.1f ledger, %.1f limits on different values: %.1f in all\n",
+	       "%.1f ledger, %.1f limits on different values, %.1f ports of DPDK: %.1f in all\n",
 	       file, worst.shards, (double)worst.budget_bytes / mib,
 	       (double)worst.connection_bytes / (double)SL_KIB,
 	       (unsigned long long)worst.connections_max, (double)worst.bodies / mib,
 	       (double)worst.connections / mib, (double)worst.drivers / mib,
 	       (double)worst.spools / mib, (double)worst.ledger / mib,
-	       (double)worst.cardinality / mib, (double)worst.sum / mib);
+	       (double)worst.cardinality / mib, (double)worst.ports / mib, (double)worst.sum / mib);
 	sl_snapshot_destroy(modules, SL_MODULES, snapshot);
 	return 0;
 }
@@ -209,13 +220,7 @@ static int print_reference(void)
 
 	fputs(text ? text : "", stdout);
 	free(text);
-	sl_metrics_print_reference(stdout, "Metrics of a shard over `io: dpdk`",
-				   sl_dpdk_counter_rows, sl_dpdk_counter_row_count, "");
-	sl_metrics_print_reference(stdout, "Metrics of a port of `io: dpdk`",
-				   sl_dpdk_port_counter_rows, sl_dpdk_port_counter_row_count,
-				   "port");
-	sl_metrics_print_reference(stdout, "Metrics of all ports of `io: dpdk`",
-				   sl_dpdk_pool_counter_rows, sl_dpdk_pool_counter_row_count, "");
+	sl_metrics_reference(stdout);
 	return 0;
 }
 

@@ -80,6 +80,7 @@ extern const struct sl_label sl_label_breaker; // enum sl_breaker_state
 	  "Memory held until the destination has confirmed.")
 
 SL_COUNTERS(destination, SL_DESTINATION_COUNTERS)
+extern const struct sl_metric_row sl_delivery_duration_rows[1];
 
 // What the metrics say of a breaker: the state that it was told in, or nothing.
 #define SL_BREAKER_UNTOLD (-1)

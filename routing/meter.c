@@ -13,7 +13,7 @@ static const char *const breaker_states[] = {
 };
 const struct sl_label sl_label_breaker = {"state", breaker_states, SL_LABEL_COUNT_breaker};
 
-static const struct sl_metric_row duration_rows[] = {{
+const struct sl_metric_row sl_delivery_duration_rows[1] = {{
 	.name = "sluice_delivery_duration_seconds",
 	.help = "From a record's first submission to its confirmation, retries included.",
 	.kind = SL_METRIC_HISTOGRAM,
@@ -38,8 +38,8 @@ struct sl_meter *sl_meter_of(struct sl_routing_shard *self, const char *name)
 	if (sl_metrics_add(self->env.metrics, sl_destination_counter_rows,
 			   sl_destination_counter_row_count, &meter->counters, (int)self->env.shard,
 			   labels) < 0 ||
-	    sl_metrics_add(self->env.metrics, duration_rows, SL_COUNT_OF(duration_rows),
-			   &meter->duration, (int)self->env.shard, labels) < 0 ||
+	    sl_metrics_add(self->env.metrics, sl_delivery_duration_rows, 1, &meter->duration,
+			   (int)self->env.shard, labels) < 0 ||
 	    sl_metrics_add(self->env.metrics, sl_refusal_rows, SL_COUNT_OF(sl_refusal_rows),
 			   &meter->refusals, (int)self->env.shard, labels) < 0) {
 		sl_metrics_remove(self->env.metrics, &meter->counters);

@@ -79,6 +79,7 @@ static struct answer get_metrics(struct sl_control *control, struct MHD_Connecti
 				 const char *path, const struct call *call)
 {
 	const char *by = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "by");
+	const char *accept = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Accept");
 	char usage[SL_USAGE_TEXT_MAX], *text, *whole = NULL, *tenants = NULL;
 	const size_t more = sl_usage_metrics(usage);
 	size_t size = 0, tenants_size = 0;
@@ -99,7 +100,11 @@ static struct answer get_metrics(struct sl_control *control, struct MHD_Connecti
 		free(text);
 	}
 	free(tenants);
-	return (struct answer){200, "text/plain; version=0.0.4; charset=utf-8", whole};
+	if (whole && sl_metrics_wants_open(accept)) {
+		size += more + tenants_size;
+		return (struct answer){200, SL_METRICS_OPEN, sl_metrics_to_open(whole, &size)};
+	}
+	return (struct answer){200, SL_METRICS_PLAIN, whole};
 }
 
 static struct answer get_health(struct sl_control *control, struct MHD_Connection *connection,

@@ -13,6 +13,7 @@
 
 #include "config/control/internal.h"
 #include "config/control/ledger.h"
+#include "config/control/metrics.h"
 #include "config/control/quota.h"
 #include "config/control/source.h"
 #include "dataplane/base/clock.h"
@@ -30,7 +31,7 @@ const struct sl_label sl_label_reload_result = {"result", result_values,
 #define SL_COUNTER_STRUCT_ struct sl_control_counters
 SL_COUNTER_ROWS(control, SL_CONTROL_COUNTERS)
 
-static const struct sl_metric_row build_rows[] = {{
+const struct sl_metric_row sl_build_rows[1] = {{
 	.name = "sluice_build_info",
 	.help = "The version that runs.",
 	.kind = SL_METRIC_GAUGE,
@@ -463,7 +464,7 @@ struct sl_control *sl_control_create(const struct sl_control_options *options)
 		goto fail;
 	if (sl_metrics_add(options->metrics, sl_control_counter_rows, sl_control_counter_row_count,
 			   &control->counters, -1, NULL) ||
-	    sl_metrics_add(options->metrics, build_rows, 1, &control->build, -1,
+	    sl_metrics_add(options->metrics, sl_build_rows, 1, &control->build, -1,
 			   "version=\"" SL_VERSION "\""))
 		goto fail;
 	if (options->ledger && current(control)->parts[SL_MODULE_TENANTS])

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "config/control/ledger_usage.h"
+#include "config/control/metrics.h"
 #include "config/control/process.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/disk.h"

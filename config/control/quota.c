@@ -11,6 +11,7 @@
 
 #include "config/control/carrier.h"
 #include "config/control/control.h"
+#include "config/control/metrics.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/disk.h"
 #include "dataplane/base/log.h"

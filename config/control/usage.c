@@ -10,13 +10,39 @@ struct writer {
 	size_t size;
 };
 
-static void put(struct writer *writer, const char *name, const char *kind, const char *help,
-		double value)
+enum { CPU, VIRTUAL, RESIDENT, OPEN_FDS, MAX_FDS, START };
+
+const struct sl_metric_row sl_usage_rows[SL_USAGE_ROWS] = {
+	[CPU] = {.name = "process_cpu_seconds",
+		 .help = "CPU time of all threads, user and system.",
+		 .kind = SL_METRIC_COUNTER},
+	[VIRTUAL] = {.name = "process_virtual_memory_bytes",
+		     .help = "Address space in use.",
+		     .kind = SL_METRIC_GAUGE},
+	[RESIDENT] = {.name = "process_resident_memory_bytes",
+		      .help = "Memory resident.",
+		      .kind = SL_METRIC_GAUGE},
+	[OPEN_FDS] = {.name = "process_open_fds",
+		      .help = "Open file descriptors.",
+		      .kind = SL_METRIC_GAUGE},
+	[MAX_FDS] = {.name = "process_max_fds",
+		     .help = "How many there may be.",
+		     .kind = SL_METRIC_GAUGE},
+	[START] = {.name = "process_start_time_seconds",
+		   .help = "When the process began, since the epoch.",
+		   .kind = SL_METRIC_GAUGE},
+};
+
+static void put(struct writer *writer, unsigned index, double value)
 {
+	const struct sl_metric_row *row = &sl_usage_rows[index];
+	const bool counter = row->kind == SL_METRIC_COUNTER;
 	const size_t room = SL_USAGE_TEXT_MAX - writer->size;
+	const char *tail = counter ? "_total" : "";
 	const int size = snprintf(writer->text + writer->size, room,
-				  "# HELP %s %s\n# TYPE %s %s\n%s %.15g\n", name, help, name, kind,
-				  name, value);
+				  "# HELP %s%s %s\n# TYPE %s%s %s\n%s%s %.15g\n", row->name, tail,
+				  row->help, row->name, tail, counter ? "counter" : "gauge",
+				  row->name, tail, value);
 
 	assert(size > 0 && (size_t)size < room);
 	writer->size += (size_t)size;
@@ -80,25 +106,20 @@ size_t sl_usage_metrics(char text[SL_USAGE_TEXT_MAX])
 	const double start = read_start();
 
 	if (getrusage(RUSAGE_SELF, &usage) == 0)
-		put(&writer, "process_cpu_seconds_total", "counter",
-		    "CPU time of all threads, user and system.",
+		put(&writer, CPU,
 		    (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
 			    (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
 	if (read_memory(pages)) {
 		const double page = (double)sysconf(_SC_PAGESIZE);
 
-		put(&writer, "process_virtual_memory_bytes", "gauge", "Address space in use.",
-		    (double)pages[0] * page);
-		put(&writer, "process_resident_memory_bytes", "gauge", "Memory resident.",
-		    (double)pages[1] * page);
+		put(&writer, VIRTUAL, (double)pages[0] * page);
+		put(&writer, RESIDENT, (double)pages[1] * page);
 	}
 	if (descriptors)
-		put(&writer, "process_open_fds", "gauge", "Open file descriptors.", descriptors);
+		put(&writer, OPEN_FDS, descriptors);
 	if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
-		put(&writer, "process_max_fds", "gauge", "How many there may be.",
-		    (double)limit.rlim_cur);
+		put(&writer, MAX_FDS, (double)limit.rlim_cur);
 	if (start > 0)
-		put(&writer, "process_start_time_seconds", "gauge",
-		    "When the process began, since the epoch.", start);
+		put(&writer, START, start);
 	return writer.size;
 }

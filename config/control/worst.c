@@ -24,7 +24,7 @@ static uint64_t ledger_bytes(const struct sl_snapshot *snapshot, uint32_t shards
 }
 
 struct sl_worst sl_control_worst(const struct sl_snapshot *snapshot, uint64_t body_bytes_max,
-				 uint64_t connections_max)
+				 uint64_t connections_max, uint64_t ports_bytes)
 {
 	const struct sl_process_config *config = snapshot->parts[SL_MODULE_PROCESS];
 	const struct sl_tenants *tenants = snapshot->parts[SL_MODULE_TENANTS];
@@ -41,11 +41,12 @@ struct sl_worst sl_control_worst(const struct sl_snapshot *snapshot, uint64_t bo
 		.spools = routing.spool_bytes,
 		.ledger = ledger_bytes(snapshot, shards),
 		.cardinality = tenants->cardinality_bytes,
+		.ports = ports_bytes,
 	};
 
 	worst.bodies = shards * worst.budget_bytes;
 	worst.connections = shards * worst.connections_max * CONNECTION_BYTES;
 	worst.sum = worst.bodies + worst.connections + worst.drivers + worst.spools + worst.ledger +
-		    worst.cardinality;
+		    worst.cardinality + worst.ports;
 	return worst;
 }

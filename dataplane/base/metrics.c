@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 
 const struct sl_label sl_label_none = {.name = NULL, .values = NULL, .count = 1};
 
@@ -222,18 +223,42 @@ struct rendering {
 
 static const char *const kinds[] = {"counter", "gauge", "histogram"};
 
+// What a value counts, as the name says it last; "" where that is no unit.
+static const char *unit_of(const char *name)
+{
+	static const char *const units[] = {
+		"accounts", "bytes",     "calls",   "connections", "datagrams", "failures",
+		"files",    "instances", "items",   "links",       "packets",   "parts",
+		"percent",  "permille",  "records", "requests",    "rows",      "seconds",
+		"shards",   "tenants",   "ticks",   "turns",
+	};
+	const char *last = strrchr(name, '_') + 1;
+
+	for (size_t i = 0; i < SL_COUNT_OF(units); i++) {
+		if (strcmp(last, units[i]) == 0)
+			return units[i];
+	}
+	return "";
+}
+
 void sl_metrics_print_reference(FILE *out, const char *title, const struct sl_metric_row *rows,
 				uint32_t row_count, const char *labels)
 {
-	fprintf(out, "\n## %s\n\n| Metric | Kind | Labels | Meaning |\n|---|---|---|---|\n", title);
+	if (title)
+		fprintf(out,
+			"\n## %s\n\n| Metric | Type | Labels | Unit | Meaning |\n"
+			"|---|---|---|---|---|\n",
+			title);
 	for (uint32_t i = 0; i < row_count; i++) {
 		const struct sl_metric_row *row = &rows[i];
+		const bool labelled = row->labels[0] && row->labels[0]->name;
 
-		fprintf(out, "| `%s%s` | %s | %s", row->name,
-			row->kind == SL_METRIC_COUNTER ? "_total" : "", kinds[row->kind], labels);
+		fprintf(out, "| `%s%s` | %s | %s%s", row->name,
+			row->kind == SL_METRIC_COUNTER ? "_total" : "", kinds[row->kind], labels,
+			*labels && labelled ? ", " : "");
 		for (unsigned k = 0; k < 2 && row->labels[k] && row->labels[k]->name; k++)
-			fprintf(out, "%s%s", *labels || k ? ", " : "", row->labels[k]->name);
-		fprintf(out, " | %s |\n", row->help);
+			fprintf(out, "%s%s", k ? ", " : "", row->labels[k]->name);
+		fprintf(out, " | %s | %s |\n", unit_of(row->name), row->help);
 	}
 }
 
@@ -360,4 +385,72 @@ uint64_t sl_metrics_sum(const struct sl_metrics *metrics, const char *name, cons
 	}
 	pthread_mutex_unlock((pthread_mutex_t *)&metrics->lock);
 	return sum;
+}
+
+// --- OpenMetrics ---------------------------------------------------------------------------------
+
+// A counter's family is named without what its samples end in.
+static void copy_head(FILE *out, const char *line, size_t size)
+{
+	static const char tail[] = "_total";
+	const char *name = line + sizeof("# HELP ") - 1;
+	const char *end = memchr(name, ' ', size - (size_t)(name - line));
+
+	const char *cut = end - (sizeof(tail) - 1);
+
+	if (cut <= name || memcmp(cut, tail, sizeof(tail) - 1) != 0)
+		cut = end;
+	fwrite(line, 1, (size_t)(cut - line), out);
+	fwrite(end, 1, size - (size_t)(end - line), out);
+}
+
+char *sl_metrics_to_open(char *text, size_t *size)
+{
+	const char *at = text, *const end = text + *size;
+	char *open = NULL;
+	FILE *out = open_memstream(&open, size);
+
+	while (out && at < end) {
+		const char *next = memchr(at, '\n', (size_t)(end - at));
+		const size_t line = next ? (size_t)(next + 1 - at) : (size_t)(end - at);
+
+		if (line > 7 && (memcmp(at, "# HELP ", 7) == 0 || memcmp(at, "# TYPE ", 7) == 0))
+			copy_head(out, at, line);
+		else
+			fwrite(at, 1, line, out);
+		at += line;
+	}
+	if (out)
+		fputs("# EOF\n", out);
+	free(text);
+	if (out && fclose(out) == 0)
+		return open;
+	free(open);
+	return NULL;
+}
+
+// The weight of the media type among what is accepted, 0 to 1 (RFC 9110, section 12.4.2).
+static double weight_of(const char *accept, const char *type)
+{
+	double most = 0;
+
+	while (*accept) {
+		const size_t item = strcspn(accept, ",");
+		const size_t size = strcspn(accept, ",; \t");
+		const char *q = memmem(accept, item, "q=", 2);
+		const double weight = q ? strtod(q + 2, NULL) : 1;
+
+		if (size == strlen(type) && strncasecmp(accept, type, size) == 0 && weight > most)
+			most = weight;
+		accept += item;
+		accept += strspn(accept, ", \t");
+	}
+	return most;
+}
+
+bool sl_metrics_wants_open(const char *accept)
+{
+	const double open = accept ? weight_of(accept, "application/openmetrics-text") : 0;
+
+	return open > 0 && open >= weight_of(accept, "text/plain");
 }

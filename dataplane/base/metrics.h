@@ -91,7 +91,13 @@ void sl_metrics_remove(struct sl_metrics *metrics, const void *base);
 // The Prometheus text exposition (format 0.0.4), summed over shards, or with a `shard` label.
 // Returns a malloc'ed, terminated text (the caller frees), or NULL.
 char *sl_metrics_render(const struct sl_metrics *metrics, bool by_shard, size_t *size);
-// Prints a module's rows as a table of the reference.
+// The same text as OpenMetrics 1.0 has it; takes and gives malloc'ed memory, NULL without any.
+#define SL_METRICS_PLAIN "text/plain; version=0.0.4; charset=utf-8"
+#define SL_METRICS_OPEN  "application/openmetrics-text; version=1.0.0; charset=utf-8"
+char *sl_metrics_to_open(char *text, size_t *size);
+// Whether who sends this Accept header (NULL: none) rather has that.
+bool sl_metrics_wants_open(const char *accept);
+// Prints a module's rows as a table of the reference, `title` NULL: as more of the one before.
 void sl_metrics_print_reference(FILE *out, const char *title, const struct sl_metric_row *rows,
 				uint32_t row_count, const char *labels);
 // The sum over all blocks of rows with that name and that one label value (NULL: all values).

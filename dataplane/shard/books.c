@@ -3,7 +3,7 @@
 #define SL_COUNTER_STRUCT_ struct sl_shard_counters
 SL_COUNTER_ROWS(shard, SL_SHARD_COUNTERS)
 
-static const struct sl_metric_row rows[] = {
+const struct sl_metric_row sl_books_rows[SL_BOOKS_ROWS] = {
 	{.name = "sluice_refused_items",
 	 .help = "Items whose sender was told no, by reason.",
 	 .kind = SL_METRIC_COUNTER,
@@ -25,7 +25,8 @@ int sl_books_init(struct sl_books *books, struct sl_metrics *metrics, uint32_t s
 					  NULL);
 
 	return failed ? failed
-		      : sl_metrics_add(metrics, rows, SL_COUNT_OF(rows), books, (int)shard, NULL);
+		      : sl_metrics_add(metrics, sl_books_rows, SL_BOOKS_ROWS, books, (int)shard,
+				       NULL);
 }
 
 void sl_books_fini(struct sl_books *books, struct sl_metrics *metrics)

@@ -50,6 +50,8 @@
 	X(writes, COUNTER, "sluice_io_writes", none, "Write system calls.")
 
 SL_COUNTERS(shard, SL_SHARD_COUNTERS)
+#define SL_BOOKS_ROWS 2
+extern const struct sl_metric_row sl_books_rows[SL_BOOKS_ROWS]; // what has two labels, or buckets
 
 struct sl_books {
 	struct sl_shard_counters counters;

@@ -44,7 +44,7 @@ extern const struct sl_settings sl_datagrams_settings;
 	  "Of those refused as body_too_large: longer than datagrams.bytes.")                      \
 	X(in_flight, GAUGE, "sluice_datagram_in_flight", none,                                     \
 	  "Datagrams received and neither accepted nor refused yet.")                              \
-	X(missed, GAUGE, "sluice_datagram_missed", none,                                           \
+	X(missed, COUNTER, "sluice_datagram_missed", none,                                         \
 	  "Datagrams that the kernel dropped since the socket's buffer was full.")
 SL_COUNTERS(datagram, SL_DATAGRAM_COUNTERS)
 

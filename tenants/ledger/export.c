@@ -95,6 +95,7 @@ void sl_ledger_rank(struct sl_ledger *ledger, uint32_t export_max, uint64_t now_
 // --- the text ------------------------------------------------------------------------------------
 
 enum unit { ITEMS, BYTES, REQUESTS };
+#define ESTIMATED "What kept items stand for: 1/p each."
 static const char *const unit_names[] = {"items", "bytes", "requests"};
 
 static uint64_t number_of(const struct sl_ledger_cell *cell, enum unit unit)
@@ -173,7 +174,7 @@ static void put_estimate(FILE *out, struct sl_bytes tenant, const struct sl_ledg
 static void put_estimates(const struct sl_ledger *ledger, FILE *out,
 			  struct sl_ledger_account *const *list)
 {
-	fputs("# HELP sluice_tenant_estimated_items_total What kept items stand for: 1/p each.\n"
+	fputs("# HELP sluice_tenant_estimated_items_total " ESTIMATED "\n"
 	      "# TYPE sluice_tenant_estimated_items_total counter\n",
 	      out);
 	for (uint32_t i = 0; i < ledger->exported; i++)
@@ -182,22 +183,55 @@ static void put_estimates(const struct sl_ledger *ledger, FILE *out,
 	put_estimate(out, SL_LEDGER_REST, &ledger->other, NULL);
 }
 
+// Whether accounts have a family of it, but for what a family of its own estimates.
+static bool has_family(enum sl_ledger_kind kind, enum unit unit)
+{
+	const struct sl_ledger_kind_row *row = &sl_ledger_kinds[kind];
+
+	if (kind == SL_LEDGER_IN_FLIGHT || kind == SL_LEDGER_ADJUSTED)
+		return false;
+	return unit == ITEMS || (unit == BYTES && row->units & SL_LEDGER_BYTES) ||
+	       (unit == REQUESTS && row->units & SL_LEDGER_REQUESTS &&
+		row->by != SL_LEDGER_BY_DESTINATION);
+}
+
+void sl_ledger_print_reference(FILE *out)
+{
+	fputs("\n## Metrics of tenants with `ledger.export`\n\n"
+	      "| Metric | Type | Labels | Unit | Meaning |\n|---|---|---|---|---|\n",
+	      out);
+	for (unsigned kind = 0; kind < SL_LEDGER_KIND_COUNT; kind++) {
+		const struct sl_ledger_kind_row *row = &sl_ledger_kinds[kind];
+
+		if (kind == SL_LEDGER_ADJUSTED)
+			fputs("| `sluice_tenant_estimated_items_total` | counter | tenant, signal "
+			      "| items | " ESTIMATED " |\n",
+			      out);
+		for (unsigned unit = ITEMS; unit <= REQUESTS; unit++) {
+			if (has_family((enum sl_ledger_kind)kind, (enum unit)unit))
+				fprintf(out,
+					"| `sluice_tenant_%s_%s_total` | counter | tenant, "
+					"signal%s | %s | %s |\n",
+					row->label, unit_names[unit],
+					row->by == SL_LEDGER_BY_NONE     ? ""
+					: row->by == SL_LEDGER_BY_REASON ? ", reason"
+									 : ", destination",
+					unit_names[unit], row->help);
+		}
+	}
+}
+
 static void put_all(const struct sl_ledger *ledger, FILE *out,
 		    struct sl_ledger_account *const *list)
 {
 	for (unsigned i = 0; i < SL_LEDGER_KIND_COUNT; i++) {
 		const enum sl_ledger_kind kind = (enum sl_ledger_kind)i;
-		const struct sl_ledger_kind_row *row = &sl_ledger_kinds[i];
 
 		if (kind == SL_LEDGER_ADJUSTED)
 			put_estimates(ledger, out, list);
-		if (kind == SL_LEDGER_IN_FLIGHT || kind == SL_LEDGER_ADJUSTED)
-			continue;
-		put_family(ledger, out, list, kind, ITEMS);
-		if (row->units & SL_LEDGER_BYTES)
-			put_family(ledger, out, list, kind, BYTES);
-		if (row->units & SL_LEDGER_REQUESTS && row->by != SL_LEDGER_BY_DESTINATION)
-			put_family(ledger, out, list, kind, REQUESTS);
+		for (unsigned unit = ITEMS; unit <= REQUESTS; unit++)
+			if (has_family(kind, (enum unit)unit))
+				put_family(ledger, out, list, kind, (enum unit)unit);
 	}
 }
 

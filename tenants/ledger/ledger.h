@@ -1,5 +1,7 @@
 #pragma once
 
+#include <stdio.h>
+
 #include "dataplane/base/disk.h"
 #include "tenants/ledger/book.h"
 #include "tenants/ledger/counts.h"
@@ -88,7 +90,8 @@ char *sl_ledger_list(struct sl_ledger *ledger, uint32_t skip, uint32_t limit);
 // no series runs backwards. Call every SL_LEDGER_RANK_NS.
 #define SL_LEDGER_RANK_NS (10 * SL_S)
 void sl_ledger_rank(struct sl_ledger *ledger, uint32_t export_max, uint64_t now_ns);
-// Prometheus' text.
+// Their names for the reference, as a table in Markdown; and their values as Prometheus' text.
+void sl_ledger_print_reference(FILE *out);
 char *sl_ledger_metrics(struct sl_ledger *ledger, size_t *size);
 
 // Whether a shard has a row of that tenant, whose name and number must stay its own meanwhile. From

@@ -188,7 +188,7 @@ def test_a_flood_of_syns_harms_no_connection(by_hand):
             if chance.random() < 0.01:
                 one.sendall(call(1))
                 assert answered(one) == b"HTTP/1.1 200 OK"
-        wait_for("full", lambda: sluice.metric("sluice_dpdk_half_open_full_packets") > 2000)
+        wait_for("full", lambda: sluice.metric("sluice_dpdk_half_open_full_packets_total") > 2000)
         one.sendall(call(1))
         assert answered(one) == b"HTTP/1.1 200 OK"
     wait_for("buffers", lambda: sluice.metric("sluice_dpdk_free_buffers") > 12000)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 
 import pytest
 from lib import otlp, wire
@@ -69,6 +70,24 @@ def test_example_is_valid_and_dump_loads_again(tmp_path):
     assert second.returncode == 0, second.stderr
 
 
+def worst_of(path):
+    """{'bodies': MiB} as --check tells it, whose sum is what it says."""
+    found = run("--check", path)
+    assert found.returncode == 0, found.stderr
+    line = found.stdout.splitlines()[2]
+    parts = {name.strip(" :"): float(size) for size, name in
+             re.findall(r"([0-9.]+) ([^0-9,:]+)", line.split("MiB:")[1])}
+    assert abs(sum(v for k, v in parts.items() if k != "in all") - parts["in all"]) < 0.5
+    return parts
+
+
+def dpdk_config(folder):
+    path = folder / "dpdk.yaml"
+    path.write_text(MINIMAL + "io: dpdk\nshards: 2\n"
+                    "dpdk: {addresses: [10.0.0.2/24], packets: 10000}\n")
+    return path
+
+
 def test_the_worst_of_memory_is_all_that_the_configuration_bounds(tmp_path):
     """Each part as its settings have it, and their sum."""
     def worst(**changes):
@@ -88,13 +107,7 @@ destinations:
     spool: {{path: spool, segment_bytes: {segment}, max_bytes: 1GiB}}
 routes: [{{to: [main]}}]
 """.format(**text))
-        found = run("--check", path)
-        assert found.returncode == 0, found.stderr
-        line = found.stdout.splitlines()[2]
-        parts = {name.strip(" :"): float(size) for size, name in
-                 re.findall(r"([0-9.]+) ([^0-9,:]+)", line.split("MiB:")[1])}
-        assert abs(sum(v for k, v in parts.items() if k != "in all") - parts["in all"]) < 0.5
-        return parts
+        return worst_of(path)
     first = worst()
     assert first["bodies"] == 2 * 64 and first["connections"] == round(2 * 1000 * 80 / 1024, 1)
     assert first["Kafka's queues"] == 3 * (64 + 16384 * 512 / 2 ** 20)
@@ -108,6 +121,12 @@ routes: [{{to: [main]}}]
         assert second[part] - first[part] == by and second["in all"] > first["in all"], change
         assert {k: v for k, v in second.items() if k not in (part, "in all")} == {
             k: v for k, v in first.items() if k not in (part, "in all")}, change
+    if "no DPDK" not in run("--check", dpdk_config(tmp_path)).stderr:
+        # A buffer is 2 KiB of room and what DPDK and the stack keep beside it; a stack 48 MiB.
+        parts = worst_of(dpdk_config(tmp_path))
+        assert first["ports of DPDK"] == 0
+        assert 2 * 48 + 10000 * (2048 + 300) / 2 ** 20 < parts["ports of DPDK"] < (
+            2 * 48 + 10000 * (2048 + 450) / 2 ** 20)
     # A row is 128 bytes, its name 255, and what is counted beside it 4 times 32, at the least.
     assert worst(accounts=101000)["ledger"] - first["ledger"] > 2 * 100000 * 511 / 2 ** 20
 
@@ -201,6 +220,94 @@ def test_admin(shared):
     for name in ("sluice_memory_budget_bytes", "sluice_memory_used_bytes"):
         assert metrics[name] >= 0
     assert any(series.startswith("sluice_build_info{") for series in metrics)
+
+
+@pytest.mark.parametrize("text, told", [
+    ("dpdk: {vlan: 7}", "dpdk has no effect here: only with `io: dpdk`"),
+    ("poll: {busy: true, spin: 1ms}", "poll.spin has no effect here: not with `busy`"),
+    ("ledger: {interval: 1s}", "ledger.interval has no effect"),
+    ("quotas: {without_redis: open}", "quotas.without_redis has no effect here: only with `redis`"),
+    ("tenants: {template: x, classes: {x: {}}}", "tenants.template has no effect"),
+    ("tenants: {identify: [{by: credential, trusted_from: [10.0.0.0/8]}]}",
+     "tenants.identify.trusted_from has no effect"),
+    ("tenants: {classes: {x: {quota: {algorithm: leaky, burst: 2s}}}}",
+     "tenants.classes.x.quota.burst has no effect"),
+    ("sampling: [{mode: proportional, rate: 1%, seed: 4}]", "sampling.seed has no effect"),
+    ("destinations: {main: {otlp: {endpoint: 'http://x:1', health: {path: /up}}}}",
+     "main.otlp.health.path has no effect here: only with `check: http`"),
+    ("destinations: {main: {otlp: {endpoint: 'http://x:1', tls: {}}}}", "otlp: tls has no effect"),
+    ("destinations: {main: {otlp: {endpoint: 'http://x:1', merge_compressed: true}}}",
+     "main.otlp.merge_compressed has no effect"),
+    ("destinations: {main: {blackhole: {}, retry: {initial: 1s}}}",
+     "main.retry has no effect here: not with `blackhole`"),
+])
+def test_what_has_no_effect_is_told(tmp_path, text, told):
+    """With its place; and it is no mistake. Where it has one, nothing is told."""
+    path = tmp_path / "config.yaml"
+    lines = [line for line in MINIMAL.splitlines() if line.split(":")[0] != text.split(":")[0]]
+    path.write_text("\n".join([*lines, text, ""]))
+    checked = run("--check", path)
+    assert checked.returncode == 0, checked.stderr
+    assert re.fullmatch(rf"{path}:{len(lines) + 1}:\d+: warning: .*{re.escape(told)}.*\n",
+                        checked.stderr), checked.stderr
+    assert run("--check", ROOT / "config/examples/embedded.yaml").stderr == ""
+    dumped = run("--dump", path).stdout  # it names all settings, and most as they are preset
+    path.write_text(dumped)
+    assert run("--check", path).stderr.count("warning: ") <= 1
+
+
+def test_a_reload_tells_what_has_no_effect_and_all_that_needs_a_restart(start):
+    sluice = start()
+    good = dict(sluice.config)
+    sluice.config["poll"] = {"busy": True, "spin": "1ms"}
+    sluice.config["memory_budget"] = "80MiB"
+    sluice.write_config()
+    status, text = sluice.admin("/reload", "POST")
+    assert status == 422
+    lines = sorted(line.split(": ", 1)[1] for line in text.splitlines())
+    assert lines == ["memory_budget: needs a restart: it is 64MiB now, and would be 80MiB",
+                     "poll.busy: needs a restart: it is false now, and would be true",
+                     "poll.spin: needs a restart: it is 0s now, and would be 1ms"]
+    assert all(re.match(r"[^:]+:\d+:\d+: ", line) for line in text.splitlines())
+    assert "event=config_warning" in sluice.log()
+    sluice.config = good
+    sluice.reload()
+
+
+def test_every_metric_is_in_the_reference(start):
+    """With its type and its labels, and named as Prometheus would have it: who only grows ends in
+    _total, nobody else does."""
+    sluice = start(shards=2, config={
+        "datagrams": {"listen": ["127.0.0.1:0"]},
+        "destinations": {"file": {"file": {"path": "out"}, "spool": {"path": "spool"}},
+                         "up": {"otlp": {"endpoint": "http://127.0.0.1:1"}},
+                         "both": {"failover": ["up", "file"]}},
+        "routes": [{"to": ["both"]}]})
+    wait_for("a delivery", lambda: wire.post(sluice.http_port, "/v1/traces", BODY)[0] == 200)
+    wire.post(sluice.http_port, "/v1/traces", b"x")
+    text = sluice.admin("/metrics")[1]
+    said = {name: (kind, set(filter(None, labels.split(", ")))) for name, kind, labels in re.findall(
+        r"^\| `(\w+)` \| (counter|gauge|histogram) \| ([\w, ]*) \|",
+        (ROOT / "config/REFERENCE.md").read_text(), re.M)}
+    assert len(said) > 200
+    for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M):
+        assert said[name][0] == kind, name
+        assert name.endswith("_total") == (kind == "counter"), name
+        for labels in re.findall(rf"^{name}(?:_bucket|_sum|_count)?(?:{{(.*)}})? \S+$", text, re.M):
+            assert set(re.findall(r'(\w+)="', labels)) - {"le"} == said[name][1], name
+
+
+def test_metrics_as_openmetrics(shared):
+    call = urllib.request.Request(f"http://127.0.0.1:{shared.admin_port}/metrics", headers={
+        "Accept": "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3"})
+    with urllib.request.urlopen(call, timeout=10) as answer:
+        text = answer.read().decode()
+        assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1")
+    assert text.endswith("\n# EOF\n") and text.count("# EOF") == 1
+    families = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
+    assert families["sluice_requests"] == "counter" and not any(
+        name.endswith("_total") for name in families)
+    assert "process_cpu_seconds_total " in text
 
 
 def test_metrics_are_wellformed(shared):

@@ -6,7 +6,12 @@
 
 #include "dataplane/io/dpdk/config.h"
 
-#define MTU_LEAST 1280 // RFC 8200, section 5
+#define MTU_LEAST       1280 // RFC 8200, section 5
+#define PACKETS_A_SHARD 16384
+#define PACKETS_A_PORT  4096 // beyond the first, and a shard: what its queues hold
+#define FRAME_ROOM      22   // Ethernet's header and checksum, and a tag
+#define PACKET_OVERHEAD (64 + 128 + SL_STACK_ROOM_BYTES + 128) // pool's, mbuf, ours, headroom
+#define STACK_BYTES     (48 * SL_MIB)                          // one of lwIP, its pools in it
 
 static int parse_ip(uint8_t to[16], const char *text)
 {
@@ -293,6 +298,11 @@ int sl_dpdk_make_plan(const struct sl_dpdk_config *config, struct sl_dpdk_plan *
 	return read_interface(&reader, &config->only, config->only.mtu);
 }
 
+static bool same_device(const char *one, const char *other)
+{
+	return one == other || (one && other && strcmp(one, other) == 0);
+}
+
 int sl_dpdk_check(const struct sl_dpdk_config *config, char *error, size_t error_size)
 {
 	struct sl_dpdk_plan plan;
@@ -304,4 +314,42 @@ int sl_dpdk_check(const struct sl_dpdk_config *config, char *error, size_t error
 		return -EINVAL;
 	}
 	return sl_dpdk_make_plan(config, &plan, error, error_size);
+}
+
+uint32_t sl_dpdk_packets(const struct sl_dpdk_config *config, uint32_t shards, uint32_t ports)
+{
+	return config->packets ? config->packets
+			       : shards * (PACKETS_A_SHARD + (ports - 1) * PACKETS_A_PORT);
+}
+
+uint32_t sl_dpdk_frame_room(const struct sl_dpdk_plan *plan)
+{
+	// Devices count a buffer's room in KiB, down: one frame is to fit whole.
+	uint32_t largest = 0, frame;
+
+	for (uint32_t i = 0; i < plan->stack.interface_count; i++)
+		largest = SL_MAX(largest, (uint32_t)plan->stack.interfaces[i].mtu);
+	frame = (largest + FRAME_ROOM + 1023) & ~1023u;
+	return SL_MAX(frame, 2048u);
+}
+
+uint64_t sl_dpdk_memory_bytes(const struct sl_dpdk_config *config, uint32_t shards)
+{
+	struct sl_dpdk_plan plan;
+	uint32_t ports = 0;
+	char error[256];
+
+	if (sl_dpdk_make_plan(config, &plan, error, sizeof(error)) < 0)
+		return 0;
+	for (uint32_t i = 0; i < plan.stack.interface_count; i++) {
+		uint32_t before = 0;
+
+		while (before < i &&
+		       !same_device(plan.places[before].device, plan.places[i].device))
+			before++;
+		ports += before == i;
+	}
+	return (uint64_t)sl_dpdk_packets(config, shards, ports) *
+		       (sl_dpdk_frame_room(&plan) + PACKET_OVERHEAD) +
+	       shards * (uint64_t)STACK_BYTES;
 }

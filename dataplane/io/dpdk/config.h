@@ -15,6 +15,10 @@ struct sl_dpdk_plan {
 	} places[SL_STACK_INTERFACES_MAX];
 };
 
+// Packet buffers, over so many ports; and the room of one frame in each.
+uint32_t sl_dpdk_packets(const struct sl_dpdk_config *config, uint32_t shards, uint32_t ports);
+uint32_t sl_dpdk_frame_room(const struct sl_dpdk_plan *plan);
+
 // Returns 0, or -EINVAL with a text for the operator.
 int sl_dpdk_make_plan(const struct sl_dpdk_config *config, struct sl_dpdk_plan *plan, char *error,
 		      size_t error_size);

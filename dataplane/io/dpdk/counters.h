@@ -17,21 +17,21 @@
 	  "Frames of another shard's flow, handed over.")                                          \
 	X(unhanded, COUNTER, "sluice_dpdk_unhanded_packets", none,                                 \
 	  "Frames of another shard's flow, dropped as its ring was full.")                         \
-	X(copied, GAUGE, "sluice_dpdk_copied_packets", none,                                       \
+	X(copied, COUNTER, "sluice_dpdk_copied_packets", none,                                     \
 	  "Frames copied out since the pool was low.")                                             \
-	X(dropped, GAUGE, "sluice_dpdk_dropped_packets", none,                                     \
+	X(dropped, COUNTER, "sluice_dpdk_dropped_packets", none,                                   \
 	  "Frames dropped: malformed, fragments, not believed, or no memory.")                     \
-	X(unbelieved, GAUGE, "sluice_dpdk_unbelieved_packets", none,                               \
+	X(unbelieved, COUNTER, "sluice_dpdk_unbelieved_packets", none,                             \
 	  "Router advertisements and redirects; addresses and gateways are what was set.")         \
-	X(withheld, GAUGE, "sluice_dpdk_withheld_packets", none,                                   \
+	X(withheld, COUNTER, "sluice_dpdk_withheld_packets", none,                                 \
 	  "ICMP errors not sent: more than 1,000 a second of a shard.")                            \
-	X(half_open_full, GAUGE, "sluice_dpdk_half_open_full_packets", none,                       \
+	X(half_open_full, COUNTER, "sluice_dpdk_half_open_full_packets", none,                     \
 	  "SYNs dropped as their listener has all the half-open connections it may have.")         \
-	X(too_big, GAUGE, "sluice_dpdk_too_big_packets", none,                                     \
+	X(too_big, COUNTER, "sluice_dpdk_too_big_packets", none,                                   \
 	  "Connections that a router told of a smaller MTU; they send smaller packets.")           \
-	X(elsewhere, GAUGE, "sluice_dpdk_other_interface_packets", none,                           \
+	X(elsewhere, COUNTER, "sluice_dpdk_other_interface_packets", none,                         \
 	  "Frames dropped as their address is another interface's than they came in on.")          \
-	X(moved, GAUGE, "sluice_dpdk_moved_connections", none,                                     \
+	X(moved, COUNTER, "sluice_dpdk_moved_connections", none,                                   \
 	  "Changes of a connection's interface: its peer's segments came in by another one, or "   \
 	  "its link went down.")                                                                   \
 	X(other_vlan, COUNTER, "sluice_dpdk_other_vlan_packets", none,                             \
@@ -62,7 +62,7 @@ SL_COUNTERS(dpdk, SL_DPDK_COUNTERS)
 	  "Frames that the device could not send.")                                                \
 	X(no_buffer, COUNTER, "sluice_dpdk_port_no_buffer_packets", none,                          \
 	  "Frames that the device dropped for want of a packet buffer; missed, too.")              \
-	X(missed, GAUGE, "sluice_dpdk_missed_packets", none,                                       \
+	X(missed, COUNTER, "sluice_dpdk_missed_packets", none,                                     \
 	  "Frames that the device dropped as nobody took them in time, or without a buffer.")      \
 	X(link_up, GAUGE, "sluice_dpdk_link_up", none, "1 while the port's link is up.")           \
 	X(link_speed, GAUGE, "sluice_dpdk_link_bits_per_second", none,                             \

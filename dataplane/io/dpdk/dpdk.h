@@ -41,6 +41,9 @@ bool sl_dpdk_is_built_in(void);
 // Checks what can be checked without a port. Returns 0 or -EINVAL with a text.
 int sl_dpdk_check(const struct sl_dpdk_config *config, char *error, size_t error_size);
 
+// What the packet buffers and the shards' stacks take in all, roughly and rather too much.
+uint64_t sl_dpdk_memory_bytes(const struct sl_dpdk_config *config, uint32_t shards);
+
 // Starts the EAL (once a process) and the ports. Returns NULL with a text.
 struct sl_dpdk *sl_dpdk_open(const struct sl_dpdk_config *config, uint32_t shards,
 			     struct sl_metrics *metrics, char *error, size_t error_size);

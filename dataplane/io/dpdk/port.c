@@ -11,12 +11,9 @@
 #include "dataplane/io/dpdk/config.h"
 #include "dataplane/io/dpdk/internal.h"
 
-#define RX_DESCRIPTORS  1024
-#define TX_DESCRIPTORS  1024
-#define PACKETS_A_SHARD 16384
-#define PACKETS_A_PORT  4096 // beyond the first, and a shard: what its queues hold
-#define CACHE_PACKETS   256
-#define FRAME_ROOM      (RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN + 4)
+#define RX_DESCRIPTORS 1024
+#define TX_DESCRIPTORS 1024
+#define CACHE_PACKETS  256
 
 // Two bytes over and over give a flow and its way back the same hash (symmetric RSS).
 static uint8_t symmetric_key[52];
@@ -311,19 +308,12 @@ static int start_ports(struct sl_dpdk *dpdk, char *error, size_t error_size)
 
 static int make_pool(struct sl_dpdk *dpdk, char *error, size_t error_size)
 {
-	// Devices count a buffer's room in KiB, down: one frame is to fit whole.
-	uint32_t largest = 0, smallest = UINT16_MAX, frame, room;
+	const uint32_t room = sl_dpdk_frame_room(&dpdk->plan);
+	uint32_t smallest = UINT16_MAX;
 
-	for (uint32_t i = 0; i < dpdk->plan.stack.interface_count; i++) {
-		largest = SL_MAX(largest, (uint32_t)dpdk->plan.stack.interfaces[i].mtu);
+	for (uint32_t i = 0; i < dpdk->plan.stack.interface_count; i++)
 		smallest = SL_MIN(smallest, (uint32_t)dpdk->plan.stack.interfaces[i].mtu);
-	}
-	frame = (largest + FRAME_ROOM + 1023) & ~1023u;
-	room = SL_MAX(frame, 2048u);
-	dpdk->packets = dpdk->config.packets;
-	if (!dpdk->packets)
-		dpdk->packets = dpdk->shards *
-				(PACKETS_A_SHARD + (dpdk->port_count - 1) * PACKETS_A_PORT);
+	dpdk->packets = sl_dpdk_packets(&dpdk->config, dpdk->shards, dpdk->port_count);
 	dpdk->pool = rte_pktmbuf_pool_create(
 		"sluice", dpdk->packets, CACHE_PACKETS, SL_STACK_ROOM_BYTES,
 		(uint16_t)(room + RTE_PKTMBUF_HEADROOM), (int)rte_socket_id());

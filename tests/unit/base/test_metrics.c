@@ -116,12 +116,70 @@ static void many_blocks_cost_what_one_costs_each(void **state)
 	assert_true(sl_clock_now_ns() - began_ns < 5 * SL_S);
 }
 
+static void open_metrics_name_families_by_themselves(void **state)
+{
+	static const char plain[] = "# HELP a_total Some a_total there are.\n"
+				    "# TYPE a_total counter\n"
+				    "a_total{x=\"b_total\"} 1\n"
+				    "# HELP b_totals Not one.\n"
+				    "# TYPE b_totals gauge\n"
+				    "b_totals 2\n"
+				    "# TYPE _total gauge\n";
+	size_t size = sizeof(plain) - 1;
+	char *text = sl_metrics_to_open(strdup(plain), &size);
+
+	(void)state;
+	assert_string_equal(text, "# HELP a Some a_total there are.\n"
+				  "# TYPE a counter\n"
+				  "a_total{x=\"b_total\"} 1\n"
+				  "# HELP b_totals Not one.\n"
+				  "# TYPE b_totals gauge\n"
+				  "b_totals 2\n"
+				  "# TYPE _total gauge\n"
+				  "# EOF\n");
+	assert_int_equal(size, strlen(text));
+	free(text);
+}
+
+static void open_metrics_are_for_who_asks(void **state)
+{
+	static const struct {
+		const char *why, *accept;
+		bool want;
+	} rows[] = {
+		{"no header", NULL, false},
+		{"anything", "*/*", false},
+		{"a browser", "text/html,application/xhtml+xml,*/*;q=0.8", false},
+		{"it alone", "application/openmetrics-text", true},
+		{"in other letters, with a version", "Application/OpenMetrics-Text; version=1.0.0",
+		 true},
+		{"as Prometheus asks",
+		 "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+		 "application/openmetrics-text;version=0.0.1;q=0.4,"
+		 "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
+		 "text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+		 true},
+		{"rather the other", "application/openmetrics-text;q=0.3, text/plain;q=0.5", false},
+		{"not at all", "application/openmetrics-text;q=0", false},
+		{"another type that begins so", "application/openmetrics-textual", false},
+		{"nothing", "", false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+		if (sl_metrics_wants_open(rows[i].accept) != rows[i].want)
+			fail_msg("%s", rows[i].why);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(shards_are_summed_or_told_apart),
 		cmocka_unit_test(histograms_are_cumulative),
 		cmocka_unit_test(many_blocks_cost_what_one_costs_each),
+		cmocka_unit_test(open_metrics_name_families_by_themselves),
+		cmocka_unit_test(open_metrics_are_for_who_asks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
