@@ -22,7 +22,8 @@
 #define TCP_SYN_ACK 0x12
 #define WRITE_BYTES (48 * SL_KIB)
 
-#define VLAN 100
+#define VLAN   100
+#define SECOND 6 // of a script's first step: there is a second interface, the VLAN's
 
 enum { AS_IT_IS = 1, ITS_NUMBERS = 2, COPY = 4, TAGGED = 8, SUMMED = 16 }; // of a frame
 
@@ -43,9 +44,9 @@ struct said {
 	uint32_t next, acknowledged;
 };
 
-static const uint8_t own4[4] = {10, 0, 0, 1}, vip4[4] = {10, 9, 0, 1},
+static const uint8_t own4[2][4] = {{10, 0, 0, 1}, {10, 0, 1, 1}}, vip4[4] = {10, 9, 0, 1},
 		     stranger4[4] = {10, 0, 0, 99};
-static const uint8_t own6[16] = {0xfd, [15] = 1};
+static const uint8_t own6[2][16] = {{0xfd, [15] = 1}, {0xfd, [7] = 1, [15] = 1}};
 static const uint8_t mac[6] = {2, 0, 0, 0, 0, 1};
 
 static struct {
@@ -173,16 +174,17 @@ static uint16_t payload_sum(const struct layout *at)
 
 // --- out ----------------------------------------------------------------------------------------
 
-static bool is_own(const struct layout *at)
+// What leaves by an interface has an address of that interface.
+static bool is_own(unsigned interface, const struct layout *at)
 {
 	static const uint8_t none[16];
 	const uint8_t *source = at->ip + (at->v4 ? 12 : 8);
 
 	if (at->v4)
-		return memcmp(source, own4, 4) == 0 || memcmp(source, vip4, 4) == 0;
+		return memcmp(source, own4[interface], 4) == 0 || memcmp(source, vip4, 4) == 0;
 	// Neighbour discovery and MLD speak from the link's address, and from none.
-	return memcmp(source, own6, 16) == 0 || (source[0] == 0xfe && source[1] == 0x80) ||
-	       memcmp(source, none, 16) == 0;
+	return memcmp(source, own6[interface], 16) == 0 ||
+	       (source[0] == 0xfe && source[1] == 0x80) || memcmp(source, none, 16) == 0;
 }
 
 static void remember(const struct layout *at)
@@ -222,7 +224,7 @@ static bool transmit(void *self, unsigned interface, const struct iovec *pieces,
 	size_t filled = 0;
 
 	(void)self;
-	assert(interface == 0);
+	assert(interface < world.dpdk.plan.stack.interface_count);
 	assert(bytes >= ETHERNET && bytes <= sizeof(frame));
 	for (unsigned i = 0; i < count; i++) {
 		assert(pieces[i].iov_len <= bytes - filled);
@@ -235,7 +237,7 @@ static bool transmit(void *self, unsigned interface, const struct iovec *pieces,
 	check_tag(frame, bytes);
 	if (get16(frame + 12) == 0x0806)
 		return true;
-	assert(lay_out(&at, frame, bytes) && is_own(&at));
+	assert(lay_out(&at, frame, bytes) && is_own(interface, &at));
 	if (at.v4) {
 		assert(get16(at.ip + 2) == bytes - ETHERNET);
 		assert(fold(sum(0, at.ip, at.header)) == 0);
@@ -315,8 +317,9 @@ static void datagram_received(struct sl_datagram_source *source, const struct sl
 
 static void give(const uint8_t *data, size_t size, uint8_t flags)
 {
+	// A tag leads to the second interface, where there is one.
+	const unsigned interface = world.dpdk.plan.stack.interface_count > 1 && flags & TAGGED;
 	struct packet *packet = malloc(sizeof(*packet));
-
 	int cut;
 
 	// To the byte, and as far from a word's bounds as the port's headroom makes it.
@@ -332,7 +335,7 @@ static void give(const uint8_t *data, size_t size, uint8_t flags)
 	size -= (size_t)cut;
 	if (!(flags & AS_IT_IS))
 		mend(packet->data, size, flags);
-	if (sl_lane_take_datagram(&world.lane, 0, packet->data, size, 0)) {
+	if (sl_lane_take_datagram(&world.lane, interface, packet->data, size, 0)) {
 		free(packet->whole);
 		free(packet);
 		return;
@@ -341,7 +344,7 @@ static void give(const uint8_t *data, size_t size, uint8_t flags)
 	world.sent = 0;
 	world.inside = true;
 	sl_stack_ops.input(world.stack, packet, packet->room, packet->data, (uint16_t)size,
-			   (flags & COPY ? SL_INPUT_COPY : 0) |
+			   interface * SL_INPUT_INTERFACE | (flags & COPY ? SL_INPUT_COPY : 0) |
 				   (flags & SUMMED ? SL_INPUT_IP_FINE | SL_INPUT_TCP_FINE : 0));
 	world.inside = false;
 }
@@ -465,6 +468,18 @@ static void connect_out(uint8_t port)
 	world.inside = false;
 }
 
+static void cut_link(uint8_t what)
+{
+	const unsigned interface = what & 1;
+
+	if (interface >= world.dpdk.plan.stack.interface_count)
+		return;
+	world.inside = true;
+	world.sent = 0;
+	sl_stack_ops.link(world.stack, interface, what & 2);
+	world.inside = false;
+}
+
 // One step of the script. Returns what it took of it, 0 at its end.
 static size_t step(const uint8_t *data, size_t size)
 {
@@ -486,7 +501,9 @@ static size_t step(const uint8_t *data, size_t size)
 			connect_out(data[2]);
 		break;
 	case 7:
-		if (data[1] & 1) // hours: what keep-alive and the neighbours' ages wait for
+		if ((data[1] & 7) == SECOND)
+			cut_link(data[2]);
+		else if (data[1] & 1) // hours: what keep-alive and the neighbours' ages wait for
 			tick(data[2] & 15, 20 * SL_S);
 		else
 			world.fails_at = world.allocations + data[2] % 32;
@@ -542,30 +559,33 @@ static uint32_t draw(void)
 	return world.drawn = world.drawn * 1664525 + 1013904223;
 }
 
-static void begin(void)
+static void begin(unsigned count)
 {
 	static const struct sl_stack_host host = {
 		.hash = hash, .random = draw, .transmit = transmit, .release = release};
-	struct sl_stack_config config = {
-		.interfaces[0] = {.mtu = FRAME_BYTES - ETHERNET,
-				  .address_count = 3,
-				  .gateway4 = {10, 0, 0, 254},
-				  .gateway6 = {0xfd, [15] = 254}},
-		.interface_count = 1,
-		.window_budget = SL_MIB,
-	};
-	struct sl_stack_interface *interface = &config.interfaces[0];
+	struct sl_stack_config config = {.interface_count = count, .window_budget = SL_MIB};
 
 	memset(&world, 0, sizeof(world));
 	world.now_ns = 1000 * SL_S;
-	memcpy(interface->mac, mac, sizeof(mac));
-	for (unsigned i = 0; i < 2; i++) {
-		memset(interface->addresses[i].address + 10, 0xff, 2);
-		memcpy(interface->addresses[i].address + 12, i ? vip4 : own4, 4);
-		interface->addresses[i].prefix = i ? 32 : 24;
+	for (unsigned i = 0; i < count; i++) {
+		struct sl_stack_interface *interface = &config.interfaces[i];
+		struct sl_stack_address *addresses = interface->addresses;
+
+		interface->mtu = (uint16_t)(FRAME_BYTES - ETHERNET - 200 * i);
+		memcpy(interface->mac, mac, sizeof(mac));
+		memset(addresses[0].address + 10, 0xff, 2);
+		memcpy(addresses[0].address + 12, own4[i], 4);
+		memset(addresses[1].address + 10, 0xff, 2);
+		memcpy(addresses[1].address + 12, vip4, 4);
+		memcpy(addresses[2].address, own6[i], 16);
+		addresses[0].prefix = 24;
+		addresses[1].prefix = 32;
+		addresses[2].prefix = 64;
+		interface->address_count = 3;
+		memcpy(interface->gateway4, own4[i], 4);
+		memcpy(interface->gateway6, own6[i], 16);
+		interface->gateway4[3] = interface->gateway6[15] = 254;
 	}
-	memcpy(interface->addresses[2].address, own6, 16);
-	interface->addresses[2].prefix = 64;
 	world.dpdk.plan.stack = config;
 	world.lane.dpdk = &world.dpdk;
 	world.source = (struct sl_datagram_source){
@@ -586,7 +606,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	size_t taken;
 
-	begin();
+	begin(size >= 3 && (data[0] & 7) == 7 && (data[1] & 7) == SECOND ? 2 : 1);
 	while ((taken = step(data, size))) {
 		data += taken;
 		size -= taken;
