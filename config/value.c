@@ -62,7 +62,7 @@ const char *sl_value_expected(enum sl_setting_type type)
 		[SL_TYPE_STRING] = "a text",
 		[SL_TYPE_PATH] = "a path",
 		[SL_TYPE_ENUM] = "a word",
-		[SL_TYPE_ADDRESS] = "an address such as 127.0.0.1:4317",
+		[SL_TYPE_ADDRESS] = "an address such as 127.0.0.1:4317 or [::1]:4317",
 		[SL_TYPE_CIDR] = "an address range such as 10.0.0.0/8",
 		[SL_TYPE_OBJECT] = "a mapping",
 		[SL_TYPE_OPTIONAL] = "a mapping",

@@ -1,5 +1,6 @@
 #include "config/internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <yaml.h>
 
@@ -88,19 +89,45 @@ static bool scalar(struct builder *builder, const yaml_event_t *event)
 	return node->text ? true : refuse(builder, mark, "no memory");
 }
 
-// Of the parser, at `mark`. Its words for the commonest slip say nothing of it.
-static bool refuse_syntax(struct builder *builder, const yaml_mark_t *mark, const char *problem,
-			  const char *text, size_t size)
+// Of bytes that are no text: the parser tells their offset alone.
+static bool refuse_bytes(struct builder *builder, const yaml_parser_t *parser, const char *text)
 {
+	yaml_mark_t mark = {0};
+
+	for (size_t i = 0; i < parser->problem_offset; i++) {
+		mark.column += ((unsigned char)text[i] & 0xc0) != 0x80;
+		if (text[i] == '\n') {
+			mark.line++;
+			mark.column = 0;
+		}
+	}
+	return refuse(builder, &mark, parser->problem);
+}
+
+// Of the parser. Its words for the commonest slip say nothing of it; for the others it is where
+// what was not ended began that helps.
+static bool refuse_syntax(struct builder *builder, const yaml_parser_t *parser, const char *text,
+			  size_t size)
+{
+	const yaml_mark_t *mark = parser->problem_mark.line ? &parser->problem_mark : &parser->mark;
+	const char *problem = parser->problem ? parser->problem : "not YAML";
+	char what[200];
 	size_t at = 0;
 
+	if (parser->error == YAML_READER_ERROR && parser->problem && parser->problem_offset < size)
+		return refuse_bytes(builder, parser, text);
 	// The mark counts characters.
 	for (size_t left = mark->index; left && at < size; left--)
 		while (++at < size && ((unsigned char)text[at] & 0xc0) == 0x80)
 			;
 	if (at < size && text[at] == '\t')
-		problem = "a tab: expected blanks, YAML is not indented with tabs";
-	return refuse(builder, mark, problem ? problem : "not YAML");
+		return refuse(builder, mark,
+			      "a tab: expected blanks, YAML is not indented with tabs");
+	if (!parser->context)
+		return refuse(builder, mark, problem);
+	snprintf(what, sizeof(what), "%s %s that begins at %zu:%zu", problem, parser->context,
+		 parser->context_mark.line + 1, parser->context_mark.column + 1);
+	return refuse(builder, mark, what);
 }
 
 static bool take(struct builder *builder, const yaml_event_t *event)
@@ -149,10 +176,7 @@ struct sl_node *sl_yaml_parse(struct sl_loaded_memory *blocks, const char *name,
 	yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
 	while (fine && more) {
 		if (!yaml_parser_parse(&parser, &event)) {
-			const yaml_mark_t *mark = &parser.problem_mark;
-
-			fine = refuse_syntax(&builder, mark->line ? mark : &parser.mark,
-					     parser.problem, text, size);
+			fine = refuse_syntax(&builder, &parser, text, size);
 			break;
 		}
 		fine = take(&builder, &event);

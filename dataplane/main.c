@@ -66,6 +66,7 @@ static void check_whole(void *self, const struct sl_snapshot *snapshot, struct s
 	const struct sl_process_config *config = snapshot->parts[SL_MODULE_PROCESS];
 	const struct sl_server_part *server = snapshot->parts[SL_MODULE_SERVER];
 	const uint64_t budget = sl_process_memory_budget(config, sl_process_shards(config));
+	char text[SL_ADDRESS_TEXT_MAX];
 
 	(void)self;
 	sl_control_check_classes(snapshot, errors);
@@ -73,7 +74,11 @@ static void check_whole(void *self, const struct sl_snapshot *snapshot, struct s
 	sl_control_check_ledger(snapshot, errors);
 	for (uint32_t i = 0; i < server->listen_count; i++) {
 		if (sl_address_clashes(&server->listens[i].address, &config->admin))
-			sl_errors_add(errors, &config->where, "admin: listen has that address");
+			sl_errors_add(errors,
+				      config->admin_where.line ? &config->admin_where
+							       : &config->where,
+				      "admin: %s is an address of listen, too",
+				      sl_address_text(&config->admin, text));
 	}
 	if (2 * server->limits.body_bytes_max > budget / 2)
 		sl_errors_add(errors, &config->where,

@@ -61,7 +61,7 @@ static struct answer get_index(struct sl_control *control, struct MHD_Connection
 		200,
 		"sluice " SL_VERSION "\n\n"
 		"GET  /metrics       Prometheus; ?by=shard for each shard\n"
-		"GET  /healthz       the process lives\n"
+		"GET  /healthz       the process lives; /livez too\n"
 		"GET  /readyz        it takes traffic\n"
 		"GET  /config        the effective configuration\n"
 		"GET  /tenants       accounts of those who sent, the largest first; "
@@ -308,6 +308,7 @@ static const struct {
 	{"/", false, "GET, HEAD", get_index},
 	{"/metrics", false, "GET, HEAD", get_metrics},
 	{"/healthz", false, "GET, HEAD", get_health},
+	{"/livez", false, "GET, HEAD", get_health},
 	{"/readyz", false, "GET, HEAD", get_ready},
 	{"/config", false, "GET, HEAD", get_config},
 	{"/tenants", false, "GET, HEAD", get_tenants},

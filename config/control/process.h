@@ -33,6 +33,7 @@ struct sl_process_config {
 		bool busy;
 	} poll;
 	struct sl_address admin; // size 0: none
+	struct sl_where admin_where;
 	struct {
 		uint32_t level, format; // enum sl_log_level, sl_log_format
 	} log;

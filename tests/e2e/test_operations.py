@@ -56,6 +56,24 @@ def test_the_image_s_configuration_is_valid():
     assert checked.returncode == 0, checked.stderr
 
 
+def test_the_manifest_s_configuration_fits_its_memory(tmp_path):
+    """docker/kubernetes: valid, without warnings, and at worst within the container's limit, of
+    which `auto` takes a quarter for bodies."""
+    manifest = (ROOT / "docker/kubernetes/sluice.yaml").read_text()
+    config = re.search(r"  sluice.yaml: \|\n((?:    .*\n)+)", manifest)[1]
+    cores, mib = (int(re.search(rf"limits: {{cpu: \"(\d+)\", memory: (\d+)Gi}}", manifest)[i])
+                  for i in (1, 2))
+    mib *= 1024
+    (tmp_path / "tenants.yaml").write_text("tenants: {demo: {}}\n")
+    path = tmp_path / "sluice.yaml"
+    path.write_text(config.replace("    ", "", 1).replace("\n    ", "\n").replace(
+        "memory_budget: auto", f"memory_budget: {mib // 4 // cores}MiB\nshards: {cores}").replace(
+        "/etc/sluice/tenants/", ""))
+    assert run("--check", path).stderr == ""
+    # The program itself, its libraries and what allocators keep take the rest.
+    assert worst_of(path)["in all"] < 0.85 * mib
+
+
 def test_example_is_valid_and_dump_loads_again(tmp_path):
     example = ROOT / "config/examples/embedded.yaml"
     checked = run("--check", example)
@@ -209,6 +227,7 @@ def test_reload_changes_all_or_nothing(start):
 
 def test_admin(shared):
     assert shared.admin("/healthz")[0] == 200
+    assert shared.admin("/livez")[0] == 200
     assert shared.admin("/readyz")[0] == 200
     assert "gold-token" not in shared.admin("/config")[1]
     assert shared.admin("/nonsense")[0] == 404

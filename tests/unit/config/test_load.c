@@ -106,70 +106,76 @@ static void test_values(void **state)
 	}
 }
 
+static const struct {
+	const char *why, *text, *want;
+} mistakes[] = {
+	{"unknown key", "flags: true\n",
+	 "/etc/x.yaml:1:1: unknown key \"flags\"; did you mean \"flag\"?"},
+	{"a tab indents", "map:\n\ta: {}\n",
+	 "/etc/x.yaml:2:1: a tab: expected blanks, YAML is not indented with tabs"},
+	{"a tab behind a text that is not ASCII", "map: # \u00e4\u4e16\n  a: {}\n\tb: {}\n",
+	 "/etc/x.yaml:3:1: a tab: expected blanks"},
+	{"bytes that are no text, in the second line", "flag: true\nword: \"\xc3\xa4\xe4\"\n",
+	 "/etc/x.yaml:2:10: invalid trailing UTF-8 octet"},
+	{"what was not closed, where it began", "inner: {bytes: 1MiB\n",
+	 ":2:1: did not find expected ',' or '}' while parsing a flow mapping that begins "
+	 "at "
+	 "1:8"},
+	{"no blank behind a colon", "flag: true\nword:enforce\nflag: true\n",
+	 "could not find expected ':' while scanning a simple key that begins at 2:1"},
+	{"nothing is near", "zebra: 1\n", ":1:1: unknown key \"zebra\""},
+	{"twice", "flag: true\nflag: true\n", ":2:1: flag: given twice, first at line 1"},
+	{"twice, though once null", "flag:\nflag: true\n", ":2:1: flag: given twice"},
+	{"twice in a map", "map:\n  a: {}\n  b: {}\n  a: {}\n",
+	 ":4:3: map: \"a\" is given twice, first at line 2"},
+	{"a duration", "inner:\n  duration: abc\n",
+	 ":2:13: inner.duration: expected a duration such as 250ms, got \"abc\""},
+	{"a duration needs its unit", "inner: {duration: 4}\n", "expected a duration"},
+	{"bounds with their unit", "inner: {duration: 2h}\n",
+	 "inner.duration: 2h is out of bounds: 1ms to 1m"},
+	{"ratio has bounds of its own", "inner: {ratio: 101%}\n", "0 to 1"},
+	{"counts are whole", "inner: {count: 1.5}\n", "expected a count"},
+	{"counts are positive", "inner: {count: -1}\n", "expected a count"},
+	{"no hexadecimal", "inner: {number: 0x10}\n", "expected a number"},
+	{"no infinity", "inner: {number: inf}\n", "expected a number"},
+	{"too large for us", "inner: {bytes: 99999999999999999999}\n", "expected a size"},
+	{"enum", "word: enforced\n",
+	 "word: expected one of enforce, observe, got \"enforced\"; did you mean enforce?"},
+	{"bool", "flag: yes\n", "flag: expected true or false, got \"yes\""},
+	{"a list for a text", "inner: {text: [a]}\n", "expected a text, got a list"},
+	{"a mapping for a list", "texts: {a: b}\n", "texts: expected a list, got a mapping"},
+	{"a text for a mapping", "inner: a\n", ":1:8: inner: expected a mapping, got \"a\""},
+	{"a secret is not repeated", "address: x\nsecret: [a]\n", "expected a text"},
+	{"required", "choices:\n  - {required: false}\n",
+	 ":2:5: choices: missing key \"destination\""},
+	{"required, though null", "choices:\n  - {destination: }\n", "missing key"},
+	{"variable", "inner: {text: \"${env:SL_NOT_THERE}\"}\n",
+	 "environment variable SL_NOT_THERE is not set"},
+	{"another reference", "inner: {text: \"${file:x}\"}\n", "expected ${env:NAME}"},
+	{"anchor", "texts: &a [x]\n", ":1:8: anchors are not taken"},
+	{"alias", "texts: *a\n", "aliases are not taken"},
+	{"merge key", "inner: {<<: {}}\n", "merge keys are not taken"},
+	{"tag", "flag: !!bool true\n", "tags are not taken"},
+	{"two documents", "flag: true\n---\nflag: true\n", ":2:1: a second document"},
+	{"not YAML", "texts: [\n", ":2:1: "},
+	{"depth", "a: [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
+	 "nested too deeply"},
+	{"a null element", "texts: [~]\n", "an element is empty"},
+	{"a zero byte", "inner: {text: \"a\\0b\"}\n", "zero byte"},
+};
+
 static void test_mistakes(void **state)
 {
-	static const struct {
-		const char *why, *text, *want;
-	} rows[] = {
-		{"unknown key", "flags: true\n",
-		 "/etc/x.yaml:1:1: unknown key \"flags\"; did you mean \"flag\"?"},
-		{"a tab indents", "map:\n\ta: {}\n",
-		 "/etc/x.yaml:2:1: a tab: expected blanks, YAML is not indented with tabs"},
-		{"a tab behind a text that is not ASCII", "map: # \u00e4\u4e16\n  a: {}\n\tb: {}\n",
-		 "/etc/x.yaml:3:1: a tab: expected blanks"},
-		{"nothing is near", "zebra: 1\n", ":1:1: unknown key \"zebra\""},
-		{"twice", "flag: true\nflag: true\n", ":2:1: flag: given twice, first at line 1"},
-		{"twice, though once null", "flag:\nflag: true\n", ":2:1: flag: given twice"},
-		{"twice in a map", "map:\n  a: {}\n  b: {}\n  a: {}\n",
-		 ":4:3: map: \"a\" is given twice, first at line 2"},
-		{"a duration", "inner:\n  duration: abc\n",
-		 ":2:13: inner.duration: expected a duration such as 250ms, got \"abc\""},
-		{"a duration needs its unit", "inner: {duration: 4}\n", "expected a duration"},
-		{"bounds with their unit", "inner: {duration: 2h}\n",
-		 "inner.duration: 2h is out of bounds: 1ms to 1m"},
-		{"ratio has bounds of its own", "inner: {ratio: 101%}\n", "0 to 1"},
-		{"counts are whole", "inner: {count: 1.5}\n", "expected a count"},
-		{"counts are positive", "inner: {count: -1}\n", "expected a count"},
-		{"no hexadecimal", "inner: {number: 0x10}\n", "expected a number"},
-		{"no infinity", "inner: {number: inf}\n", "expected a number"},
-		{"too large for us", "inner: {bytes: 99999999999999999999}\n", "expected a size"},
-		{"enum", "word: enforced\n",
-		 "word: expected one of enforce, observe, got \"enforced\"; did you mean enforce?"},
-		{"bool", "flag: yes\n", "flag: expected true or false, got \"yes\""},
-		{"a list for a text", "inner: {text: [a]}\n", "expected a text, got a list"},
-		{"a mapping for a list", "texts: {a: b}\n",
-		 "texts: expected a list, got a mapping"},
-		{"a text for a mapping", "inner: a\n",
-		 ":1:8: inner: expected a mapping, got \"a\""},
-		{"a secret is not repeated", "address: x\nsecret: [a]\n", "expected a text"},
-		{"required", "choices:\n  - {required: false}\n",
-		 ":2:5: choices: missing key \"destination\""},
-		{"required, though null", "choices:\n  - {destination: }\n", "missing key"},
-		{"variable", "inner: {text: \"${env:SL_NOT_THERE}\"}\n",
-		 "environment variable SL_NOT_THERE is not set"},
-		{"another reference", "inner: {text: \"${file:x}\"}\n", "expected ${env:NAME}"},
-		{"anchor", "texts: &a [x]\n", ":1:8: anchors are not taken"},
-		{"alias", "texts: *a\n", "aliases are not taken"},
-		{"merge key", "inner: {<<: {}}\n", "merge keys are not taken"},
-		{"tag", "flag: !!bool true\n", "tags are not taken"},
-		{"two documents", "flag: true\n---\nflag: true\n", ":2:1: a second document"},
-		{"not YAML", "texts: [\n", ":2:1: "},
-		{"depth", "a: [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
-		 "nested too deeply"},
-		{"a null element", "texts: [~]\n", "an element is empty"},
-		{"a zero byte", "inner: {text: \"a\\0b\"}\n", "zero byte"},
-	};
-
 	(void)state;
-	for (size_t i = 0; i < SL_COUNT_OF(rows); i++) {
+	for (size_t i = 0; i < SL_COUNT_OF(mistakes); i++) {
 		struct sl_loaded loaded;
 		bool found = false;
 
-		assert_int_equal(load(rows[i].text, &loaded), -EINVAL);
+		assert_int_equal(load(mistakes[i].text, &loaded), -EINVAL);
 		for (uint32_t j = 0; j < sl_errors_count(errors); j++)
-			found |= strstr(sl_errors_line(errors, j), rows[i].want) != NULL;
+			found |= strstr(sl_errors_line(errors, j), mistakes[i].want) != NULL;
 		if (!found)
-			fail_msg("%s: got %s", rows[i].why, sl_errors_line(errors, 0));
+			fail_msg("%s: got %s", mistakes[i].why, sl_errors_line(errors, 0));
 	}
 }
 
