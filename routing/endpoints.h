@@ -1,5 +1,6 @@
 #pragma once
 
+#include "dataplane/base/outage.h"
 #include "dataplane/conn/client.h"
 #include "dataplane/conn/resolver.h"
 #include "routing/breaker.h"
@@ -72,10 +73,11 @@ struct sl_endpoint {
 	struct sl_outlier outlier;
 	uint32_t in_flight;
 	uint64_t avoided_until_ns,
-		avoid_ns; // not checked and not reached: only if there is no other
-	bool gone;        // no name means it any more; goes when nothing is in flight
-	bool out;         // as last said in the log and the metrics
-	int told;         // of the breaker, in the metrics
+		avoid_ns;        // not checked and not reached: only if there is no other
+	bool gone;               // no name means it any more; goes when nothing is in flight
+	bool out;                // as last said in the log and the metrics
+	int told;                // of the breaker, in the metrics
+	struct sl_outage outage; // its driver's: calls that fail, to be tried again
 	struct sl_endpoint_counters counters;
 };
 

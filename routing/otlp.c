@@ -74,26 +74,52 @@ static void on_data(struct sl_client_call *call, struct sl_bytes bytes)
 	sl_otlp_answer_data(&((struct post *)call)->answer, bytes);
 }
 
-static void say(const struct post *post, int result)
+// What is to be tried again: a line when it begins, one a minute while it lasts, one when something
+// is delivered. Alike for all that an endpoint answers or fails meanwhile: each has its counter.
+static void tell_failed(const struct post *post, int result, uint64_t now_ns)
 {
 	static const char *const failures[] = {
+		[-SL_CLIENT_OK] = "refused",
 		[-SL_CLIENT_UNREACHABLE] = "unreachable",
 		[-SL_CLIENT_TIMEOUT] = "timeout",
 		[-SL_CLIENT_BROKEN] = "broken",
 		[-SL_CLIENT_UNPROCESSED] = "unprocessed",
 	};
-	const struct sl_endpoint *endpoint = post->endpoint;
+	struct sl_endpoint *endpoint = post->endpoint;
+	struct sl_outage *outage = &endpoint->outage;
+	const bool answered = result == SL_CLIENT_OK;
 
-	if (result == SL_CLIENT_OK)
-		sl_log(SL_LOG_WARN, "otlp_refused",
-		       "destination=%s endpoint=%s http=%u grpc=%d message=\"%s\"",
-		       post->side->otlp->name, endpoint->name, post->answer.status,
-		       post->answer.grpc_status, post->answer.message);
-	else
-		sl_log(SL_LOG_WARN, "otlp_failed",
-		       "destination=%s endpoint=%s how=%s last_error=\"%s\"",
-		       post->side->otlp->name, endpoint->name, failures[-result],
-		       sl_client_pool_error(endpoint->pool));
+	sl_outage_more(outage, failures[-result], 1, now_ns);
+	if (!sl_outage_tell(outage, now_ns) && !sl_outage_lasts(outage, now_ns))
+		return;
+	sl_log(SL_LOG_WARN, "otlp_failed",
+	       "destination=%s endpoint=%s how=%s http=%u grpc=%d last_error=\"%s\" count=%llu "
+	       "untold=%u",
+	       post->side->otlp->name, endpoint->name, failures[-result], post->answer.status,
+	       post->answer.grpc_status,
+	       answered ? post->answer.message : sl_client_pool_error(endpoint->pool),
+	       (unsigned long long)outage->count, outage->untold);
+}
+
+static void tell_delivered(const struct post *post, uint64_t now_ns)
+{
+	struct sl_endpoint *endpoint = post->endpoint;
+	struct sl_outage *outage = &endpoint->outage;
+
+	if (SL_UNLIKELY(outage->cause != NULL) && sl_outage_end(outage))
+		sl_log(SL_LOG_INFO, "otlp_delivers_again",
+		       "destination=%s endpoint=%s seconds=%llu count=%llu", post->side->otlp->name,
+		       endpoint->name, (unsigned long long)((now_ns - outage->began_ns) / SL_S),
+		       (unsigned long long)outage->count);
+}
+
+// Refused for good: each is another record's, and the log itself thins out many.
+static void tell_refused(const struct post *post)
+{
+	sl_log(SL_LOG_WARN, "otlp_refused",
+	       "destination=%s endpoint=%s http=%u grpc=%d message=\"%s\"", post->side->otlp->name,
+	       post->endpoint->name, post->answer.status, post->answer.grpc_status,
+	       post->answer.message);
 }
 
 static enum sl_answer answer_of(const struct post *post, int result)
@@ -164,8 +190,13 @@ static void on_ended(struct sl_client_call *call, int result, uint64_t now_ns)
 				  .passed_on = goes_again(post, result),
 			  },
 			  now_ns);
+	if (outcome == SL_OUTCOME_DELIVERED)
+		tell_delivered(post, now_ns);
+	if (outcome == SL_OUTCOME_REJECTED)
+		tell_refused(post);
+	if (outcome == SL_OUTCOME_RETRYABLE)
+		tell_failed(post, result, now_ns);
 	if (outcome != SL_OUTCOME_DELIVERED) {
-		say(post, result);
 		sl_egress_answered(record, answer_of(post, result), outcome);
 		if (go_elsewhere(post, result, now_ns))
 			return;

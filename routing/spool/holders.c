@@ -176,7 +176,7 @@ static int start_spool(struct sl_spool *spool, char why[SL_DISK_WHY])
 	if (failed)
 		sl_spool_refuses(spool, 0, why);
 	else if (!sl_spool_store_is_empty(spool->store))
-		sl_spool_outage_more(&spool->outage, "left there before", 0, sl_clock_now_ns());
+		sl_outage_more(&spool->outage, "left there before", 0, sl_clock_now_ns());
 	sl_spool_publish(spool);
 	failed = sl_sides_init(&spool->sides, &sl_spool_sides);
 	if (!failed)

@@ -4,8 +4,8 @@
 
 #include "dataplane/base/disk.h"
 #include "dataplane/base/log.h"
+#include "dataplane/base/outage.h"
 #include "dataplane/base/sides.h"
-#include "routing/spool/outage.h"
 #include "routing/spool/spool.h"
 
 // What the files of a spool with its thread share: spool.c, the thread and the shards' sides;
@@ -54,7 +54,7 @@ struct sl_spool {
 	struct sl_spool_handed group[SL_SPOOL_GROUP_MAX];
 	struct sl_spool_write writes[SL_SPOOL_GROUP_MAX];
 	uint64_t kept_items; // of the group
-	struct sl_spool_outage outage;
+	struct sl_outage outage;
 	bool dirty, refusing, told_refusing;
 	uint64_t synced_ns, ticked_ns, open_due_ns;
 	struct sl_log_spell not_opened;

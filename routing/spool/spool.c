@@ -162,7 +162,7 @@ static bool take_records(struct sl_spool *spool)
 	append(spool, 0, count, sync);
 	cause = __atomic_exchange_n(&spool->cause, NULL, __ATOMIC_RELAXED);
 	if (spool->kept_items)
-		sl_spool_outage_more(&spool->outage, cause, spool->kept_items, sl_clock_now_ns());
+		sl_outage_more(&spool->outage, cause, spool->kept_items, sl_clock_now_ns());
 	for (uint32_t i = 0; i < count; i++) {
 		struct sl_spool_handed *entry = &spool->group[i];
 
@@ -195,7 +195,7 @@ static void judge(struct sl_spool *spool, bool gone)
 
 	spool->delivered = gone;
 	if (!gone)
-		sl_spool_outage_more(&spool->outage, "not delivered from the disk", 0, now_ns);
+		sl_outage_more(&spool->outage, "not delivered from the disk", 0, now_ns);
 	if (gone) {
 		spool->failing = false;
 		spool->backoff_ns = SL_SPOOL_BACKOFF_MIN_NS;
@@ -400,18 +400,18 @@ static void tick(struct sl_spool *spool, uint64_t now_ns)
 
 static void tell_outage(struct sl_spool *spool, uint64_t now_ns)
 {
-	struct sl_spool_outage *outage = &spool->outage;
+	struct sl_outage *outage = &spool->outage;
 
-	if (sl_spool_outage_tell(outage, now_ns))
+	if (sl_outage_tell(outage, now_ns))
 		sl_log(SL_LOG_WARN, "spool_begins",
 		       "destination=%s folder=\"%s\" cause=\"%s\" untold=%u",
 		       spool->now.destination, spool->path, outage->cause, outage->untold);
-	if (!spool->behind && sl_spool_outage_end(outage))
+	if (!spool->behind && sl_outage_end(outage))
 		sl_log(SL_LOG_INFO, "spool_empty",
 		       "destination=%s folder=\"%s\" seconds=%llu items=%llu",
 		       spool->now.destination, spool->path,
 		       (unsigned long long)((now_ns - outage->began_ns) / SL_S),
-		       (unsigned long long)outage->items);
+		       (unsigned long long)outage->count);
 }
 
 static int wait_ms(const struct sl_spool *spool, uint64_t now_ns)

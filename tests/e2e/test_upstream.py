@@ -250,6 +250,26 @@ def test_nobody_listens_yet(start, http):
 
 
 @KINDS
+def test_an_outage_is_a_pair_of_lines(start, http):
+    """However many calls fail in it; the next pair is a minute away, its calls counted all the same."""
+    port = ports.free()[0]
+    sluice = start(config=config(port, http, more={"answer_within": "1s"}))
+
+    def told():
+        return [line.split("event=")[1].split()[0] for line in sluice.log().splitlines()
+                if "event=otlp_" in line]
+
+    for outage in range(2):
+        assert [send(sluice).grpc_status for _ in range(2)] == [14, 14]
+        with Upstream(http, port=port):
+            wait_for("the upstream", lambda: send(sluice).grpc_status == 0)
+        assert told() == ["otlp_failed", "otlp_delivers_again"], outage
+    lines = [line for line in sluice.log().splitlines() if "event=otlp_" in line]
+    assert "how=unreachable" in lines[0] and "count=1 untold=0" in lines[0]
+    assert int(lines[1].split("count=")[1]) > 2  # attempts, none of which had a line
+
+
+@KINDS
 def test_nobody_ever_listens(start, http):
     sluice = start(config=config(ports.free()[0], http, more={"answer_within": "1s"}))
     began = time.monotonic()
