@@ -221,6 +221,53 @@ static struct sl_destination *share_destination(const struct sl_routing *before,
 	return NULL;
 }
 
+// Each that still ends what a configuration before had in flight has threads of its own, for as
+// long as a cluster that is away makes it wait: reloads must not add to them without end.
+static bool may_begin(const struct sl_destination_config *config, const struct sl_build *build)
+{
+	const struct sl_routing *before = build->before ? build->before->parts[SL_MODULE_ROUTING]
+							: NULL;
+	const uint32_t count = sl_routing_closing();
+
+	if (!before || count < SL_ROUTING_CLOSING_MAX + before->destination_count)
+		return true;
+	sl_errors_add(build->errors, &config->where,
+		      "destination %s: %u of configurations before still wait for what they have "
+		      "in flight: reload again when fewer do (destination_closed in the log)",
+		      config->name, count);
+	return false;
+}
+
+// All that is new is looked at as --check does before anything of it is made: a reload that is
+// refused has made no folder, started no thread and read no spool.
+static bool make_destinations(struct sl_routing *routing, const struct sl_build *build)
+{
+	struct sl_build check = *build;
+	const bool only = build->check_only || sl_errors_count(build->errors);
+	bool good = true;
+
+	check.check_only = true;
+	for (uint32_t i = 0; i < routing->destination_count; i++) {
+		const struct sl_destination_config *config = &routing->configs[i];
+		struct sl_destination *looked;
+
+		if (routing->destinations[i])
+			continue;
+		looked = may_begin(config, build) ? make_destination(config, &check) : NULL;
+		good &= looked != NULL;
+		if (only)
+			routing->destinations[i] = looked;
+		else if (looked)
+			free_destination(looked);
+	}
+	for (uint32_t i = 0; i < routing->destination_count && good; i++) {
+		if (!routing->destinations[i])
+			routing->destinations[i] = make_destination(&routing->configs[i], build);
+		good = routing->destinations[i] != NULL;
+	}
+	return good;
+}
+
 static int make_attributes(struct sl_route *route, const struct sl_route_match_config *match)
 {
 	const struct sl_route_attribute_config *from = match->resource.items;
@@ -340,13 +387,10 @@ static void *build(const void *object, const struct sl_build *build)
 		if (make_route(routing, &routing->routes[i], &routes[i]) < 0)
 			goto fail;
 	}
-	for (uint32_t i = 0; i < routing->destination_count; i++) {
+	for (uint32_t i = 0; i < routing->destination_count; i++)
 		routing->destinations[i] = share_destination(before, &routing->configs[i]);
-		if (!routing->destinations[i])
-			routing->destinations[i] = make_destination(&routing->configs[i], build);
-		if (!routing->destinations[i])
-			goto fail;
-	}
+	if (!make_destinations(routing, build))
+		goto fail;
 	return routing;
 fail:
 	destroy(routing);

@@ -74,6 +74,8 @@ struct sl_routing_memory sl_routing_memory_max(const struct sl_routing *routing,
 // must not be cut off.
 void sl_routing_wait_closed(void);
 uint32_t sl_routing_closing(void); // how many are being closed so, now
+// A reload with a new destination is refused when so many are, and as many more as it may change.
+#define SL_ROUTING_CLOSING_MAX 8
 
 // `acknowledge: queued` counts a delivery as ended for the answer once its driver has taken it,
 // `spooled` once it is on the disk of its destination's spool, by which all of it goes.

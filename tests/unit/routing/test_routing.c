@@ -3,6 +3,7 @@
 #include "dataplane/base/varint.h"
 #include "tests/unit/routing/rig.h"
 
+#include <sched.h>
 #include <semaphore.h>
 
 // Routes, mistakes, files, caps, Kafka's mock and reloads, with real drivers.
@@ -317,7 +318,7 @@ static void waiting_destroy(void *self)
 	(void)self;
 	while (sem_wait(&let_go) < 0)
 		;
-	destroyed++;
+	__atomic_add_fetch(&destroyed, 1, __ATOMIC_RELAXED);
 }
 
 // One whose end may block (a producer's last flush, a writer's file) blocks nobody: here it cannot
@@ -345,6 +346,90 @@ static void test_who_takes_away_does_not_wait(void **state)
 	tear_down(&rig);
 	assert_int_equal(destroyed, 1);
 	sem_destroy(&let_go);
+}
+
+// A reload that would change the one destination, whose end blocks, for another.
+static bool change(struct rig *rig, const struct sl_driver *driver, unsigned number)
+{
+	char yaml[128];
+
+	snprintf(
+		yaml, sizeof(yaml),
+		"destinations: {a: {blackhole: {}, retry: {initial: %ums}}}\nroutes: [{to: [a]}]\n",
+		number + 1);
+	if (!build(rig, 1, yaml)) {
+		sl_loaded_fini(&rig->loaded[1]);
+		memset(&rig->loaded[1], 0, sizeof(rig->loaded[1]));
+		return false;
+	}
+	sl_routing_shard_turn(rig->shard, rig->routing[1], rig_now_ns(rig));
+	sl_routing_poll(rig->shard, rig_now_ns(rig));
+	sl_routing_module.destroy(rig->routing[0]);
+	sl_loaded_fini(&rig->loaded[0]);
+	rig->loaded[0] = rig->loaded[1];
+	rig->routing[0] = rig->routing[1];
+	memset(&rig->loaded[1], 0, sizeof(rig->loaded[1]));
+	rig->routing[1] = NULL;
+	rig->routing[0]->destinations[0]->driver = driver;
+	rig->routing[0]->destinations[0]->lingers = true;
+	return true;
+}
+
+// Reloads that change what does not end are refused, with a reason, until some of it has ended.
+static void test_reloads_do_not_pile_up(void **state)
+{
+	struct sl_driver driver = sl_driver_blackhole;
+	struct rig rig = {.driver = &driver};
+	unsigned changed = 0;
+
+	(void)state;
+	driver.destroy = waiting_destroy;
+	destroyed = 0;
+	sem_init(&let_go, 0, 0);
+	set_up(&rig, "destinations: {a: {blackhole: {}}}\nroutes: [{to: [a]}]\n");
+	rig.routing[0]->destinations[0]->lingers = true;
+	while (changed < 100 && change(&rig, &driver, changed))
+		changed++;
+	assert_int_equal(changed, SL_ROUTING_CLOSING_MAX + 1);
+	assert_non_null(strstr(sl_errors_line(rig.errors, 0), "9 of configurations before"));
+	assert_int_equal(sl_routing_closing(), changed);
+	sl_errors_destroy(rig.errors);
+	rig.errors = sl_errors_create();
+	sem_post(&let_go);
+	while (sl_routing_closing() == changed)
+		sched_yield();
+	assert_true(change(&rig, &driver, 100));
+	for (unsigned i = 0; i <= changed; i++)
+		sem_post(&let_go);
+	tear_down(&rig);
+	while (sl_routing_closing())
+		sched_yield();
+	assert_int_equal(destroyed, changed + 2);
+	sem_destroy(&let_go);
+}
+
+// What is refused has changed nothing: no folder is there that was not before.
+static void test_a_refused_reload_makes_nothing(void **state)
+{
+	struct rig rig = {0};
+	char folder[] = "/tmp/sluice-refused-XXXXXX", path[64], yaml[512];
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof(path), "%s/spool", folder);
+	snprintf(yaml, sizeof(yaml),
+		 "destinations:\n"
+		 "  a: {otlp: {endpoint: \"http://127.0.0.1:1\"}, spool: {path: %s}}\n"
+		 "  b: {otlp: {endpoint: \"https://127.0.0.1:1\", tls: {ca_file: %s/none}}}\n"
+		 "routes: [{to: [a, b]}]\n",
+		 path, folder);
+	set_up(&rig, "destinations: {a: {blackhole: {}}}\nroutes: [{to: [a]}]\n");
+	assert_null(build(&rig, 1, yaml));
+	assert_int_equal(sl_errors_count(rig.errors), 1);
+	assert_non_null(strstr(sl_errors_line(rig.errors, 0), "/none"));
+	assert_int_equal(access(path, F_OK), -1);
+	tear_down(&rig);
+	assert_int_equal(rmdir(folder), 0);
 }
 
 // A process that ends waits for what a reload took away.
@@ -380,6 +465,8 @@ int main(void)
 		cmocka_unit_test(test_kafka_splits_what_is_too_long),
 		cmocka_unit_test(test_reload_keeps_what_is_the_same),
 		cmocka_unit_test(test_who_takes_away_does_not_wait),
+		cmocka_unit_test(test_reloads_do_not_pile_up),
+		cmocka_unit_test(test_a_refused_reload_makes_nothing),
 		cmocka_unit_test(test_closed_before_the_end),
 	};
 
