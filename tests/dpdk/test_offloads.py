@@ -90,7 +90,7 @@ def test_sums_behind_a_tag(start):
     for end in ends:
         plain(end)
     address(sluice, ends[0])
-    sluice.port.relay = Trunk([name, ends[1]], 100)  # the fixture stops it
+    sluice.port.relay = Trunk([name, ends[1]], [100])  # the fixture stops it
     for to in (sluice.host, f"fd77:{number}::2"):
         for size in (2, 3, 50_000):
             answered(sluice, to, size)

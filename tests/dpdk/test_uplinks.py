@@ -102,16 +102,16 @@ def test_a_link_goes_and_its_flows_go_on(scene):
     go_on(clients)
     # Over each, and back the way they came: neither port is one way only.
     wait_for("both", lambda: min(passed(sluice, "received") + passed(sluice, "sent")) >= 50)
-    assert sluice.metric("sluice_dpdk_other_interface_packets") == 0
+    assert sluice.metric("sluice_dpdk_other_interface_packets_total") == 0
     for gone, left in ((1, 2), (2, 1)):
-        moved = sluice.metric("sluice_dpdk_moved_connections")
+        moved = sluice.metric("sluice_dpdk_moved_connections_total")
         uplinks.cut(gone)
         wait_for("the link", lambda: sluice.metric("sluice_dpdk_link_up",
                                                    port=uplinks.names[gone - 1]) == 0)
         assert sluice.metric("sluice_dpdk_link_up", port=uplinks.names[left - 1]) == 1
         uplinks.spread(left)
         go_on(clients)
-        assert sluice.metric("sluice_dpdk_moved_connections") > moved
+        assert sluice.metric("sluice_dpdk_moved_connections_total") > moved
         uplinks.connect(gone)
         wait_for("the link", lambda: sluice.metric("sluice_dpdk_link_up") == 2)
         uplinks.spread(1, 2)
@@ -170,4 +170,4 @@ def test_what_is_no_connection(scene):
         one.settimeout(1)
         with pytest.raises(TimeoutError):
             one.connect(("10.90.2.2", sluice.http_port))
-    assert sluice.metric("sluice_dpdk_other_interface_packets") >= 1
+    assert sluice.metric("sluice_dpdk_other_interface_packets_total") >= 1

@@ -137,13 +137,13 @@ def test_two_vlans_of_one_port(twice):
     # The first VLAN's address from the second one: nobody is asked, and nobody answers.
     for address in (f"10.77.{number}.2", f"203.0.113.{number}"):
         veth.ip("route", "replace", f"{address}/32", "via", f"10.78.{number}.2")
-        before = twice.metric("sluice_dpdk_other_interface_packets")
+        before = twice.metric("sluice_dpdk_other_interface_packets_total")
         with socket.socket() as one:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, f"sle{number}".encode())
             one.settimeout(0.5)
             with pytest.raises(TimeoutError):
                 one.connect((address, twice.http_port))
-        wait_for("it", lambda: twice.metric("sluice_dpdk_other_interface_packets") > before)
+        wait_for("it", lambda: twice.metric("sluice_dpdk_other_interface_packets_total") > before)
     # A third VLAN, and none.
     before = twice.metric("sluice_dpdk_other_vlan_packets_total")
     target = bytes.fromhex(port.mac().replace(":", ""))

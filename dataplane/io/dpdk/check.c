@@ -298,11 +298,6 @@ int sl_dpdk_make_plan(const struct sl_dpdk_config *config, struct sl_dpdk_plan *
 	return read_interface(&reader, &config->only, config->only.mtu);
 }
 
-static bool same_device(const char *one, const char *other)
-{
-	return one == other || (one && other && strcmp(one, other) == 0);
-}
-
 int sl_dpdk_check(const struct sl_dpdk_config *config, char *error, size_t error_size)
 {
 	struct sl_dpdk_plan plan;
@@ -344,8 +339,7 @@ uint64_t sl_dpdk_memory_bytes(const struct sl_dpdk_config *config, uint32_t shar
 	for (uint32_t i = 0; i < plan.stack.interface_count; i++) {
 		uint32_t before = 0;
 
-		while (before < i &&
-		       !same_device(plan.places[before].device, plan.places[i].device))
+		while (before < i && !same_name(plan.places[before].device, plan.places[i].device))
 			before++;
 		ports += before == i;
 	}
