@@ -705,5 +705,9 @@ void sl_call_check_progress(struct sl_call *call)
 	     (double)call->body_bytes * 1e9 < limits->body_rate_min_bytes_per_s * (double)age_ns)) {
 		sl_count(&server->counters->slow_bodies[0], 1);
 		refuse(call, SL_REASON_TOO_SLOW, 0);
+	} else if (age_ns > limits->body_timeout_ns) {
+		// Measured anew: what came fast at first is no credit for a trickle.
+		call->began_ns = now_ns;
+		call->body_bytes = 0;
 	}
 }

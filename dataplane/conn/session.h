@@ -80,9 +80,10 @@ struct sl_call {
 	uint8_t told;                    // what it was told last
 	uint8_t asked_bytes, asked[128]; // more than that: one more
 	uint16_t cors;                   // number of its configured origin, from 1; 0: not allowed
-	uint64_t began_ns, progress_ns;  // body: first and last bytes; then: the answer
+	uint64_t began_ns;               // the call; its body's rate is measured since
+	uint64_t progress_ns;            // the last bytes of the body; then: the answer
 	uint64_t deadline_ns;            // grpc-timeout; UINT64_MAX: none
-	uint64_t body_bytes;             // so far, as received
+	uint64_t body_bytes;             // since began_ns, as received
 	size_t reserved;                 // part of session->unread_bytes
 };
 

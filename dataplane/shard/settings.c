@@ -154,7 +154,7 @@ static const struct sl_setting connection_rows[] = {
 	    .preset = "15s",
 	    .help = "A body must make progress within it; so must a client reading answers."),
 	ROW(connection_config, body_rate_min, "body_rate_min", BYTES_PER_S, .preset = "1KiB/s",
-	    .help = "A body older than body_timeout and slower than this is cut."),
+	    .help = "A body that was slower than this over body_timeout is cut."),
 	ROW(connection_config, age_max_ns, "age_max", DURATION, .preset = "0s",
 	    .help = "Connections are asked to go (GOAWAY) at this age, give or take a tenth; "
 		    "0: never."),
