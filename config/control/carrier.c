@@ -214,7 +214,7 @@ static void tell(struct sl_carrier *carrier)
 			carrier->down_ns = carrier->now_ns;
 		carrier->told_up = false;
 	}
-	if (link->state == SL_FLEET_LINK_UP && !carrier->told_up) {
+	if (link->answered && !carrier->told_up) {
 		carrier->told_up = true;
 		carrier->lost = (struct sl_log_spell){0};
 		sl_log(SL_LOG_INFO, "quota_redis_up", "redis=%s after_ms=%llu", carrier->address,

@@ -237,7 +237,7 @@ static void count(struct sl_fleet *fleet)
 
 		mended += link->mended;
 		failures += link->failures;
-		if (link->state != SL_FLEET_LINK_UP) {
+		if (!link->answered) {
 			down++;
 			if (fleet->counted_ns)
 				fleet->outage_ns += fleet->now_ns - fleet->counted_ns;

@@ -132,6 +132,7 @@ void sl_fleet_link_failed(struct sl_fleet_link *link, const char *problem, uint6
 	link->failures++;
 	link->state = SL_FLEET_LINK_DOWN;
 	link->hang_up = true;
+	link->answered = false;
 	link->dial_ns = now_ns + link->backoff_ns / 2 +
 			sl_random_below(&link->random, link->backoff_ns / 2);
 	link->backoff_ns = SL_MIN(link->backoff_ns * 2, BACKOFF_MAX_NS);
@@ -282,6 +283,7 @@ static void take_answer(struct sl_fleet_link *link, uint64_t now_ns)
 	if (reply.alive)
 		link->alive = reply.alive;
 	link->backoff_ns = BACKOFF_MIN_NS;
+	link->answered = true;
 	if (reply.status == SL_FLEET_DUPLICATE)
 		finish_call(link, SL_FLEET_LOST, NULL, now_ns);
 	else

@@ -56,6 +56,9 @@ struct sl_fleet_link_reply {
 struct sl_fleet_link {
 	enum sl_fleet_link_state state;
 	bool hang_up; // the owner has to close the connection
+	// A call was since it failed last: one that greets and then refuses every call (no memory,
+	// read only, no permission, another's slot) is down all the same.
+	bool answered;
 	uint64_t dial_ns, backoff_ns, since_ns, beat_ns;
 	double rtt_s;
 	uint32_t alive;            // instances, as last counted; 0: not known

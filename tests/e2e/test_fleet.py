@@ -131,6 +131,25 @@ def test_wrong_data_under_our_keys(start, redis, damage):
             one.metric("sluice_fleet_link_failures_total")) > 0
 
 
+def test_a_redis_that_refuses_every_call(start, redis):
+    """It takes connections and the script, and has no memory for a call: down until it answers one,
+    told once, and not as often as it is tried again."""
+    server = redis()
+    one = gateways(start, server, 1)[0]
+    server.call("CONFIG", "SET", "maxmemory", "1")
+    wait_for("its refusals", lambda: down(one) == 1)
+    tried = one.metric("sluice_fleet_link_failures_total")
+
+    def again():
+        assert down(one) == 1
+        return one.metric("sluice_fleet_link_failures_total") >= tried + 3
+    wait_for("other tries", again)
+    assert one.log().count("event=quota_redis_up") == 1
+    server.call("CONFIG", "SET", "maxmemory", "0")
+    wait_for("an answer", lambda: down(one) == 0)
+    wait_for("its line", lambda: one.log().count("event=quota_redis_up") == 2)
+
+
 def test_join_leave_and_crash(start, redis, tmp_path):
     server = redis()
     stays = gateways(start, server, 1)

@@ -327,12 +327,52 @@ static void test_homes(void **state)
 	assert_int_equal(sl_fleet_home(SL_LITERAL("acme"), 16), 12);
 }
 
+// It greets and then refuses every call: down all the while, and dialled ever more slowly.
+static void test_one_that_refuses_every_call(void **state)
+{
+	struct sl_fleet_link *link = make_up();
+	uint8_t bytes[512];
+	uint64_t now_ns = AT_MS(2), waited_ns = 0;
+
+	(void)state;
+	assert_false(link->answered);
+	call(link, now_ns);
+	drain(link);
+	sl_fleet_link_received(link, sl_bytes(bytes, answer(bytes, link->last_id, 1)), now_ns);
+	assert_true(link->answered);
+	for (unsigned i = 0; i < 8; i++) {
+		call(link, now_ns);
+		drain(link);
+		say(link, "-OOM command not allowed\r\n", now_ns);
+		assert_false(link->answered);
+		link->hang_up = false;
+		for (waited_ns = 0; !sl_fleet_link_tick(link, now_ns); waited_ns += SL_MS)
+			now_ns += SL_MS;
+		sl_fleet_link_connected(link, now_ns);
+		drain(link);
+		say(link, SHA, now_ns);
+		assert_int_equal(link->state, SL_FLEET_LINK_UP);
+		assert_false(link->answered);
+	}
+	assert_true(waited_ns >= 200 * SL_MS);
+	assert_int_equal(ends.lost, 8);
+	call(link, now_ns);
+	drain(link);
+	sl_fleet_link_received(link, sl_bytes(bytes, answer(bytes, link->last_id, 1)), now_ns);
+	assert_true(link->answered);
+	drop_link(link);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_greeting),      cmocka_unit_test(test_cuts),
-		cmocka_unit_test(test_wrong_answers), cmocka_unit_test(test_wrong_numbers),
-		cmocka_unit_test(test_noscript),      cmocka_unit_test(test_silence_and_backoff),
+		cmocka_unit_test(test_one_that_refuses_every_call),
+		cmocka_unit_test(test_greeting),
+		cmocka_unit_test(test_cuts),
+		cmocka_unit_test(test_wrong_answers),
+		cmocka_unit_test(test_wrong_numbers),
+		cmocka_unit_test(test_noscript),
+		cmocka_unit_test(test_silence_and_backoff),
 		cmocka_unit_test(test_homes),
 	};
 
