@@ -25,7 +25,7 @@
 #define VLAN   100
 #define SECOND 6 // of a script's first step: there is a second interface, the VLAN's
 
-enum { AS_IT_IS = 1, ITS_NUMBERS = 2, COPY = 4, TAGGED = 8, SUMMED = 16 }; // of a frame
+enum { AS_IT_IS = 1, ITS_NUMBERS = 2, COPY = 4, TAGGED = 8, SUMMED = 16, MORE = 32 }; // of a frame
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 void *__real_malloc(size_t size);
@@ -345,6 +345,7 @@ static void give(const uint8_t *data, size_t size, uint8_t flags)
 	world.inside = true;
 	sl_stack_ops.input(world.stack, packet, packet->room, packet->data, (uint16_t)size,
 			   interface * SL_INPUT_INTERFACE | (flags & COPY ? SL_INPUT_COPY : 0) |
+				   (flags & MORE ? SL_INPUT_MORE : 0) |
 				   (flags & SUMMED ? SL_INPUT_IP_FINE | SL_INPUT_TCP_FINE : 0));
 	world.inside = false;
 }
@@ -375,6 +376,14 @@ static void forget(uint32_t at, bool reset)
 
 	world.streams[at] = NULL;
 	sl_stack_ops.drop(stream, reset);
+}
+
+static void flush(void)
+{
+	world.sent = 0;
+	world.inside = true;
+	sl_stack_ops.flush(world.stack);
+	world.inside = false;
 }
 
 // Takes the events as the shard does, within what there is room for.
@@ -487,6 +496,8 @@ static size_t step(const uint8_t *data, size_t size)
 
 	if (size < 3)
 		return 0;
+	if (data[0] & 4)
+		flush(); // the turn's end
 	switch (data[0] & 7) {
 	case 4:
 		tick(data[1] & 63, 100 * SL_MS);
@@ -511,7 +522,9 @@ static size_t step(const uint8_t *data, size_t size)
 	default:
 		bytes = SL_MIN((size_t)(data[1] | data[2] << 8) % (FRAME_BYTES + 1), size - 3);
 		world.strange |= memmem(data + 3, bytes, stranger4, 4) != NULL;
-		give(data + 3, bytes, data[0] >> 3);
+		give(data + 3, bytes, data[0] >> 3 | (data[0] & 1 ? MORE : 0));
+		if (!(data[0] & 1))
+			flush();
 		take_events();
 		return 3 + bytes;
 	}
@@ -611,6 +624,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		data += taken;
 		size -= taken;
 	}
+	flush();
 	check_it_still_answers();
 	for (uint32_t i = 0; i < STREAMS_MAX; i++) {
 		if (world.streams[i])

@@ -27,6 +27,8 @@
 	  "ICMP errors not sent: more than 1,000 a second of a shard.")                            \
 	X(half_open_full, COUNTER, "sluice_dpdk_half_open_full_packets", none,                     \
 	  "SYNs dropped as their listener has all the half-open connections it may have.")         \
+	X(merged, COUNTER, "sluice_dpdk_merged_packets", none,                                     \
+	  "Segments that went through TCP along with the one before them.")                        \
 	X(too_big, COUNTER, "sluice_dpdk_too_big_packets", none,                                   \
 	  "Connections that a router told of a smaller MTU; they send smaller packets.")           \
 	X(elsewhere, COUNTER, "sluice_dpdk_other_interface_packets", none,                         \

@@ -360,7 +360,7 @@ static void take_in(struct sl_lane *lane, struct rte_mbuf *packet)
 	}
 	lane->ops->input(lane->stack, packet, sl_dpdk_room(packet),
 			 rte_pktmbuf_mtod(packet, void *), rte_pktmbuf_data_len(packet),
-			 how_it_came(lane, flags) | interface * SL_INPUT_INTERFACE);
+			 how_it_came(lane, flags) | SL_INPUT_MORE | interface * SL_INPUT_INTERFACE);
 }
 
 static void hand_over(struct sl_lane *lane, uint32_t to, struct rte_mbuf *packet)
@@ -446,6 +446,7 @@ static void look(struct sl_lane *lane, uint64_t now_ns)
 	sl_gauge(&counters->unbelieved[0], stats->unbelieved);
 	sl_gauge(&counters->withheld[0], stats->withheld);
 	sl_gauge(&counters->half_open_full[0], stats->half_open_full);
+	sl_gauge(&counters->merged[0], stats->merged);
 	sl_gauge(&counters->too_big[0], stats->too_big);
 	sl_gauge(&counters->elsewhere[0], stats->elsewhere);
 	sl_gauge(&counters->moved[0], stats->moved);
@@ -515,6 +516,7 @@ unsigned sl_lane_receive(struct sl_lane *lane, uint64_t now_ns)
 			count += receive_from(lane, &dpdk->ports[i], lane->ports[i].queue);
 	}
 	count += receive_handed(lane);
+	lane->ops->flush(lane->stack);
 	lane->taken += count;
 	return count;
 }

@@ -79,10 +79,11 @@ enum { SL_SUM_IP = 1, SL_SUM_TCP = 2 };
 
 // How a frame comes in.
 enum {
-	SL_INPUT_COPY = 1,      // it is copied, and released at once
-	SL_INPUT_IP_FINE = 2,   // the device has found its IP checksum right
-	SL_INPUT_TCP_FINE = 4,  // and that of TCP
-	SL_INPUT_INTERFACE = 8, // times the interface's number
+	SL_INPUT_COPY = 1,       // it is copied, and released at once
+	SL_INPUT_IP_FINE = 2,    // the device has found its IP checksum right
+	SL_INPUT_TCP_FINE = 4,   // and that of TCP
+	SL_INPUT_MORE = 8,       // others may follow that go along with it: it may wait for flush()
+	SL_INPUT_INTERFACE = 16, // times the interface's number
 };
 
 struct sl_stack_address {
@@ -126,6 +127,7 @@ struct sl_stack_stats {           // writer: the shard
 	uint64_t unbelieved;      // router advertisements and redirects
 	uint64_t withheld;        // ICMP errors not sent, as they were too many
 	uint64_t half_open_full;  // SYNs that met a full backlog, and were dropped
+	uint64_t merged;          // segments that went in along with one before
 	uint64_t too_big;         // connections that were told of a smaller path
 	uint64_t elsewhere;       // frames for an address that only another interface has
 	uint64_t moved;           // connections that go on by another interface
@@ -142,6 +144,8 @@ struct sl_stack_ops {
 	// release(). `how`: SL_INPUT_*.
 	void (*input)(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
 		      unsigned how);
+	// Takes in what input() has held back. Comes before any other call but input().
+	void (*flush)(struct sl_stack *stack);
 	// An interface's link is there, or gone: its connections then go on by another one that has
 	// their address and a way to their peer. At first all are there.
 	void (*link)(struct sl_stack *stack, unsigned interface, bool up);

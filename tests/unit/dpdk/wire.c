@@ -218,11 +218,12 @@ int wire_tear_down(void **state)
 void wire_deliver(struct end *end)
 {
 	const uint32_t until = end->tail;
+	const unsigned merged = wire_happens(50) ? SL_INPUT_MORE : 0;
 
 	end->ops->tick(end->stack, wire.now_ns);
 	while (end->head != until) {
 		struct frame *frame = end->in[end->head++ % FRAMES_MAX];
-		unsigned how = wire_happens(10) ? SL_INPUT_COPY : 0;
+		unsigned how = merged | (wire_happens(10) ? SL_INPUT_COPY : 0);
 
 		if (wire.device_sums && !is_whole(frame->data)) {
 			wire.refused++;
@@ -233,6 +234,7 @@ void wire_deliver(struct end *end)
 			how |= SL_INPUT_IP_FINE | SL_INPUT_TCP_FINE;
 		end->ops->input(end->stack, frame, frame->room, frame->data, frame->bytes, how);
 	}
+	end->ops->flush(end->stack);
 	end->ops->acknowledge(end->stack);
 }
 

@@ -8,12 +8,6 @@
 #define PIECES_MAX 64
 #define OPTION_MSS 2
 
-struct room {
-	struct pbuf_custom custom;
-	void *packet;
-};
-static_assert(sizeof(struct room) <= SL_STACK_ROOM_BYTES, "fits the packet's room");
-
 static void packet_freed(struct pbuf *p)
 {
 	struct room *room = (struct room *)p;
@@ -96,7 +90,7 @@ static bool flow_of(struct sl_stack *stack, uint8_t *frame, size_t bytes, struct
 	flow->remote_port = (uint16_t)(ports[0] << 8 | ports[1]);
 	flow->local_port = (uint16_t)(ports[2] << 8 | ports[3]);
 	*tcp = true;
-	*numbers = (struct numbers){get32(ports + 4), get32(ports + 8), ports[13]};
+	*numbers = numbers_of(ports);
 	return true;
 }
 
@@ -127,45 +121,32 @@ static void end_time_wait(const struct flow *flow, uint32_t seq)
 		tcp_abort(pcb);
 }
 
-void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
-		   unsigned how)
+struct pbuf *sl_lwip_wrap(const struct arrival *arrival)
 {
-	struct room *own = room;
-	struct pbuf *p = NULL;
-	struct flow flow;
-	struct numbers numbers;
+	struct room *room = arrival->room;
+
+	room->packet = arrival->packet;
+	room->custom.custom_free_function = packet_freed;
+	return pbuf_alloced_custom(PBUF_RAW, arrival->bytes, PBUF_REF, &room->custom, arrival->data,
+				   arrival->bytes);
+}
+
+void sl_lwip_deliver(struct sl_stack *stack, struct pbuf *p, const struct flow *flow,
+		     const struct numbers *numbers, unsigned how)
+{
+	const bool asked = flow && (numbers->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 	unsigned back = NOWHERE;
 	struct netif *link;
-	bool tcp, asked;
 
 	stack->arrived = how / SL_INPUT_INTERFACE;
 	link = &stack->links[stack->arrived];
-	if (bytes < SIZEOF_ETH_HDR || !flow_of(stack, data, bytes, &flow, &tcp, &numbers))
-		goto drop;
-	if (SL_UNLIKELY(!tcp && sl_lwip_take_too_big(stack, data, bytes))) {
-		stack->host.release(packet);
-		stack->arrived = NOWHERE;
-		return;
-	}
-	if (how & SL_INPUT_COPY) {
-		p = pbuf_alloc(PBUF_RAW, bytes, PBUF_POOL);
-		if (!p || pbuf_take(p, data, bytes) != ERR_OK)
-			goto drop;
-		sl_count(&stack->stats.copied_packets, 1);
-		stack->host.release(packet);
-	} else {
-		own->packet = packet;
-		own->custom.custom_free_function = packet_freed;
-		p = pbuf_alloced_custom(PBUF_RAW, bytes, PBUF_REF, &own->custom, data, bytes);
-	}
-	if (tcp)
-		sl_lwip_select(stack, sl_lwip_bucket(stack, &flow));
-	if (SL_UNLIKELY(tcp && stack->link_count > 1))
-		back = sl_lwip_follow(stack, &flow, &numbers);
-	asked = tcp && (numbers.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	if (flow)
+		sl_lwip_select(stack, sl_lwip_bucket(stack, flow));
+	if (SL_UNLIKELY(flow && stack->link_count > 1))
+		back = sl_lwip_follow(stack, flow, numbers);
 	if (SL_UNLIKELY(asked)) {
-		end_time_wait(&flow, numbers.seq);
-		if (meets_full_backlog(&flow))
+		end_time_wait(flow, numbers->seq);
+		if (meets_full_backlog(flow))
 			sl_count(&stack->stats.half_open_full, 1);
 	}
 	// lwIP asks the interface whether to check; here that is the frame's.
@@ -175,16 +156,59 @@ void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data,
 	if (link->input(p, link) != ERR_OK)
 		pbuf_free(p);
 	// Who has just gone to TIME_WAIT is the first of it; lwIP will free it without a word.
-	if (tcp && SL_UNLIKELY(tcp_tw_pcbs && tcp_tw_pcbs->callback_arg))
+	if (flow && SL_UNLIKELY(tcp_tw_pcbs && tcp_tw_pcbs->callback_arg))
 		sl_lwip_part(tcp_tw_pcbs);
 	if (SL_UNLIKELY(stack->link_count > 1 && (asked || back != NOWHERE)))
-		sl_lwip_settle(stack, &flow, back == NOWHERE ? stack->arrived : back);
+		sl_lwip_settle(stack, flow, back == NOWHERE ? stack->arrived : back);
 	stack->arrived = NOWHERE;
-	return;
+}
+
+static struct pbuf *copy(struct sl_stack *stack, const struct arrival *arrival)
+{
+	struct pbuf *p = pbuf_alloc(PBUF_RAW, arrival->bytes, PBUF_POOL);
+
+	if (!p || pbuf_take(p, arrival->data, arrival->bytes) != ERR_OK) {
+		if (p)
+			pbuf_free(p);
+		return NULL;
+	}
+	sl_count(&stack->stats.copied_packets, 1);
+	stack->host.release(arrival->packet);
+	return p;
+}
+
+void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
+		   unsigned how)
+{
+	struct arrival arrival = {
+		.packet = packet, .room = room, .data = data, .bytes = bytes, .how = how};
+	struct pbuf *p;
+	bool tcp, whole;
+
+	stack->arrived = how / SL_INPUT_INTERFACE;
+	whole = bytes >= SIZEOF_ETH_HDR &&
+		flow_of(stack, data, bytes, &arrival.flow, &tcp, &arrival.numbers);
+	stack->arrived = NOWHERE;
+	if (!whole)
+		goto drop;
+	if (tcp && sl_lwip_hold(stack, &arrival))
+		return;
+	if (SL_UNLIKELY(!tcp)) {
+		sl_lwip_flush(stack); // it may tell of any connection
+		stack->arrived = how / SL_INPUT_INTERFACE;
+		whole = sl_lwip_take_too_big(stack, data, bytes);
+		stack->arrived = NOWHERE;
+		if (whole) {
+			stack->host.release(packet);
+			return;
+		}
+	}
+	p = how & SL_INPUT_COPY ? copy(stack, &arrival) : sl_lwip_wrap(&arrival);
+	if (p) {
+		sl_lwip_deliver(stack, p, tcp ? &arrival.flow : NULL, &arrival.numbers, how);
+		return;
+	}
 drop:
-	stack->arrived = NOWHERE;
-	if (p)
-		pbuf_free(p);
 	sl_count(&stack->stats.dropped_packets, 1);
 	stack->host.release(packet);
 }

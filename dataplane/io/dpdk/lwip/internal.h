@@ -17,6 +17,7 @@
 #define VIPS_MAX        (LINKS_MAX * SL_STACK_ADDRESSES_MAX)
 #define NOWHERE         LINKS_MAX // no interface
 #define STREAMS_A_BLOCK 256
+#define RUNS_MAX        16 // flows that are held in one turn
 #define ACKS_MAX        1024
 #define PATHS           256 // by the peer's hash; a collision forgets the older
 
@@ -32,6 +33,49 @@ struct path {
 struct stream_block {
 	struct stream_block *next;
 	struct sl_stream streams[STREAMS_A_BLOCK];
+};
+
+// The four words of a connection, as the machine that holds it sees them.
+struct flow {
+	uint8_t local[16], remote[16];
+	uint16_t local_port, remote_port;
+};
+
+// What a segment says of itself.
+struct numbers {
+	uint32_t seq, ack;
+	uint8_t flags; // TCP_*
+};
+
+// A frame of TCP on its way in, from Ethernet up.
+struct arrival {
+	void *packet, *room;
+	uint8_t *data;
+	uint16_t bytes;
+	unsigned how;
+	struct flow flow;
+	struct numbers numbers;
+};
+
+// What a packet's room holds.
+struct room {
+	struct pbuf_custom custom;
+	void *packet;
+	uint16_t size; // of the segment's bytes, while it is held
+};
+static_assert(sizeof(struct room) <= SL_STACK_ROOM_BYTES, "fits the packet's room");
+
+// Segments of one flow that follow each other, held until the turn's end.
+struct run {
+	struct flow flow;
+	struct numbers numbers;    // the first one's
+	struct room *first, *last; // in a list by their pbufs' `next`
+	uint32_t next;             // the number behind the last byte
+	uint32_t bytes;            // without headers
+	unsigned how;
+	uint16_t head; // bytes of each one's headers, Ethernet's too
+	uint16_t count;
+	bool summed; // their checksums were found right
 };
 
 struct sl_stack {
@@ -55,21 +99,11 @@ struct sl_stack {
 	bool relieved;                            // some was freed since
 	struct sl_stream *acks[ACKS_MAX]; // to be acknowledged at the turn's end; NULL: gone
 	uint32_t ack_count;
+	struct run runs[RUNS_MAX];
+	uint32_t run_count;
 	struct stream_block *blocks;
 	struct path paths[PATHS];
 	struct sl_stack_stats stats;
-};
-
-// The four words of a connection, as the machine that holds it sees them.
-struct flow {
-	uint8_t local[16], remote[16];
-	uint16_t local_port, remote_port;
-};
-
-// What a segment says of itself.
-struct numbers {
-	uint32_t seq, ack;
-	uint8_t flags; // TCP_*
 };
 
 // Where a packet's upper layer lies, from its header on.
@@ -90,6 +124,22 @@ SL_INLINE void map_v4(uint8_t to[16], const void *v4)
 SL_INLINE uint32_t get32(const uint8_t *at)
 {
 	return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+SL_INLINE uint16_t get16(const uint8_t *at)
+{
+	return (uint16_t)(at[0] << 8 | at[1]);
+}
+
+SL_INLINE void put16(uint8_t *at, uint16_t value)
+{
+	at[0] = (uint8_t)(value >> 8);
+	at[1] = (uint8_t)value;
+}
+
+SL_INLINE struct numbers numbers_of(const uint8_t *tcp)
+{
+	return (struct numbers){get32(tcp + 4), get32(tcp + 8), tcp[13]};
 }
 
 SL_INLINE void from_lwip(uint8_t to[16], const ip_addr_t *address)
@@ -122,6 +172,8 @@ void sl_lwip_feed_starved(struct sl_stack *stack);
 // held.c
 uint32_t sl_lwip_held(void);
 
+// The flow's connection, in a list from `pcb` on; NULL: not there.
+struct tcp_pcb *sl_lwip_find(struct tcp_pcb *pcb, const struct flow *flow);
 bool sl_lwip_is_flow(const struct tcp_pcb *pcb, const struct flow *flow);
 
 // admit6.c. False: lwIP must not see the packet. `ip` has `left` bytes; options may change places.
@@ -160,9 +212,19 @@ bool sl_lwip_is_others_link(const struct sl_stack *stack, unsigned interface,
 // errors.c. Whether a frame on its way out is an ICMP error too many.
 bool sl_lwip_withholds(struct sl_stack *stack, const uint8_t *frame, size_t bytes);
 
+// merge.c. Of a segment that may be part of a run: true, and it is held. Otherwise what is held of
+// its flow has gone in.
+bool sl_lwip_hold(struct sl_stack *stack, const struct arrival *arrival);
+void sl_lwip_flush(struct sl_stack *stack);
+
 // frame.c
 void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
 		   unsigned how);
+// A packet buffer of lwIP's over the frame, in the packet's room.
+struct pbuf *sl_lwip_wrap(const struct arrival *arrival);
+// To lwIP. A flow and numbers: of TCP, else NULL.
+void sl_lwip_deliver(struct sl_stack *stack, struct pbuf *p, const struct flow *flow,
+		     const struct numbers *numbers, unsigned how);
 err_t sl_lwip_output(struct netif *netif, struct pbuf *p);
 #define SL_LWIP_GATHER_BYTES 1024
 bool sl_lwip_gather(uint8_t to[SL_LWIP_GATHER_BYTES], struct iovec *whole,

@@ -136,7 +136,7 @@ static bool is_believed(const struct tcp_pcb *pcb, const struct numbers *numbers
 	       pcb->snd_nxt - numbers->ack <= 2 * TCP_SND_BUF;
 }
 
-static struct tcp_pcb *find(struct tcp_pcb *pcb, const struct flow *flow)
+struct tcp_pcb *sl_lwip_find(struct tcp_pcb *pcb, const struct flow *flow)
 {
 	while (pcb && !(pcb->local_port == flow->local_port &&
 			pcb->remote_port == flow->remote_port && sl_lwip_is_flow(pcb, flow)))
@@ -148,12 +148,12 @@ unsigned sl_lwip_follow(struct sl_stack *stack, const struct flow *flow,
 			const struct numbers *numbers)
 {
 	const u8_t index = netif_get_index(&stack->links[stack->arrived]);
-	struct tcp_pcb *pcb = find(tcp_active_pcbs, flow);
+	struct tcp_pcb *pcb = sl_lwip_find(tcp_active_pcbs, flow);
 	unsigned before;
 
 	if (!pcb) {
 		// It only answers what comes.
-		pcb = find(tcp_tw_pcbs, flow);
+		pcb = sl_lwip_find(tcp_tw_pcbs, flow);
 		if (pcb)
 			pcb->netif_idx = index;
 		return NOWHERE;
@@ -171,7 +171,7 @@ unsigned sl_lwip_follow(struct sl_stack *stack, const struct flow *flow,
 
 void sl_lwip_settle(struct sl_stack *stack, const struct flow *flow, unsigned interface)
 {
-	struct tcp_pcb *pcb = find(tcp_active_pcbs, flow);
+	struct tcp_pcb *pcb = sl_lwip_find(tcp_active_pcbs, flow);
 
 	if (pcb)
 		sl_lwip_put_on(stack, pcb, interface);

@@ -630,6 +630,7 @@ static void destroy(struct sl_stack *stack)
 {
 	if (!stack)
 		return;
+	sl_lwip_flush(stack);
 	for (uint32_t i = 0; i < BUCKETS; i++) {
 		sl_lwip_select(stack, i);
 		while (tcp_active_pcbs)
@@ -691,6 +692,7 @@ __attribute__((visibility("default"))) const struct sl_stack_ops sl_stack_ops = 
 	.create = create,
 	.destroy = destroy,
 	.input = sl_lwip_input,
+	.flush = sl_lwip_flush,
 	.link = sl_lwip_link,
 	.tick = tick,
 	.acknowledge = sl_lwip_acknowledge,
