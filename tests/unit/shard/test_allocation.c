@@ -116,6 +116,8 @@ static uint16_t port;
 
 static const char config[] = "listen: [\"127.0.0.1:0\"]\n"
 			     "tenants: {file: tenants.yaml, default: demo}\n"
+			     // What is tried again stays open, however slow the machine is.
+			     "answer_within: 10m\n"
 			     "destinations: {nowhere: {blackhole: {}},\n"
 			     "               gone: {otlp: {endpoint: \"http://127.0.0.1:1\"}}}\n"
 			     "routes: [{match: {signal: logs}, to: [gone]}, {to: [nowhere]}]\n";
