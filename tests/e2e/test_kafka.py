@@ -27,7 +27,7 @@ def send(sluice, signal, message, headers=None):
         client.close()
 
 
-@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd", "lz4", "snappy"])
 def test_bytes_on_the_topic_are_what_was_sent(start, broker, compression):
     name = f"plain-{compression}-" + "{signal}"
     for signal in ("spans", "metrics", "logs"):
@@ -74,6 +74,38 @@ def test_partition_by_trace(start, broker, partitions, wanted):
         assert got.resource_spans[0].resource == message.resource_spans[0].resource
 
 
+def murmur2(key):
+    """As Java's default partitioner hashes a key: 32 bits, signed."""
+    value = 0x9747b28c ^ len(key)
+    for at in range(0, len(key) - len(key) % 4, 4):
+        word = int.from_bytes(key[at:at + 4], "little") * 0x5bd1e995 & 0xffffffff
+        word = (word ^ word >> 24) * 0x5bd1e995 & 0xffffffff
+        value = value * 0x5bd1e995 & 0xffffffff ^ word
+    rest = key[len(key) - len(key) % 4:]
+    if rest:
+        value = (value ^ int.from_bytes(rest, "little")) * 0x5bd1e995 & 0xffffffff
+    value = (value ^ value >> 13) * 0x5bd1e995 & 0xffffffff
+    value ^= value >> 15
+    return value - (value >> 31 << 32)
+
+
+def test_partitions_of_java(start, broker):
+    """With `murmur2_random` a key lies where a Java producer puts it."""
+    # From Kafka's own tests.
+    assert {key: murmur2(key) for key in (b"21", b"foobar", b"a-little-bit-long-string")} == {
+        b"21": -973932308, b"foobar": -790332482, b"a-little-bit-long-string": -985981536}
+    broker.create("java", 12)
+    sluice = start(config=config(broker, "java", partition_by="trace",
+                                 partitioner="murmur2_random"))
+    message = otlp.request("traces", 24)
+    for index, span in enumerate(message.resource_spans[0].scope_spans[0].spans):
+        span.trace_id = bytes([index * 11 % 256]) * 16
+    assert send(sluice, "traces", message) == 0
+    records = broker.read("java")
+    assert len(records) == 24 and len({r[0] for r in records}) > 1
+    assert [r[0] for r in records] == [(murmur2(r[1]) & 0x7fffffff) % 12 for r in records]
+
+
 def test_an_empty_trace_id_has_an_empty_key(start, broker):
     broker.create("empty-key")
     sluice = start(config=config(broker, "empty-key", partition_by="trace"))
@@ -101,6 +133,8 @@ def test_unknown_topic_is_an_error_not_a_loss(start, broker):
     sluice = start(config=config(broker, "no-such-topic"))
     assert send(sluice, "traces", otlp.request("traces", 1)) == 3
     assert sluice.metric("sluice_rejected_items_total", destination="main") == 1
+    assert sluice.metric("sluice_destination_refused_records_total", destination="main",
+                         answer="kafka_unknown_topic", reason="rejected") == 1
     assert send(sluice, "traces", otlp.request("traces", 1)) == 3
     broker.create("no-such-topic")
     wait_for("the new topic", lambda: send(sluice, "traces", otlp.request("traces", 1)) == 0)
