@@ -562,15 +562,17 @@ void sl_spool_store_end(struct sl_spool_store *store, uint32_t number, bool gone
 	assert(slot->state == SL_SPOOL_OUT);
 	if (!gone)
 		book(store, slot, false);
-	if (gone || !segment) { // what was dropped meanwhile does not come out again
+	gone |= !segment; // what was dropped meanwhile does not come out again
+	if (gone) {
 		end_slot(store, slot);
-		remove_read(store, false);
 	} else {
 		slot->state = SL_SPOOL_BACK;
 		store->back_count++;
 	}
 	if (segment && segment->sick)
 		sl_spool_leave(store, segment);
+	if (gone)
+		remove_read(store, false);
 }
 
 bool sl_spool_store_is_empty(const struct sl_spool_store *store)
