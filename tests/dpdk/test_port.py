@@ -87,6 +87,7 @@ SMALL = ["--no-pci", "--no-huge", "-m", "64"]
 RINGS = ["--vdev=net_ring0", "--vdev=net_ring1"]  # ports without a device beneath
 
 
+@pytest.mark.skipif(veth.DRIVER != "net_af_packet", reason="no driver of its own: once is enough")
 @pytest.mark.parametrize("check, dpdk, says", [
     (False, {"eal": SMALL, "addresses": ["10.0.0.2/24"]}, "there is no port"),
     (True, {"addresses": ["10.0.0.2/40"]}, "10.0.0.2/40"),
