@@ -33,11 +33,6 @@ uint64_t sl_client_pool_handshakes(const struct sl_client_pool *pool, bool resum
 	return pool->handshakes[resumed];
 }
 
-uint32_t sl_client_pool_open_calls(const struct sl_client_pool *pool)
-{
-	return pool->open_calls;
-}
-
 // --- the pool's life ----------------------------------------------------------------------------
 
 static void free_pool(struct sl_client_pool *pool)

@@ -73,7 +73,6 @@ int sl_client_call_start(struct sl_client_pool *pool, struct sl_client_call *cal
 void sl_client_call_cancel(struct sl_client_call *call);
 // Writes what the turn has gathered: one system call a connection. Call once a turn.
 void sl_client_pool_flush(struct sl_client_pool *pool, uint64_t now_ns);
-uint32_t sl_client_pool_open_calls(const struct sl_client_pool *pool);
 // TLS handshakes that have come to their end: those that resumed a session, and the others.
 uint64_t sl_client_pool_handshakes(const struct sl_client_pool *pool, bool resumed);
 // Why the last connection failed, for log lines and metrics; "" when none did.

@@ -281,23 +281,6 @@ void sl_ledger_stats(struct sl_ledger *ledger, struct sl_ledger_stats *stats)
 	pthread_mutex_unlock(&ledger->lock);
 }
 
-struct sl_ledger_cell sl_ledger_sum(struct sl_ledger *ledger, enum sl_ledger_kind kind)
-{
-	struct sl_ledger_cell sum = {0};
-
-	pthread_mutex_lock(&ledger->lock);
-	for (uint32_t i = 0; i < ledger->account_count; i++) {
-		const struct sl_ledger_cell one = sl_ledger_counts_sum(&ledger->accounts[i]->total,
-								       kind);
-
-		sum.items += one.items;
-		sum.bytes += one.bytes;
-		sum.requests += one.requests;
-	}
-	pthread_mutex_unlock(&ledger->lock);
-	return sum;
-}
-
 bool sl_ledger_keeps(const void *self, uint32_t tenant)
 {
 	const struct sl_ledger *ledger = self;

@@ -75,8 +75,6 @@ struct sl_ledger_stats {
 	char instance[17];
 };
 void sl_ledger_stats(struct sl_ledger *ledger, struct sl_ledger_stats *stats);
-// A sum over all tenants and signals.
-struct sl_ledger_cell sl_ledger_sum(struct sl_ledger *ledger, enum sl_ledger_kind kind);
 
 // --- what it tells; malloc'ed texts, NULL when out of memory -------------------------------------
 

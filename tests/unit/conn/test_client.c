@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "dataplane/base/clock.h"
-#include "dataplane/conn/client.h"
+#include "dataplane/conn/client_link.h"
 #include "dataplane/io/listener.h"
 #include "dataplane/tls/tls.h"
 
@@ -378,7 +378,7 @@ static void test_calls(void **state)
 		}
 		assert_int_equal(server.body_bytes, rows[row].calls * rows[row].body);
 		assert_true(server.sessions >= 1 && server.sessions <= rows[row].sessions_max);
-		assert_int_equal(sl_client_pool_open_calls(pool), 0);
+		assert_int_equal(pool->open_calls, 0);
 		destroy(pool);
 		end();
 	}
@@ -488,7 +488,7 @@ static void test_full_and_destroy(void **state)
 		assert_int_equal(sl_client_call_start(pool, &calls[i].call, now_ns),
 				 i < 4 ? 0 : -EAGAIN);
 	}
-	assert_int_equal(sl_client_pool_open_calls(pool), 4);
+	assert_int_equal(pool->open_calls, 4);
 	for (unsigned i = 0; i < 5; i++)
 		turn(pool);
 	destroy(pool); // with calls in flight

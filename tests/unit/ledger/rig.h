@@ -82,3 +82,21 @@ SL_INLINE struct sl_ledger_cell count_of(struct sl_ledger *ledger, const char *t
 		return (struct sl_ledger_cell){0};
 	return sl_ledger_counts_get(&account->total, sl_ledger_key(kind, SL_TRACES, index));
 }
+
+// Over all tenants and signals.
+static inline struct sl_ledger_cell sum_of(struct sl_ledger *ledger, enum sl_ledger_kind kind)
+{
+	struct sl_ledger_cell sum = {0};
+
+	pthread_mutex_lock(&ledger->lock);
+	for (uint32_t i = 0; i < ledger->account_count; i++) {
+		const struct sl_ledger_cell one = sl_ledger_counts_sum(&ledger->accounts[i]->total,
+								       kind);
+
+		sum.items += one.items;
+		sum.bytes += one.bytes;
+		sum.requests += one.requests;
+	}
+	pthread_mutex_unlock(&ledger->lock);
+	return sum;
+}

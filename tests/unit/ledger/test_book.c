@@ -299,9 +299,9 @@ static void check_sums(struct sl_ledger *ledger, const struct worker *workers, b
 		}
 	}
 	for (unsigned k = 0; k < SUMS; k++)
-		assert_int_equal(sl_ledger_sum(ledger, kinds[k]).items, all[k]);
-	assert_int_equal(sl_ledger_sum(ledger, SL_LEDGER_IN_FLIGHT).items, 0);
-	assert_int_equal(sl_ledger_sum(ledger, SL_LEDGER_IN_FLIGHT).requests, 0);
+		assert_int_equal(sum_of(ledger, kinds[k]).items, all[k]);
+	assert_int_equal(sum_of(ledger, SL_LEDGER_IN_FLIGHT).items, 0);
+	assert_int_equal(sum_of(ledger, SL_LEDGER_IN_FLIGHT).requests, 0);
 }
 
 static void run_threads(uint32_t rows, bool each)

@@ -92,7 +92,7 @@ static void test_leaves(void **state)
 	rest(ledger);
 	depart(ledger, 10 * SL_S, 1040 * SL_S);
 	assert_int_equal(count_of(ledger, "_departed:free", SL_LEDGER_ACCEPTED, 0).items, 19);
-	assert_int_equal(sl_ledger_sum(ledger, SL_LEDGER_ACCEPTED).items, 5 + 7 + 11 + 13 + 1);
+	assert_int_equal(sum_of(ledger, SL_LEDGER_ACCEPTED).items, 5 + 7 + 11 + 13 + 1);
 	sl_ledger_stats(ledger, &stats);
 	assert_int_equal(stats.accounts, 3);
 	assert_int_equal(stats.departed, 4);
@@ -228,7 +228,7 @@ static void test_bounded(void **state)
 	sl_ledger_stats(ledger, &stats);
 	print_message("%u accounts of %u names\n", stats.accounts, NAMES);
 	assert_true(stats.accounts <= SL_LEDGER_DEPARTED_MAX / 2 + 8);
-	assert_int_equal(sl_ledger_sum(ledger, SL_LEDGER_ACCEPTED).items, NAMES);
+	assert_int_equal(sum_of(ledger, SL_LEDGER_ACCEPTED).items, NAMES);
 	for (unsigned i = 0; i < 40; i++)
 		sl_ledger_depart(ledger, SL_S, now_ns + 10 * SL_S);
 	assert_int_equal(ledger->made, 0);
@@ -327,7 +327,7 @@ static void test_destinations(void **state)
 	text = sl_ledger_write(ledger, &size);
 	assert_int_equal(sl_ledger_read(read, sl_bytes(text, size), error, sizeof(error)), 0);
 	free(text);
-	assert_int_equal(sl_ledger_sum(read, SL_LEDGER_DELIVERED).items, sum);
+	assert_int_equal(sum_of(read, SL_LEDGER_DELIVERED).items, sum);
 	assert_int_equal(sl_ledger_number(read, "d200"), 100);
 	assert_int_equal(sl_ledger_number(read, "d199"), 101);
 	assert_int_equal(count_of(read, "t1", SL_LEDGER_DELIVERED, 100).items, 201);
@@ -356,7 +356,7 @@ static void test_destinations_full(void **state)
 	sl_ledger_turned_away(sl_ledger_book_of(ledger, 0),
 			      &(struct sl_request){.tenant = SL_TENANT_NONE}, SL_REASON_MALFORMED);
 	sl_ledger_fold(ledger, false);
-	assert_int_equal(sl_ledger_sum(ledger, SL_LEDGER_DELIVERED).items, sum);
+	assert_int_equal(sum_of(ledger, SL_LEDGER_DELIVERED).items, sum);
 	assert_true(count_of(ledger, "_unknown", SL_LEDGER_DELIVERED, 0).items > 0);
 	assert_int_equal(
 		count_of(ledger, "_unknown", SL_LEDGER_REFUSED, SL_REASON_MALFORMED).requests, 1);
