@@ -84,7 +84,7 @@ class Watcher:
 def test_a_watch_is_told_what_changes(start):
     """SERVING at once, NOT_SERVING when a drain is announced; it ends with its connection, before
     drain_timeout: a watch holds up nothing."""
-    sluice = start(config={"drain_delay": "2s", "drain_timeout": "50s"})
+    sluice = start(config={"drain_delay": "1h", "drain_timeout": "50s"})
     with grpc.insecure_channel(f"{sluice.host}:{sluice.grpc_port}") as channel:
         watchers = [Watcher(channel), Watcher(channel, "nobody.knows.It"),
                     Watcher(channel, next(iter(otlp.SERVICES.values())).split("/")[1])]
@@ -92,6 +92,8 @@ def test_a_watch_is_told_what_changes(start):
         assert sluice.admin("/drain", "POST")[0] == 202
         assert [watchers[0].next(), watchers[2].next()] == [NOT_SERVING, NOT_SERVING]
         assert sluice.metric("sluice_connections_open") == 1  # told before its connection is
+        sluice.config["drain_delay"] = "0s"
+        sluice.reload()
         assert {one.end() for one in watchers} == {grpc.StatusCode.UNAVAILABLE}
         wait_for("the connection to go", lambda: sluice.metric("sluice_connections_open") == 0)
     assert sluice.metric("sluice_requests_total") == 0  # in no books
