@@ -247,16 +247,25 @@ static struct sl_distinct_name *find_name(struct sl_distinct_notes *notes, struc
 	return lightest;
 }
 
-// One that comes again and again is in the list once, as it is told: by its beginning.
+// One that comes again and again is in the list once, as it is told (by its beginning), and as the
+// newest: those that came after it move up.
 static void note_value(struct sl_distinct_notes *notes, struct sl_bytes value)
 {
 	const uint32_t count = SL_MIN(notes->sample_count, SL_DISTINCT_SAMPLES);
 	const struct sl_bytes told = sl_bytes(value.data, SL_MIN(value.size, SL_DISTINCT_TEXT_MAX));
+	struct sl_distinct_text *samples = notes->samples;
+	uint32_t at = notes->sample_count - count;
 
-	for (uint32_t i = 0; i < count; i++)
-		if (sl_bytes_equal(sl_bytes(notes->samples[i].text, notes->samples[i].bytes), told))
-			return;
-	copy_text(&notes->samples[notes->sample_count++ % SL_DISTINCT_SAMPLES], told);
+	while (at < notes->sample_count &&
+	       !sl_bytes_equal(sl_bytes(samples[at % SL_DISTINCT_SAMPLES].text,
+					samples[at % SL_DISTINCT_SAMPLES].bytes),
+			       told))
+		at++;
+	if (at == notes->sample_count)
+		notes->sample_count++;
+	for (; at + 1 < notes->sample_count; at++)
+		samples[at % SL_DISTINCT_SAMPLES] = samples[(at + 1) % SL_DISTINCT_SAMPLES];
+	copy_text(&samples[at % SL_DISTINCT_SAMPLES], told);
 }
 
 void sl_distinct_note(struct sl_distinct *distinct, uint32_t window, uint64_t hash,

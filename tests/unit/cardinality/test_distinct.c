@@ -250,6 +250,18 @@ static void test_samples(void **state)
 	assert_int_equal(notes.sample_count, 3);
 	assert_memory_equal(notes.samples[0].text, "first", 5);
 	assert_memory_equal(notes.samples[1].text, "again", 5);
+	// The newest is the last, also where the ring has begun anew.
+	for (uint64_t i = 0; i < 12; i++) {
+		const uint8_t letter = (uint8_t)('a' + i);
+
+		sl_distinct_note(distinct, 1, value(i), SL_BYTES_NONE, sl_bytes(&letter, 1));
+	}
+	sl_distinct_note(distinct, 1, value(1), SL_BYTES_NONE, SL_LITERAL("f"));
+	assert_true(sl_distinct_notes(distinct, &notes));
+	assert_int_equal(notes.sample_count, 15);
+	for (unsigned i = 0; i < SL_DISTINCT_SAMPLES; i++)
+		assert_int_equal(notes.samples[(15 - 8 + i) % SL_DISTINCT_SAMPLES].text[0],
+				 "eghijklf"[i]);
 	sl_distinct_put(distinct);
 }
 
