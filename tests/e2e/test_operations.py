@@ -173,7 +173,7 @@ KAFKA = MINIMAL.replace("blackhole: {}", "kafka: {brokers: ['127.0.0.1:9092'], %
     ("listen: ['127.0.0.1:4317', '127.0.0.1:4317']\n", 1, ["127.0.0.1:4317", "taken"]),
     ("listen:\n  - 127.0.0.1:4317\n  - 0.0.0.0:4317\n", 3, ["0.0.0.0:4317", "taken"]),
     ("listen: [':4317', '127.0.0.1:4317']\n", 1, ["127.0.0.1:4317", "taken"]),
-    (MINIMAL + "admin: '127.0.0.1:4317'\n", 1, ["admin", "listen"]),
+    (MINIMAL + "admin: '127.0.0.1:4317'\n", 4, ["admin", "listen"]),
     (MINIMAL + "tenants: {default: nobody}\n", 4, ["tenants.default", "nobody"]),
     (MINIMAL + "tenants: {identify: [{by: claim}]}\n", 4, ["identify"]),
     (KAFKA % "topic: 'otlp_{signl}'", 2, ["topic", "{signl}", "{signal}"]),
