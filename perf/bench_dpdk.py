@@ -35,22 +35,24 @@ def sh(*words):
 
 class Gateway:
     """One gateway on `path`: kernel or af_xdp at the end of a veth pair, or vhost, with checksums
-    computed at both ends as over a wire, or left to the devices."""
+    computed at both ends as over a wire, or left to the devices; of one shard, or of two where
+    its name says so."""
 
     def __init__(self, path, folder):
         self.path, self.folder = path, folder
         self.socket = folder / "v"
         self.virtio = path.startswith("vhost")
+        shards = 2 if path.endswith("2 shards") else 1
         device = (f"net_vhost0,iface={self.socket},queues=1" if self.virtio else
                   "net_af_xdp0,iface=in0")
-        config = {"shards": 1, "listen": [f"{HOST}:{PORT}"], "admin": f"127.0.0.1:{ADMIN}",
+        config = {"shards": shards, "listen": [f"{HOST}:{PORT}"], "admin": f"127.0.0.1:{ADMIN}",
                   "memory_budget": "256MiB", "tenants": {"file": "t.yaml", "default": "a"},
                   "datagrams": {"listen": [{"address": f"{HOST}:{UDP}", "signal": "logs"}]},
                   "sampling": [{"mode": "proportional", "rate": "10%"}],
                   "destinations": {"b": {"blackhole": {}}}, "routes": [{"to": ["b"]}]}
         if path != "kernel":
             config |= {"io": "dpdk", "dpdk": {"addresses": [f"{HOST}/24"], "packets": 32768,
-                                              "offloads": path != "vhost", "eal": [
+                                              "offloads": path == "vhost+sums", "eal": [
                 *EAL, f"--file-prefix=bench-{os.getpid()}", f"--vdev={device}"]}}
         (folder / "t.yaml").write_text(json.dumps({"tenants": {"a": {"quota": {
             "spans": "100M/s", "log_records": "100M/s"}}}}))
@@ -64,7 +66,7 @@ class Gateway:
         inside = [] if self.virtio else ["nsenter", "-t", str(self.holder.pid), "--net"]
         self.log = open(folder / "log", "w")
         self.process = subprocess.Popen(
-            [*inside, "taskset", "-c", "0", BUILD / "sluice", "--config", folder / "c.yaml"],
+            [*inside, "taskset", "-c", "0" if shards == 1 else "0,1", BUILD / "sluice", "--config", folder / "c.yaml"],
             stdout=self.log, stderr=self.log)
         for _ in range(600):
             if "event=started" in (folder / "log").read_text():
@@ -114,7 +116,7 @@ class Gateway:
                 f"--eal=--file-prefix=bench-p{os.getpid()}", "--eal=--vdev=net_virtio_user0,"
                 f"path={self.socket},queues=1,queue_size=1024", "--address", "10.9.0.1/24",
                 "--admin", ADMIN, "--pid", self.process.pid, "--json",
-                *(["--no-offloads"] if self.path == "vhost" else []), *words]
+                *(["--no-offloads"] if self.path != "vhost+sums" else []), *words]
 
     def datagrams(self, items, rate, options):
         return self.pktgen("--target", f"{HOST}:{UDP}", "--rate", rate, "--items", items,
@@ -142,7 +144,8 @@ def cases(options):
     many = options.connections
     for items, connections in ((100, 8), (8, 16), (8, many)):
         yield (f"calls of {items} spans, {connections} connections",
-               ("kernel", "af_xdp", "vhost", "vhost+sums"),
+               ("kernel", "af_xdp", "vhost", "vhost+sums") + (("vhost, 2 shards",)
+                                                              if connections == 16 else ()),
                lambda g, i=items, c=connections: g.calls(i, c, options))
     for items, rate in ((1, 2350000), (5, 820000)):
         yield (f"datagrams of {507 if items == 1 else 1459} B, {rate} offered", ("vhost",),
@@ -158,7 +161,8 @@ def write(rows, options, load):
              " kernel: sockets at the end of a veth pair, MTU 1500, offloads off; af_xdp: DPDK at the"
              " same place; vhost: a virtio pair of DPDK devices, the copy between them on the"
              " gateway's core, `sluice-pktgen` at the other end; +sums: with checksums left to the"
-             " devices (`dpdk.offloads`), else both ends compute them.", "",
+             " devices (`dpdk.offloads`), else both ends compute them; 2 shards: a shard on each of"
+             " two cores, one of them the generator's: flows are handed over by ring.", "",
              f"{datetime.date.today()}, {cpu}, {os.cpu_count()} cores; medians of {options.rounds}"
              f" interleaved rounds of {options.seconds:g} s; load average before and after:"
              f" {load[0]:.1f}, {load[1]:.1f}.", "",

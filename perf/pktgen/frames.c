@@ -11,9 +11,10 @@
 #include "perf/pktgen/pktgen.h"
 
 // Datagrams: each flow has one frame, made beforehand; sending is a reference to it and no more.
-#define BURST      32
-#define PORT_FIRST 10000
-#define SETTLE_NS  (300 * SL_MS) // until what is on its way has been counted
+#define BURST       32
+#define PORT_FIRST  10000
+#define SETTLE_NS   (300 * SL_MS) // until what is on its way has been counted
+#define QUIET_LOOKS 10
 
 // Flows differ in their source port, and in their address among `sources`.
 void sl_pktgen_frame(struct sl_pktgen_frame *frame, const struct sl_pktgen_options *options,
@@ -88,7 +89,7 @@ static int resolve(struct sl_pktgen_options *options, struct sl_dpdk *dpdk)
 	struct rte_mbuf *packets[BURST];
 
 	for (unsigned tries = 0; tries < 100; tries++) {
-		struct rte_mbuf *ask = rte_pktmbuf_alloc(dpdk->pool);
+		struct rte_mbuf *ask = rte_pktmbuf_alloc(dpdk->pools[0].packets);
 		uint8_t *at = ask ? (uint8_t *)rte_pktmbuf_append(ask, 60) : NULL;
 		const uint64_t until_ns = sl_clock_now_ns() + 100 * SL_MS;
 
@@ -133,7 +134,7 @@ static struct rte_mbuf **make_frames(const struct sl_pktgen_options *options, st
 		char *to;
 
 		sl_pktgen_frame(&frame, options, dpdk->plan.stack.interfaces[0].mac, i);
-		frames[i] = rte_pktmbuf_alloc(dpdk->pool);
+		frames[i] = rte_pktmbuf_alloc(dpdk->pools[0].packets);
 		to = frames[i] ? rte_pktmbuf_append(frames[i], frame.bytes) : NULL;
 		if (!to) {
 			fprintf(stderr, "sluice-pktgen: no buffers for %u flows\n", options->flows);
@@ -183,17 +184,19 @@ static void send_for(const struct sl_pktgen_options *options, struct sl_dpdk *dp
 	}
 }
 
+// What the gateway has received once all is there, or nothing more has come for a while: it may
+// have to wait for its core.
 static int64_t settled(const struct sl_pktgen_options *options, int64_t before, uint64_t sent)
 {
-	const uint64_t until_ns = sl_clock_now_ns() + 10 * SL_S;
 	int64_t now = received(options);
+	unsigned quiet = 0;
 
-	// Until all are there, or nothing more comes.
-	for (int64_t last = -1;
-	     now != last && now - before < (int64_t)sent && sl_clock_now_ns() < until_ns;) {
-		last = now;
+	while (now >= 0 && now - before < (int64_t)sent && quiet < QUIET_LOOKS) {
+		const int64_t last = now;
+
 		usleep(SETTLE_NS / SL_US);
 		now = received(options);
+		quiet = now == last ? quiet + 1 : 0;
 	}
 	return now;
 }

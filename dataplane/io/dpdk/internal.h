@@ -31,8 +31,8 @@ struct sl_lane {
 	struct sl_dpdk *dpdk;
 	uint32_t index;
 	bool registered;           // its thread with the EAL
-	bool low;                  // the pool, when it was looked at
-	uint32_t taken, pool_look; // packets; as of the last look at the pool
+	bool low;                  // a pool, when they were looked at
+	uint32_t taken, pool_look; // packets; as of the last look at the pools
 	uint64_t look_ns;          // at link and pool again
 	uint32_t turn;             // of poll
 	const struct sl_stack_ops *ops;
@@ -52,6 +52,13 @@ struct sl_lane {
 	struct sl_dpdk_counters counters;
 };
 
+// Packet buffers of the ports on one memory node.
+struct sl_pool {
+	struct rte_mempool *packets;
+	int socket;            // the node; SOCKET_ID_ANY: a virtual device's
+	uint32_t ports, count; // that use it; buffers
+};
+
 // A device, with one interface or with several of different VLANs.
 struct sl_port {
 	uint16_t id; // the EAL's
@@ -61,6 +68,7 @@ struct sl_port {
 	bool started;
 	uint8_t device_sums; // SL_SUM_* that it computes
 	uint16_t mtu;        // its interfaces' largest
+	struct sl_pool *pool;
 	uint32_t interface_count;
 	uint8_t interfaces[SL_STACK_INTERFACES_MAX]; // their numbers
 	uint16_t vlans[SL_STACK_INTERFACES_MAX];     // and VLANs
@@ -78,7 +86,8 @@ struct sl_dpdk {
 	struct sl_port ports[SL_STACK_INTERFACES_MAX];
 	uint32_t port_count;
 	bool steered; // ports bring a flow to its shard, all to the same
-	struct rte_mempool *pool;
+	struct sl_pool pools[SL_STACK_INTERFACES_MAX];
+	uint32_t pool_count;
 	struct sl_metrics *metrics;
 	uint32_t shards, packets;
 	struct sl_lane **lanes;
@@ -109,6 +118,13 @@ SL_INLINE bool sl_port_is_up(const struct sl_port *port)
 int sl_dpdk_watch(struct sl_dpdk *dpdk);
 void sl_dpdk_unwatch(struct sl_dpdk *dpdk);
 void sl_dpdk_look(struct sl_dpdk *dpdk);
+
+// pools.c: needs the ports' numbers, and sets the stack's budget for windows. What it has made is
+// freed also after an error.
+int sl_dpdk_make_pools(struct sl_dpdk *dpdk, char *error, size_t error_size);
+void sl_dpdk_free_pools(struct sl_dpdk *dpdk);
+// Of all pools; `*low`: whether one is nearly used up. Walks the caches of all threads.
+uint32_t sl_dpdk_free_packets(const struct sl_dpdk *dpdk, bool *low);
 
 // lane.c: frames. Returns how many were taken.
 unsigned sl_lane_receive(struct sl_lane *lane, uint64_t now_ns);

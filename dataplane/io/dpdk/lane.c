@@ -17,7 +17,6 @@
 #define RING_COUNT 4096
 #define AHEAD      4 // packets whose first bytes are fetched beforehand
 #define LOOK_NS    (100 * SL_MS)
-#define LOW_SHARE  4   // less than a quarter of the buffers free: copy out
 #define POOL_LOOK  256 // packets between looks at the pool, which walks the caches of all threads
 #define STUCK_NS   (100 * SL_MS) // a port that takes nothing for so long is down
 
@@ -263,7 +262,8 @@ bool sl_lane_transmit(void *self, unsigned interface, const struct iovec *pieces
 	struct sl_lane *lane = self;
 	const struct sl_dpdk_plan *plan = &lane->dpdk->plan;
 	const uint8_t device_sums = plan->stack.interfaces[interface].device_sums;
-	struct rte_mbuf *packet = rte_pktmbuf_alloc(lane->dpdk->pool);
+	const struct sl_port *port = sl_dpdk_port_of(lane->dpdk, interface);
+	struct rte_mbuf *packet = rte_pktmbuf_alloc(port->pool->packets);
 	char *to = packet ? rte_pktmbuf_append(packet, (uint16_t)bytes) : NULL;
 
 	if (!to) {
@@ -378,10 +378,9 @@ static void hand_over(struct sl_lane *lane, uint32_t to, struct rte_mbuf *packet
 static void copy_to_others(struct sl_lane *lane, struct rte_mbuf *packet)
 {
 	for (uint32_t i = 0; i < lane->dpdk->shards; i++) {
-		struct rte_mbuf *copy = i == lane->index
-						? NULL
-						: rte_pktmbuf_copy(packet, lane->dpdk->pool, 0,
-								   UINT32_MAX);
+		struct rte_mbuf *copy = i == lane->index ? NULL
+							 : rte_pktmbuf_copy(packet, packet->pool, 0,
+									    UINT32_MAX);
 
 		if (copy)
 			hand_over(lane, i, copy);
@@ -509,7 +508,7 @@ unsigned sl_lane_receive(struct sl_lane *lane, uint64_t now_ns)
 		look(lane, now_ns);
 	if (SL_UNLIKELY(lane->taken - lane->pool_look >= POOL_LOOK)) {
 		lane->pool_look = lane->taken;
-		lane->low = rte_mempool_avail_count(dpdk->pool) < dpdk->packets / LOW_SHARE;
+		(void)sl_dpdk_free_packets(dpdk, &lane->low);
 	}
 	for (uint32_t i = 0; i < dpdk->port_count; i++) {
 		if (lane->ports[i].has_queue)

@@ -13,7 +13,6 @@
 
 #define RX_DESCRIPTORS 1024
 #define TX_DESCRIPTORS 1024
-#define CACHE_PACKETS  256
 
 // Two bytes over and over give a flow and its way back the same hash (symmetric RSS).
 static uint8_t symmetric_key[52];
@@ -155,8 +154,8 @@ static int set_mtu(const struct sl_port *port, const struct rte_eth_dev_info *in
 	return failed;
 }
 
-static int set_up_queues(struct sl_dpdk *dpdk, const struct sl_port *port,
-			 const struct rte_eth_dev_info *info, char *error, size_t error_size)
+static int set_up_queues(const struct sl_port *port, const struct rte_eth_dev_info *info,
+			 char *error, size_t error_size)
 {
 	const int socket = rte_eth_dev_socket_id(port->id);
 	uint16_t rx = RX_DESCRIPTORS, tx = TX_DESCRIPTORS;
@@ -169,7 +168,7 @@ static int set_up_queues(struct sl_dpdk *dpdk, const struct sl_port *port,
 		struct rte_eth_txconf txconf = info->default_txconf;
 
 		failed = rte_eth_rx_queue_setup(port->id, i, rx, (unsigned)socket, &rxconf,
-						dpdk->pool);
+						port->pool->packets);
 		if (failed < 0)
 			return tell_port(port, "receive queue", failed, error, error_size);
 		failed = rte_eth_tx_queue_setup(port->id, i, tx, (unsigned)socket, &txconf);
@@ -239,7 +238,7 @@ static int start_port(struct sl_dpdk *dpdk, struct sl_port *port, char *error, s
 	failed = set_mtu(port, &info, error, error_size);
 	if (failed < 0)
 		return failed;
-	failed = set_up_queues(dpdk, port, &info, error, error_size);
+	failed = set_up_queues(port, &info, error, error_size);
 	if (failed < 0)
 		return failed;
 	failed = rte_eth_dev_start(port->id);
@@ -306,30 +305,6 @@ static int start_ports(struct sl_dpdk *dpdk, char *error, size_t error_size)
 	return failed;
 }
 
-static int make_pool(struct sl_dpdk *dpdk, char *error, size_t error_size)
-{
-	const uint32_t room = sl_dpdk_frame_room(&dpdk->plan);
-	uint32_t smallest = UINT16_MAX;
-
-	for (uint32_t i = 0; i < dpdk->plan.stack.interface_count; i++)
-		smallest = SL_MIN(smallest, (uint32_t)dpdk->plan.stack.interfaces[i].mtu);
-	dpdk->packets = sl_dpdk_packets(&dpdk->config, dpdk->shards, dpdk->port_count);
-	dpdk->pool = rte_pktmbuf_pool_create(
-		"sluice", dpdk->packets, CACHE_PACKETS, SL_STACK_ROOM_BYTES,
-		(uint16_t)(room + RTE_PKTMBUF_HEADROOM), (int)rte_socket_id());
-	if (!dpdk->pool) {
-		snprintf(
-			error, error_size,
-			"dpdk: %u packet buffers of %u bytes: %s; give the EAL more memory (-m, or "
-			"hugepages), or lower dpdk.packets",
-			dpdk->packets, room, rte_strerror(rte_errno));
-		return -ENOMEM;
-	}
-	// Half of the memory for windows; a shard its part of it.
-	dpdk->plan.stack.window_budget = (uint64_t)dpdk->packets * smallest / 2 / dpdk->shards;
-	return 0;
-}
-
 static void say_started(const struct sl_dpdk *dpdk, const struct sl_port *port)
 {
 	static const char *const sums[] = {"software", "port:ip", "port:tcp", "port:ip,tcp"};
@@ -359,7 +334,8 @@ struct sl_dpdk *sl_dpdk_open(const struct sl_dpdk_config *config, uint32_t shard
 	dpdk->lanes = calloc(shards, sizeof(struct sl_lane *));
 	if (!dpdk->lanes || sl_dpdk_make_plan(config, &dpdk->plan, error, error_size) < 0 ||
 	    start_eal(dpdk, error, error_size) < 0 || find_ports(dpdk, error, error_size) < 0 ||
-	    make_pool(dpdk, error, error_size) < 0 || start_ports(dpdk, error, error_size) < 0) {
+	    sl_dpdk_make_pools(dpdk, error, error_size) < 0 ||
+	    start_ports(dpdk, error, error_size) < 0) {
 		sl_dpdk_close(dpdk);
 		return NULL;
 	}
@@ -390,7 +366,7 @@ void sl_dpdk_close(struct sl_dpdk *dpdk)
 		rte_eth_dev_stop(dpdk->ports[i].id);
 		rte_eth_dev_close(dpdk->ports[i].id);
 	}
-	rte_mempool_free(dpdk->pool);
+	sl_dpdk_free_pools(dpdk);
 	rte_eal_cleanup();
 	for (size_t i = 0; i < SL_EAL_ARGUMENTS_MAX; i++)
 		free(dpdk->arguments[i]);

@@ -62,7 +62,8 @@ static void look_at_port(struct sl_port *port)
 
 void sl_dpdk_look(struct sl_dpdk *dpdk)
 {
-	const uint32_t free_count = rte_mempool_avail_count(dpdk->pool);
+	bool low;
+	const uint32_t free_count = sl_dpdk_free_packets(dpdk, &low);
 
 	for (uint32_t i = 0; i < dpdk->port_count; i++)
 		look_at_port(&dpdk->ports[i]);
