@@ -62,6 +62,13 @@ SL_INLINE void sl_prefetch(const void *address)
 	__builtin_prefetch(address);
 }
 
+// All cache lines of an object.
+SL_INLINE void sl_prefetch_all(const void *object, size_t bytes)
+{
+	for (size_t at = 0; at < bytes; at += 64)
+		__builtin_prefetch((const char *)object + at);
+}
+
 // Add to a counter that one core writes and others read (metrics): a relaxed store, no lock.
 SL_INLINE void sl_count(uint64_t *counter, uint64_t more)
 {

@@ -122,6 +122,16 @@ static void feed_tls(struct sl_session *session, struct sl_bytes bytes)
 	sl_session_mark(session);
 }
 
+static void fetch(struct sl_conn *conn, unsigned step)
+{
+	const struct sl_session *session = (const struct sl_session *)conn;
+
+	if (step == 0)
+		sl_prefetch_all(session, sizeof(*session));
+	else if (session->http)
+		sl_http_server_fetch(session->http, step - 1);
+}
+
 static void received(struct sl_conn *conn, struct sl_bytes bytes, uint64_t now_ns)
 {
 	struct sl_session *session = (struct sl_session *)conn;
@@ -185,6 +195,7 @@ static void closed(struct sl_conn *conn, enum sl_close why, int error)
 
 const struct sl_io_upcalls sl_session_upcalls = {
 	.received = received,
+	.fetch = fetch,
 	.sent = sent,
 	.ended = ended,
 	.closed = closed,

@@ -58,6 +58,14 @@ size_t sl_http_server_pull(struct sl_http_server *server, struct iovec *pieces, 
 	return server->ops->pull(server, pieces, count);
 }
 
+void sl_http_server_fetch(const struct sl_http_server *server, unsigned step)
+{
+	if (step == 0)
+		sl_prefetch_all(server, SL_HTTP_SESSION_FETCH_BYTES);
+	else if (server->ops->fetch)
+		server->ops->fetch(server);
+}
+
 void sl_http_server_pulled(struct sl_http_server *server)
 {
 	server->ops->pulled(server);

@@ -94,6 +94,10 @@ int sl_http_is_http2(struct sl_bytes bytes);
 // what is left (GOAWAY, or a 400), then close.
 int sl_http_server_feed(struct sl_http_server *server, struct sl_bytes bytes, uint64_t now_ns);
 
+// Fetches into the cache what feed() will look at: first the object itself (`step` 0), then what
+// that points to (1).
+void sl_http_server_fetch(const struct sl_http_server *server, unsigned step);
+
 // What is to be sent, as pieces; at most `count`. The memory stays until sl_http_server_pulled().
 // Returns the number of pieces; 0 when there is nothing.
 size_t sl_http_server_pull(struct sl_http_server *server, struct iovec *pieces, size_t count);

@@ -2,11 +2,12 @@
 
 // HTTP/2, server side: nghttp2 does frames, HPACK and windows; heads, floods and GOAWAY are ours.
 
-#define PULL_MAX       (128 * SL_KIB) // bytes one pull gathers at most, roughly
-#define STREAMS_NO_MAX 0x7fffffffu
-#define RECEIVING_MAX  16 // more than this many bodies at once: outstanding() does not look
-#define PING_QUIET_NS  (5 * 60 * SL_S)
-#define PING_IDLE_NS   (2 * 3600 * SL_S)
+#define PULL_MAX              (128 * SL_KIB) // bytes one pull gathers at most, roughly
+#define STREAMS_NO_MAX        0x7fffffffu
+#define RECEIVING_MAX         16 // more than this many bodies at once: outstanding() does not look
+#define NGHTTP2_SESSION_BYTES 2928 // of nghttp2 1.52, which does not tell; it is only prefetched
+#define PING_QUIET_NS         (5 * 60 * SL_S)
+#define PING_IDLE_NS          (2 * 3600 * SL_S)
 // What a connection keeps of the fields it has sent, as HPACK counts: those of the usual answer,
 // and some seconds' dates. The peer's 4 KiB would fill with dates, for nothing.
 #define FIELDS_KEPT_BYTES 512
@@ -488,6 +489,13 @@ static size_t pull(struct sl_http_server *base, struct iovec *pieces, size_t cou
 	return 1;
 }
 
+static void fetch(const struct sl_http_server *base)
+{
+	const struct sl_http2_server *server = (const struct sl_http2_server *)base;
+
+	sl_prefetch_all(server->session, NGHTTP2_SESSION_BYTES);
+}
+
 static void pulled(struct sl_http_server *base)
 {
 	struct sl_http2_server *server = (struct sl_http2_server *)base;
@@ -626,6 +634,7 @@ static void expect(struct sl_http_stream *base, size_t bytes)
 static const struct sl_http_server_ops ops = {
 	.feed = feed,
 	.pull = pull,
+	.fetch = fetch,
 	.pulled = pulled,
 	.wants_pull = wants_pull,
 	.is_done = is_done,

@@ -38,8 +38,9 @@ struct sl_http_pools {
 struct sl_http_pools *sl_http_pools_get(struct sl_memory *memory);
 void sl_http_pools_put(struct sl_http_pools *pools);
 // Bounds on what the pools above hold; each face asserts that its objects fit.
-#define SL_HTTP_SESSION_BYTES 512
-#define SL_HTTP_STREAM_BYTES  320
+#define SL_HTTP_SESSION_BYTES       512
+#define SL_HTTP_STREAM_BYTES        320
+#define SL_HTTP_SESSION_FETCH_BYTES 256 // of a session's, what a request touches
 
 // The fields of one head or trailer section while they arrive.
 struct sl_http_block {
@@ -76,6 +77,7 @@ size_t sl_http_number_print(uint8_t out[20], uint64_t value);
 struct sl_http_server_ops {
 	int (*feed)(struct sl_http_server *server, struct sl_bytes bytes, uint64_t now_ns);
 	size_t (*pull)(struct sl_http_server *server, struct iovec *pieces, size_t count);
+	void (*fetch)(const struct sl_http_server *server); // optional
 	void (*pulled)(struct sl_http_server *server);
 	bool (*wants_pull)(const struct sl_http_server *server);
 	bool (*is_done)(const struct sl_http_server *server);

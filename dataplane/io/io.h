@@ -27,6 +27,8 @@ enum sl_close {
 	SL_CLOSE_TIMEOUT,
 };
 
+#define SL_IO_FETCH_STEPS 3
+
 struct sl_io_upcalls {
 	// An outgoing connection is up.
 	void (*connected)(struct sl_conn *conn, uint64_t now_ns);
@@ -39,6 +41,11 @@ struct sl_io_upcalls {
 	// still works, and closing is the owner's. Optional: without it the connection closes, with
 	// SL_CLOSE_PEER, once what is pending has gone.
 	void (*ended)(struct sl_conn *conn, uint64_t now_ns);
+	// Optional: bytes of this connection are about to be received. Fetches into the cache what
+	// received() will look at, as far as pointers can be followed in `step` of
+	// SL_IO_FETCH_STEPS: each step may read what the one before has fetched. Many connections
+	// take a step together, so that they wait for memory together. Changes nothing.
+	void (*fetch)(struct sl_conn *conn, unsigned step);
 	// The last upcall: the backend has let go of the connection and of all memory. `error` is
 	// the errno behind it, or 0.
 	void (*closed)(struct sl_conn *conn, enum sl_close why, int error);

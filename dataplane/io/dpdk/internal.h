@@ -39,6 +39,8 @@ struct sl_lane {
 	struct sl_stack *stack;
 	struct sl_conn *open, *closing;
 	struct sl_stream *accepting; // accepted() is being called for
+	// sl_io_fetch() once the streams' owners are connections; NULL before.
+	void (*fetch)(struct sl_conn *const *owners, unsigned count);
 	struct {
 		struct sl_listener *listener; // NULL: free
 		void *handle;

@@ -15,7 +15,6 @@
 // a keyed hash over the flow decides, whichever port it came by: the lane that polls hands frames
 // over by ring, and sends for those that have no queue.
 #define RING_COUNT 4096
-#define AHEAD      4 // packets whose first bytes are fetched beforehand
 #define LOOK_NS    (100 * SL_MS)
 #define POOL_LOOK  256 // packets between looks at the pool, which walks the caches of all threads
 #define STUCK_NS   (100 * SL_MS) // a port that takes nothing for so long is down
@@ -476,15 +475,33 @@ static unsigned receive_handed(struct sl_lane *lane)
 	return count;
 }
 
+// What these packets will touch, up to the HTTP of their connections.
+static void look_ahead(struct sl_lane *lane, struct rte_mbuf **packets, unsigned count)
+{
+	struct sl_bytes frames[SL_BURST];
+	void *owners[SL_BURST];
+	unsigned owner_count;
+
+	static_assert(SL_BURST <= SL_STACK_AHEAD_MAX, "a burst at once");
+	for (unsigned i = 0; i < count; i++) {
+		frames[i] = sl_bytes(rte_pktmbuf_mtod(packets[i], const uint8_t *),
+				     rte_pktmbuf_data_len(packets[i]));
+		sl_prefetch(frames[i].data);
+	}
+	owner_count = lane->ops->look_ahead(lane->stack, frames, count, owners);
+	if (lane->fetch)
+		lane->fetch((struct sl_conn *const *)owners, owner_count);
+}
+
 static unsigned receive_from(struct sl_lane *lane, const struct sl_port *port, uint16_t queue)
 {
 	struct rte_mbuf *packets[SL_BURST];
 	const uint16_t got = rte_eth_rx_burst(port->id, queue, packets, SL_BURST);
 
 	sl_count(&lane->counters.rx[0], got);
+	if (got)
+		look_ahead(lane, packets, got);
 	for (uint16_t i = 0; i < got; i++) {
-		if (i + AHEAD < got)
-			sl_prefetch(rte_pktmbuf_mtod(packets[i + AHEAD], void *));
 		if (SL_UNLIKELY(packets[i]->nb_segs > 1) && rte_pktmbuf_linearize(packets[i]) < 0)
 			rte_pktmbuf_free(packets[i]);
 		else

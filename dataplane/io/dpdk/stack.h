@@ -86,6 +86,8 @@ enum {
 	SL_INPUT_INTERFACE = 16, // times the interface's number
 };
 
+#define SL_STACK_AHEAD_MAX 64
+
 struct sl_stack_address {
 	uint8_t address[16];
 	uint8_t prefix; // of its own family: 0..32 or 0..128
@@ -140,6 +142,11 @@ struct sl_stack_ops {
 	struct sl_stack *(*create)(const struct sl_stack_host *host,
 				   const struct sl_stack_config *config);
 	void (*destroy)(struct sl_stack *stack);
+	// Fetches into the cache what input() will look at, for up to SL_STACK_AHEAD_MAX frames at
+	// once. `owners` gets those of the streams they belong to, as far as it is easily seen; the
+	// first line of each is being fetched. Returns how many.
+	unsigned (*look_ahead)(struct sl_stack *stack, const struct sl_bytes *frames,
+			       unsigned count, void **owners);
 	// A frame from Ethernet up, in `room` (SL_STACK_ROOM_BYTES) and `data`; `packet` goes to
 	// release(). `how`: SL_INPUT_*.
 	void (*input)(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "dataplane/base/clock.h"
+#include "dataplane/io/ahead.h"
 #include "dataplane/io/dpdk/internal.h"
 
 // Streams of the stack as connections of io.h: the same states and the same upcalls as kernel.c has
@@ -91,6 +92,7 @@ static int adopt(struct sl_io_backend *backend, struct sl_conn *conn)
 	if (backend->connections_max && backend->stats->connections >= backend->connections_max)
 		return -EMFILE;
 	lane->accepting = NULL;
+	lane->fetch = sl_io_fetch;
 	stream->owner = conn;
 	conn->io = backend->io;
 	conn->backend = backend;

@@ -72,8 +72,19 @@ static void closed(struct sl_conn *conn, enum sl_close why, int error)
 	peer->error = error;
 }
 
-static const struct sl_io_upcalls upcalls = {connected, received, sent, NULL, closed};
-static const struct sl_io_upcalls half_upcalls = {connected, received, sent, ended, closed};
+static const struct sl_io_upcalls upcalls = {
+	.connected = connected,
+	.received = received,
+	.sent = sent,
+	.closed = closed,
+};
+static const struct sl_io_upcalls half_upcalls = {
+	.connected = connected,
+	.received = received,
+	.sent = sent,
+	.ended = ended,
+	.closed = closed,
+};
 
 static void begin(const struct sl_io_options *options)
 {

@@ -11,7 +11,7 @@
 #ifdef SL_LWIP_MALLOC
 #define BUCKETS 8 // the fuzz target sees them collide, and its timers cost less
 #else
-#define BUCKETS 4096
+#define BUCKETS 16384 // the most connections there can be are 20,000
 #endif
 #define LINKS_MAX       SL_STACK_INTERFACES_MAX
 #define VIPS_MAX        (LINKS_MAX * SL_STACK_ADDRESSES_MAX)
@@ -88,7 +88,9 @@ struct sl_stack {
 	uint32_t arrived;      // interface of the frame that is being taken in, or NOWHERE
 	u16_t sums[LINKS_MAX]; // what lwIP checks and computes, of all frames
 	u16_t copy_sums;       // of any interface
-	struct tcp_pcb *active[BUCKETS], *waiting[BUCKETS];
+	struct {
+		struct tcp_pcb *active, *waiting;
+	} lists[BUCKETS];
 	uint32_t bucket; // whose lists lwIP has now
 	uint64_t tick_ns;
 	uint32_t ticks;
@@ -216,6 +218,10 @@ bool sl_lwip_withholds(struct sl_stack *stack, const uint8_t *frame, size_t byte
 // its flow has gone in.
 bool sl_lwip_hold(struct sl_stack *stack, const struct arrival *arrival);
 void sl_lwip_flush(struct sl_stack *stack);
+
+// ahead.c
+unsigned sl_lwip_look_ahead(struct sl_stack *stack, const struct sl_bytes *frames, unsigned count,
+			    void **owners);
 
 // frame.c
 void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,

@@ -64,10 +64,10 @@ static uint32_t bucket_of_pcb(const struct sl_stack *stack, const struct tcp_pcb
 
 void sl_lwip_select(struct sl_stack *stack, uint32_t bucket)
 {
-	stack->active[stack->bucket] = tcp_active_pcbs;
-	stack->waiting[stack->bucket] = tcp_tw_pcbs;
-	tcp_active_pcbs = stack->active[bucket];
-	tcp_tw_pcbs = stack->waiting[bucket];
+	stack->lists[stack->bucket].active = tcp_active_pcbs;
+	stack->lists[stack->bucket].waiting = tcp_tw_pcbs;
+	tcp_active_pcbs = stack->lists[bucket].active;
+	tcp_tw_pcbs = stack->lists[bucket].waiting;
 	stack->bucket = bucket;
 }
 
@@ -543,7 +543,7 @@ static struct tcp_pcb **append(struct tcp_pcb **end, struct tcp_pcb *list)
 	return end;
 }
 
-static void deal_out(struct sl_stack *stack, struct tcp_pcb **lists, struct tcp_pcb *list)
+static void deal_out(struct sl_stack *stack, struct tcp_pcb *list, bool active)
 {
 	while (list) {
 		struct tcp_pcb *next = list->next;
@@ -551,9 +551,11 @@ static void deal_out(struct sl_stack *stack, struct tcp_pcb **lists, struct tcp_
 		const uint32_t bucket = stream && list->state != SYN_RCVD
 						? stream->bucket
 						: bucket_of_pcb(stack, list);
+		struct tcp_pcb **own = active ? &stack->lists[bucket].active
+					      : &stack->lists[bucket].waiting;
 
-		list->next = lists[bucket];
-		lists[bucket] = list;
+		list->next = *own;
+		*own = list;
 		list = next;
 	}
 }
@@ -564,22 +566,22 @@ static void tcp_timers(struct sl_stack *stack)
 	struct tcp_pcb **active_end = &active, **waiting_end = &waiting;
 
 	sl_lwip_select(stack, 0);
-	stack->active[0] = tcp_active_pcbs;
-	stack->waiting[0] = tcp_tw_pcbs;
+	stack->lists[0].active = tcp_active_pcbs;
+	stack->lists[0].waiting = tcp_tw_pcbs;
 	for (uint32_t i = 0; i < BUCKETS; i++) {
-		active_end = append(active_end, stack->active[i]);
-		waiting_end = append(waiting_end, stack->waiting[i]);
-		stack->active[i] = stack->waiting[i] = NULL;
+		active_end = append(active_end, stack->lists[i].active);
+		waiting_end = append(waiting_end, stack->lists[i].waiting);
+		stack->lists[i].active = stack->lists[i].waiting = NULL;
 	}
 	tcp_active_pcbs = active;
 	tcp_tw_pcbs = waiting;
 	tcp_tmr();
 	active = tcp_active_pcbs;
 	waiting = tcp_tw_pcbs;
-	deal_out(stack, stack->active, active);
-	deal_out(stack, stack->waiting, waiting);
-	tcp_active_pcbs = stack->active[0];
-	tcp_tw_pcbs = stack->waiting[0];
+	deal_out(stack, active, true);
+	deal_out(stack, waiting, false);
+	tcp_active_pcbs = stack->lists[0].active;
+	tcp_tw_pcbs = stack->lists[0].waiting;
 	stack->bucket = 0;
 }
 
@@ -680,7 +682,7 @@ static uint32_t buckets(const struct sl_stack *stack, uint32_t *longest)
 	for (uint32_t i = 0; i < BUCKETS; i++) {
 		uint32_t length = 0;
 
-		for (const struct tcp_pcb *pcb = stack->active[i]; pcb; pcb = pcb->next)
+		for (const struct tcp_pcb *pcb = stack->lists[i].active; pcb; pcb = pcb->next)
 			length++;
 		used += length > 0;
 		*longest = SL_MAX(*longest, length);
@@ -691,6 +693,7 @@ static uint32_t buckets(const struct sl_stack *stack, uint32_t *longest)
 __attribute__((visibility("default"))) const struct sl_stack_ops sl_stack_ops = {
 	.create = create,
 	.destroy = destroy,
+	.look_ahead = sl_lwip_look_ahead,
 	.input = sl_lwip_input,
 	.flush = sl_lwip_flush,
 	.link = sl_lwip_link,
