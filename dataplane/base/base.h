@@ -65,8 +65,11 @@ SL_INLINE void sl_prefetch(const void *address)
 // All cache lines of an object.
 SL_INLINE void sl_prefetch_all(const void *object, size_t bytes)
 {
-	for (size_t at = 0; at < bytes; at += 64)
-		__builtin_prefetch((const char *)object + at);
+	const char *at = object, *last = at + bytes - 1;
+
+	for (; at < last; at += 64)
+		__builtin_prefetch(at);
+	__builtin_prefetch(last);
 }
 
 // Add to a counter that one core writes and others read (metrics): a relaxed store, no lock.

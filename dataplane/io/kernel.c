@@ -17,8 +17,8 @@
 // A connection goes CONNECTING -> OPEN -> (LINGERING ->) CLOSING. Whatever ends it puts it on
 // `closing`; closed() is called from the next poll only, before new events are taken. So no event
 // can meet a connection whose memory has gone.
-#define EVENTS_MAX      128 // what these read, with what it becomes, stays in a core's cache
-#define AHEAD           32  // events whose connections are fetched at once
+#define EVENTS_MAX      128  // what these read, with what it becomes, stays in a core's cache
+#define AHEAD           32   // events whose connections are fetched at once
 #define ACCEPTS_MAX     16   // a listener and turn: the others wait for their bytes
 #define PIECES_MAX      1024 // IOV_MAX
 #define RECENT_NS       (240 * SL_US)

@@ -30,6 +30,10 @@ struct path {
 	uint64_t since_ns;
 };
 
+struct lists { // of a bucket
+	struct tcp_pcb *active, *waiting;
+};
+
 struct stream_block {
 	struct stream_block *next;
 	struct sl_stream streams[STREAMS_A_BLOCK];
@@ -88,9 +92,7 @@ struct sl_stack {
 	uint32_t arrived;      // interface of the frame that is being taken in, or NOWHERE
 	u16_t sums[LINKS_MAX]; // what lwIP checks and computes, of all frames
 	u16_t copy_sums;       // of any interface
-	struct {
-		struct tcp_pcb *active, *waiting;
-	} lists[BUCKETS];
+	struct lists lists[BUCKETS];
 	uint32_t bucket; // whose lists lwIP has now
 	uint64_t tick_ns;
 	uint32_t ticks;

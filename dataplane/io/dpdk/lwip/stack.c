@@ -15,9 +15,10 @@
 // lwIP looks a connection up in linear lists. Here there is one pair of lists (active, TIME_WAIT)
 // for each bucket of a keyed hash over the connection's four words, and lwIP's two globals are set
 // to one bucket's pair before anything may look at them: `sl_lwip_select` is the one door. Timers
-// walk all connections, so they run over the joined lists, ten times a second.
+// walk all connections, ten times a second, bucket by bucket.
 #define WINDOW_FIRST (64 * 1024 - 1) // what a SYN-ACK can say without scaling
 #define WINDOW_STEP  (128 * 1024)
+#define TIMERS_AHEAD 32 // buckets
 #define TIMER_NS     (TCP_TMR_INTERVAL * SL_MS)
 
 struct sl_stack *sl_lwip_stack;
@@ -53,13 +54,6 @@ bool sl_lwip_is_flow(const struct tcp_pcb *pcb, const struct flow *flow)
 	const struct flow own = flow_of_pcb(pcb);
 
 	return memcmp(&own, flow, sizeof(own)) == 0;
-}
-
-static uint32_t bucket_of_pcb(const struct sl_stack *stack, const struct tcp_pcb *pcb)
-{
-	const struct flow flow = flow_of_pcb(pcb);
-
-	return sl_lwip_bucket(stack, &flow);
 }
 
 void sl_lwip_select(struct sl_stack *stack, uint32_t bucket)
@@ -535,54 +529,41 @@ static void unlisten(struct sl_stack *stack, void *listening)
 
 // --- timers -------------------------------------------------------------------------------------
 
-static struct tcp_pcb **append(struct tcp_pcb **end, struct tcp_pcb *list)
-{
-	*end = list;
-	while (*end)
-		end = &(*end)->next;
-	return end;
-}
-
-static void deal_out(struct sl_stack *stack, struct tcp_pcb *list, bool active)
-{
-	while (list) {
-		struct tcp_pcb *next = list->next;
-		struct sl_stream *stream = list->callback_arg;
-		const uint32_t bucket = stream && list->state != SYN_RCVD
-						? stream->bucket
-						: bucket_of_pcb(stack, list);
-		struct tcp_pcb **own = active ? &stack->lists[bucket].active
-					      : &stack->lists[bucket].waiting;
-
-		list->next = *own;
-		*own = list;
-		list = next;
-	}
-}
-
+// What tcp_tmr() does, bucket by bucket, with the next ones on their way from memory. A tick of
+// lwIP's is still one. By a count of its timers' runs it knows whom it has seen in this one: here
+// they run so often that the count, eight bits wide, would come round, so each connection is marked
+// as seen in the run before.
 static void tcp_timers(struct sl_stack *stack)
 {
-	struct tcp_pcb *active = NULL, *waiting = NULL;
-	struct tcp_pcb **active_end = &active, **waiting_end = &waiting;
+	static u8_t runs; // as lwIP's: it too lasts as long as this copy
+	const bool slow = stack->ticks % 2 == 0;
+	const u32_t ticks = tcp_ticks;
 
-	sl_lwip_select(stack, 0);
-	stack->lists[0].active = tcp_active_pcbs;
-	stack->lists[0].waiting = tcp_tw_pcbs;
+	sl_lwip_select(stack, stack->bucket); // the lists that lwIP has now go to their place
 	for (uint32_t i = 0; i < BUCKETS; i++) {
-		active_end = append(active_end, stack->lists[i].active);
-		waiting_end = append(waiting_end, stack->lists[i].waiting);
-		stack->lists[i].active = stack->lists[i].waiting = NULL;
+		struct lists *own = &stack->lists[i];
+
+		if (i + TIMERS_AHEAD < BUCKETS && own[TIMERS_AHEAD].active)
+			sl_prefetch_all(own[TIMERS_AHEAD].active, sizeof(struct tcp_pcb));
+		if (!own->active && !own->waiting)
+			continue;
+		tcp_active_pcbs = own->active;
+		tcp_tw_pcbs = own->waiting;
+		for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb; pcb = pcb->next)
+			pcb->last_timer = runs;
+		tcp_fasttmr();
+		runs++;
+		if (slow) {
+			tcp_ticks = ticks;
+			tcp_slowtmr();
+			runs++;
+		}
+		own->active = tcp_active_pcbs;
+		own->waiting = tcp_tw_pcbs;
 	}
-	tcp_active_pcbs = active;
-	tcp_tw_pcbs = waiting;
-	tcp_tmr();
-	active = tcp_active_pcbs;
-	waiting = tcp_tw_pcbs;
-	deal_out(stack, active, true);
-	deal_out(stack, waiting, false);
-	tcp_active_pcbs = stack->lists[0].active;
-	tcp_tw_pcbs = stack->lists[0].waiting;
-	stack->bucket = 0;
+	tcp_ticks = ticks + slow;
+	tcp_active_pcbs = stack->lists[stack->bucket].active;
+	tcp_tw_pcbs = stack->lists[stack->bucket].waiting;
 }
 
 static void tick(struct sl_stack *stack, uint64_t now_ns)
