@@ -7,7 +7,6 @@
 
 #include "dataplane/base/clock.h"
 #include "dataplane/base/log.h"
-#include "dataplane/io/ahead.h"
 #include "dataplane/io/backend.h"
 #include "dataplane/io/socket.h"
 
@@ -17,8 +16,7 @@
 // A connection goes CONNECTING -> OPEN -> (LINGERING ->) CLOSING. Whatever ends it puts it on
 // `closing`; closed() is called from the next poll only, before new events are taken. So no event
 // can meet a connection whose memory has gone.
-#define EVENTS_MAX      128  // what these read, with what it becomes, stays in a core's cache
-#define AHEAD           32   // events whose connections are fetched at once
+#define EVENTS_MAX      256
 #define ACCEPTS_MAX     16   // a listener and turn: the others wait for their bytes
 #define PIECES_MAX      1024 // IOV_MAX
 #define RECENT_NS       (240 * SL_US)
@@ -31,7 +29,7 @@
 enum { OPEN = 1, CONNECTING = 2, LINGERING = 4, CLOSING = 8, ENDED = 16, SHUT = 32 };
 
 // What an event's pointer points to is told by its low bits.
-enum { TAG_CONN = 0, TAG_LISTENER = 1, TAG_WAKER = 2, TAG_WATCH = 3, TAG_MASK = SL_IO_EVENT_TAGS };
+enum { TAG_CONN = 0, TAG_LISTENER = 1, TAG_WAKER = 2, TAG_WATCH = 3, TAG_MASK = 3 };
 
 struct io_listener {
 	struct sl_listener *listener; // NULL: free
@@ -653,9 +651,6 @@ static void serve(struct sl_io *io, int count)
 	for (int i = 0; i < count; i++) {
 		const uintptr_t pointer = (uintptr_t)io->events[i].data.ptr;
 
-		if (i % SL_IO_FETCH_MAX == 0)
-			sl_io_fetch_events(&io->events[i],
-					   (unsigned)SL_MIN(count - i, SL_IO_FETCH_MAX));
 		if ((pointer & TAG_MASK) == TAG_CONN) {
 			if (SL_UNLIKELY(((struct sl_conn *)pointer)->later))
 				io->events[later++] = io->events[i];
