@@ -122,6 +122,7 @@ static struct sl_dpdk_config dpdk_config(const struct sl_process_config *config,
 		.packets = (uint32_t)config->dpdk.packets,
 		.idle_ns = config->dpdk.idle_ns,
 		.offloads = config->dpdk.offloads,
+		.segmentation = config->dpdk.segmentation,
 	};
 }
 

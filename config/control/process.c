@@ -100,6 +100,10 @@ static const struct sl_setting dpdk_rows[] = {
 		   "core each."),
 	IN(dpdk, offloads, "offloads", BOOL, .preset = "true", .apply = SL_APPLY_RESTART,
 	   .help = "The device checks and computes checksums, those that it offers to."),
+	IN(dpdk, segmentation, "segmentation", BOOL, .preset = "true", .apply = SL_APPLY_RESTART,
+	   .only = "offloads",
+	   .help = "The device cuts the segments of TCP that are sent and joins those that are "
+		   "received (TSO, LRO), where it offers to."),
 };
 static const struct sl_settings dpdk_settings = {
 	.name = "dpdk",

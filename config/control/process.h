@@ -26,7 +26,7 @@ struct sl_process_config {
 		struct sl_list interfaces;     // struct sl_process_interface
 		const char *device, *gateway4, *gateway6;
 		uint64_t mtu, vlan, packets, idle_ns;
-		bool offloads;
+		bool offloads, segmentation;
 	} dpdk;
 	struct {
 		uint64_t spin_ns, nap_ns;

@@ -16,7 +16,7 @@ static const char usage[] =
 	"  --tcp             gRPC calls over TCP instead of datagrams\n"
 	"  --rate R          datagrams or calls a second, open loop (1000); 0 with --tcp: as fast\n"
 	"                    as answers come\n"
-	"  --no-offloads     checksums are computed here, not by the port\n"
+	"  --no-offloads     checksums and segments are made here, not by the port\n"
 	"  --seconds T       measured time (10)    --warm-up T   before it (1)\n"
 	"  --signal S        traces, metrics or logs (logs)\n"
 	"  --items K         spans, points or records in each (1)\n"
@@ -288,7 +288,8 @@ int main(int argc, char **argv)
 						  .address_count = 1,
 						  .gateway4 = options.gateway,
 						  .mtu = options.mtu},
-					 .offloads = !options.no_offloads};
+					 .offloads = !options.no_offloads,
+					 .segmentation = !options.no_offloads};
 	dpdk = sl_dpdk_open(&config, 1, sl_metrics_create(), error, sizeof(error));
 	if (!dpdk) {
 		fprintf(stderr, "sluice-pktgen: %s\n", error);

@@ -29,6 +29,10 @@
 	  "SYNs dropped as their listener has all the half-open connections it may have.")         \
 	X(merged, COUNTER, "sluice_dpdk_merged_packets", none,                                     \
 	  "Segments that went through TCP along with the one before them.")                        \
+	X(joined, COUNTER, "sluice_dpdk_joined_packets", none,                                     \
+	  "Segments sent along with the one before them, for the device to cut (TSO).")            \
+	X(large, COUNTER, "sluice_dpdk_large_packets", none,                                       \
+	  "Frames received in several buffers: the device has joined segments (LRO).")             \
 	X(too_big, COUNTER, "sluice_dpdk_too_big_packets", none,                                   \
 	  "Connections that a router told of a smaller MTU; they send smaller packets.")           \
 	X(elsewhere, COUNTER, "sluice_dpdk_other_interface_packets", none,                         \

@@ -32,7 +32,8 @@ struct sl_dpdk_config {
 	size_t interface_count;
 	uint32_t packets; // mbufs; 0: by the number of shards and ports
 	uint64_t idle_ns;
-	bool offloads; // checksums are the device's, where it offers them
+	bool offloads;     // checksums are the device's, where it offers them
+	bool segmentation; // and so are cutting and joining segments of TCP
 };
 
 // Whether this build has DPDK at all.

@@ -68,6 +68,8 @@ struct sl_port {
 	bool hashed;  // it spreads flows over its queues itself
 	bool trusted; // what it says of a received frame's checksums
 	bool started;
+	bool cuts, joins;    // segments of TCP: TSO, LRO
+	uint16_t parts_max;  // buffers of a frame that it cuts
 	uint8_t device_sums; // SL_SUM_* that it computes
 	uint16_t mtu;        // its interfaces' largest
 	struct sl_pool *pool;
@@ -134,6 +136,16 @@ void sl_lane_send(struct sl_lane *lane);
 bool sl_lane_transmit(void *self, unsigned interface, const struct iovec *pieces, unsigned count,
 		      size_t bytes);
 void sl_lane_release(void *packet);
+
+// large.c. Whether a frame of `pieces` has gone along with the last one that waits to be sent, of
+// the same interface: a device that cuts gets both as one.
+bool sl_lane_join(const struct sl_port *port, struct rte_mbuf *last, const struct iovec *pieces,
+		  unsigned count, size_t bytes);
+// Gives the stack all but the first buffer of a frame; the first one is whole then.
+void sl_lane_take_large(struct sl_lane *lane, struct rte_mbuf *packet);
+// Asks for TSO and LRO where the device has them.
+void sl_port_ask_for_large(struct sl_port *port, const struct rte_eth_dev_info *info,
+			   struct rte_eth_conf *conf);
 
 // datagram.c: UDP for a port of ours does not pass the stack. False: not one. `flags` are the
 // packet's, about its checksums.

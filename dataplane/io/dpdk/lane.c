@@ -255,6 +255,21 @@ static void tag(struct rte_mbuf *packet, uint16_t vlan)
 	packet->l2_len += SL_VLAN_TAG_BYTES;
 }
 
+static bool goes_along(struct sl_lane *lane, const struct sl_port *port, unsigned interface,
+		       const struct iovec *pieces, unsigned count, size_t bytes)
+{
+	struct sl_lane_port *way = &lane->ports[lane->dpdk->port_of[interface]];
+	struct rte_mbuf *last;
+
+	if (!way->out_count)
+		return false;
+	last = way->out[(way->out_first + way->out_count - 1) % SL_OUT_MAX];
+	if (last->port != interface || !sl_lane_join(port, last, pieces, count, bytes))
+		return false;
+	sl_count(&lane->counters.joined[0], 1);
+	return true;
+}
+
 bool sl_lane_transmit(void *self, unsigned interface, const struct iovec *pieces, unsigned count,
 		      size_t bytes)
 {
@@ -262,9 +277,13 @@ bool sl_lane_transmit(void *self, unsigned interface, const struct iovec *pieces
 	const struct sl_dpdk_plan *plan = &lane->dpdk->plan;
 	const uint8_t device_sums = plan->stack.interfaces[interface].device_sums;
 	const struct sl_port *port = sl_dpdk_port_of(lane->dpdk, interface);
-	struct rte_mbuf *packet = rte_pktmbuf_alloc(port->pool->packets);
-	char *to = packet ? rte_pktmbuf_append(packet, (uint16_t)bytes) : NULL;
+	struct rte_mbuf *packet;
+	char *to;
 
+	if (port->cuts && goes_along(lane, port, interface, pieces, count, bytes))
+		return true;
+	packet = rte_pktmbuf_alloc(port->pool->packets);
+	to = packet ? rte_pktmbuf_append(packet, (uint16_t)bytes) : NULL;
 	if (!to) {
 		rte_pktmbuf_free(packet);
 		return false;
@@ -357,6 +376,8 @@ static void take_in(struct sl_lane *lane, struct rte_mbuf *packet)
 		rte_pktmbuf_free(packet);
 		return;
 	}
+	if (SL_UNLIKELY(packet->nb_segs > 1))
+		sl_lane_take_large(lane, packet);
 	lane->ops->input(lane->stack, packet, sl_dpdk_room(packet),
 			 rte_pktmbuf_mtod(packet, void *), rte_pktmbuf_data_len(packet),
 			 how_it_came(lane, flags) | SL_INPUT_MORE | interface * SL_INPUT_INTERFACE);
@@ -445,6 +466,7 @@ static void look(struct sl_lane *lane, uint64_t now_ns)
 	sl_gauge(&counters->withheld[0], stats->withheld);
 	sl_gauge(&counters->half_open_full[0], stats->half_open_full);
 	sl_gauge(&counters->merged[0], stats->merged);
+	sl_gauge(&counters->large[0], stats->large);
 	sl_gauge(&counters->too_big[0], stats->too_big);
 	sl_gauge(&counters->elsewhere[0], stats->elsewhere);
 	sl_gauge(&counters->moved[0], stats->moved);
@@ -502,10 +524,10 @@ static unsigned receive_from(struct sl_lane *lane, const struct sl_port *port, u
 	if (got)
 		look_ahead(lane, packets, got);
 	for (uint16_t i = 0; i < got; i++) {
-		if (SL_UNLIKELY(packets[i]->nb_segs > 1) && rte_pktmbuf_linearize(packets[i]) < 0)
-			rte_pktmbuf_free(packets[i]);
-		else
-			sort_in(lane, port, packets[i]);
+		// A jumbo frame fits one buffer; what a device has joined stays in its buffers.
+		if (SL_UNLIKELY(packets[i]->nb_segs > 1))
+			(void)rte_pktmbuf_linearize(packets[i]);
+		sort_in(lane, port, packets[i]);
 	}
 	return got;
 }

@@ -183,9 +183,9 @@ static int set_up_queues(const struct sl_port *port, const struct rte_eth_dev_in
 	 RTE_ETH_RX_OFFLOAD_TCP_CKSUM)
 #define TX_SUMS (RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_CKSUM)
 
-// No UDP is sent by the stack. Segments are not left to the device: README.md, Limits.
-static void ask_for_sums(const struct sl_dpdk *dpdk, struct sl_port *port,
-			 const struct rte_eth_dev_info *info, struct rte_eth_conf *conf)
+// No UDP is sent by the stack.
+static void ask_for_offloads(const struct sl_dpdk *dpdk, struct sl_port *port,
+			     const struct rte_eth_dev_info *info, struct rte_eth_conf *conf)
 {
 	if (!dpdk->config.offloads)
 		return;
@@ -196,6 +196,8 @@ static void ask_for_sums(const struct sl_dpdk *dpdk, struct sl_port *port,
 		port->device_sums |= SL_SUM_IP;
 	if (conf->txmode.offloads & RTE_ETH_TX_OFFLOAD_TCP_CKSUM)
 		port->device_sums |= SL_SUM_TCP;
+	if (dpdk->config.segmentation)
+		sl_port_ask_for_large(port, info, conf);
 }
 
 #define SPREAD (RTE_ETH_RSS_TCP | RTE_ETH_RSS_IP)
@@ -231,8 +233,13 @@ static int start_port(struct sl_dpdk *dpdk, struct sl_port *port, char *error, s
 	port->queues = port->hashed ? (uint16_t)dpdk->shards : 1;
 	port->beneath = info.if_index;
 	ask_for_spread(port, &info, &conf);
-	ask_for_sums(dpdk, port, &info, &conf);
+	ask_for_offloads(dpdk, port, &info, &conf);
 	failed = rte_eth_dev_configure(port->id, port->queues, port->queues, &conf);
+	if (failed < 0 && port->joins) { // what it offers it may not have with the rest
+		port->joins = false;
+		conf.rxmode.offloads &= ~(RTE_ETH_RX_OFFLOAD_TCP_LRO | RTE_ETH_RX_OFFLOAD_SCATTER);
+		failed = rte_eth_dev_configure(port->id, port->queues, port->queues, &conf);
+	}
 	if (failed < 0)
 		return tell_port(port, "configuring the port", failed, error, error_size);
 	failed = set_mtu(port, &info, error, error_size);
@@ -312,10 +319,11 @@ static void say_started(const struct sl_dpdk *dpdk, const struct sl_port *port)
 
 	sl_log(SL_LOG_INFO, "dpdk_started",
 	       "port=%s queues=%u mac=%02x:%02x:%02x:%02x:%02x:%02x mtu=%u interfaces=%u "
-	       "buffers=%u spread=%s sums_in=%s sums_out=%s",
+	       "buffers=%u spread=%s sums_in=%s sums_out=%s cuts=%s joins=%s",
 	       port->name, port->queues, mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], port->mtu,
 	       port->interface_count, dpdk->packets, dpdk->steered ? "port" : "software",
-	       port->trusted ? "port" : "software", sums[port->device_sums]);
+	       port->trusted ? "port" : "software", sums[port->device_sums],
+	       port->cuts ? "port" : "software", port->joins ? "port" : "software");
 }
 
 struct sl_dpdk *sl_dpdk_open(const struct sl_dpdk_config *config, uint32_t shards,

@@ -130,6 +130,7 @@ struct sl_stack_stats {           // writer: the shard
 	uint64_t withheld;        // ICMP errors not sent, as they were too many
 	uint64_t half_open_full;  // SYNs that met a full backlog, and were dropped
 	uint64_t merged;          // segments that went in along with one before
+	uint64_t large;           // frames that came in pieces
 	uint64_t too_big;         // connections that were told of a smaller path
 	uint64_t elsewhere;       // frames for an address that only another interface has
 	uint64_t moved;           // connections that go on by another interface
@@ -151,6 +152,9 @@ struct sl_stack_ops {
 	// release(). `how`: SL_INPUT_*.
 	void (*input)(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
 		      unsigned how);
+	// One more piece of the frame whose first one the next input() brings, in their order: the
+	// device has joined segments. All headers are in the first one; 65,535 bytes in all.
+	void (*add)(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes);
 	// Takes in what input() has held back. Comes before any other call but input().
 	void (*flush)(struct sl_stack *stack);
 	// An interface's link is there, or gone: its connections then go on by another one that has

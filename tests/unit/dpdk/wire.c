@@ -215,6 +215,26 @@ int wire_tear_down(void **state)
 	return 0;
 }
 
+// As from a device that joins segments: every 7th frame of TCP comes in three buffers.
+static void add_pieces(struct end *end, struct frame *frame)
+{
+	const bool v4 = frame->data[12] == 0x08;
+	const uint16_t cut = 14 + 40 + 60; // behind any headers
+
+	if (frame->data[14 + (v4 ? 9 : 6)] != 6 || frame->bytes < cut + 100 || wire.pieces++ % 7)
+		return;
+	for (uint16_t at = cut, size; at < frame->bytes; at += size) {
+		struct frame *more = malloc(sizeof(*more));
+
+		assert_non_null(more);
+		wire.frames_alive++;
+		size = at == cut ? 33 : (uint16_t)(frame->bytes - at);
+		memcpy(more->data, frame->data + at, size);
+		end->ops->add(end->stack, more, more->room, more->data, size);
+	}
+	frame->bytes = cut;
+}
+
 void wire_deliver(struct end *end)
 {
 	const uint32_t until = end->tail;
@@ -232,6 +252,7 @@ void wire_deliver(struct end *end)
 		}
 		if (wire.device_sums)
 			how |= SL_INPUT_IP_FINE | SL_INPUT_TCP_FINE;
+		add_pieces(end, frame);
 		end->ops->input(end->stack, frame, frame->room, frame->data, frame->bytes, how);
 	}
 	end->ops->flush(end->stack);

@@ -34,6 +34,7 @@ struct wire {
 	unsigned refused;                       // frames that a device found damaged
 	uint64_t frames;                        // that were sent
 	int frames_alive;
+	uint32_t pieces; // frames that could come in several buffers
 	uint64_t now_ns;
 };
 extern struct wire wire;

@@ -162,7 +162,8 @@ static bool admit_icmp(struct sl_stack *stack, uint8_t *ip, const struct upper *
 	}
 }
 
-bool sl_lwip_admit6(struct sl_stack *stack, uint8_t *ip, size_t left, struct upper *upper)
+bool sl_lwip_admit6(struct sl_stack *stack, uint8_t *ip, size_t left, size_t whole,
+		    struct upper *upper)
 {
 	if (left < HEADER || ip[0] >> 4 != 6)
 		return false;
@@ -171,7 +172,10 @@ bool sl_lwip_admit6(struct sl_stack *stack, uint8_t *ip, size_t left, struct upp
 		.end = HEADER + (size_t)(ip[4] << 8 | ip[5]),
 		.protocol = ip[6],
 	};
-	if (upper->end > left || !skip_headers(ip, upper))
+	if (upper->end > whole || (whole > left && upper->protocol != IP6_NEXTH_TCP))
+		return false;
+	upper->end = SL_MIN(upper->end, left);
+	if (!skip_headers(ip, upper))
 		return false;
 	if (upper->protocol == IP6_NEXTH_ICMP6)
 		return admit_icmp(stack, ip, upper);

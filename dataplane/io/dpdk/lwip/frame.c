@@ -57,6 +57,7 @@ static bool flow_of(struct sl_stack *stack, uint8_t *frame, size_t bytes, struct
 {
 	uint8_t *ip = frame + SIZEOF_ETH_HDR;
 	const size_t left = bytes - SIZEOF_ETH_HDR;
+	const size_t whole = left + (stack->tail ? stack->tail->tot_len : 0);
 	const uint8_t *ports;
 	struct upper upper;
 
@@ -67,7 +68,7 @@ static bool flow_of(struct sl_stack *stack, uint8_t *frame, size_t bytes, struct
 		map_v4(flow->remote, ip + 12);
 		map_v4(flow->local, ip + 16);
 	} else if (frame[12] == 0x86 && frame[13] == 0xdd) {
-		if (!sl_lwip_admit6(stack, ip, left, &upper))
+		if (!sl_lwip_admit6(stack, ip, left, whole, &upper))
 			return false;
 		memcpy(flow->remote, ip + 8, 16);
 		memcpy(flow->local, ip + 24, 16);
@@ -177,6 +178,60 @@ static struct pbuf *copy(struct sl_stack *stack, const struct arrival *arrival)
 	return p;
 }
 
+void sl_lwip_add(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes)
+{
+	const struct arrival arrival = {
+		.packet = packet, .room = room, .data = data, .bytes = bytes};
+	struct pbuf *p = sl_lwip_wrap(&arrival);
+
+	if (stack->tail)
+		pbuf_cat(stack->tail, p);
+	else
+		stack->tail = p;
+}
+
+// The frame as lwIP takes it, with the pieces that were added before. NULL: no memory.
+static struct pbuf *whole_of(struct sl_stack *stack, const struct arrival *arrival)
+{
+	const bool copies = arrival->how & SL_INPUT_COPY;
+	struct pbuf *tail = stack->tail, *p, *copied;
+
+	stack->tail = NULL;
+	if (SL_LIKELY(!tail))
+		return copies ? copy(stack, arrival) : sl_lwip_wrap(arrival);
+	p = sl_lwip_wrap(arrival);
+	pbuf_cat(p, tail);
+	sl_count(&stack->stats.large, 1);
+	if (!copies)
+		return p;
+	copied = pbuf_clone(PBUF_RAW, PBUF_POOL, p);
+	if (!copied)
+		return p; // better kept than lost
+	pbuf_free(p);
+	sl_count(&stack->stats.copied_packets, 1);
+	return copied;
+}
+
+// Several segments in one are worth an acknowledgement, as the second of two is.
+static void ask_for_ack(struct sl_stack *stack, const struct flow *flow)
+{
+	struct tcp_pcb *pcb;
+
+	sl_lwip_select(stack, sl_lwip_bucket(stack, flow));
+	pcb = sl_lwip_find(tcp_active_pcbs, flow);
+	if (pcb)
+		tcp_set_flags(pcb, TF_ACK_DELAY);
+}
+
+static void drop(struct sl_stack *stack, void *packet)
+{
+	if (stack->tail)
+		pbuf_free(stack->tail);
+	stack->tail = NULL;
+	sl_count(&stack->stats.dropped_packets, 1);
+	stack->host.release(packet);
+}
+
 void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
 		   unsigned how)
 {
@@ -189,8 +244,12 @@ void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data,
 	whole = bytes >= SIZEOF_ETH_HDR &&
 		flow_of(stack, data, bytes, &arrival.flow, &tcp, &arrival.numbers);
 	stack->arrived = NOWHERE;
-	if (!whole)
-		goto drop;
+	if (!whole || (stack->tail && (!tcp || stack->tail->tot_len > UINT16_MAX - bytes))) {
+		drop(stack, packet);
+		return;
+	}
+	if (SL_UNLIKELY(stack->tail))
+		arrival.how = how &= ~(unsigned)SL_INPUT_MORE; // a run of its own
 	if (tcp && sl_lwip_hold(stack, &arrival))
 		return;
 	if (SL_UNLIKELY(!tcp)) {
@@ -203,14 +262,13 @@ void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data,
 			return;
 		}
 	}
-	p = how & SL_INPUT_COPY ? copy(stack, &arrival) : sl_lwip_wrap(&arrival);
-	if (p) {
+	if (SL_UNLIKELY(stack->tail))
+		ask_for_ack(stack, &arrival.flow);
+	p = whole_of(stack, &arrival);
+	if (p)
 		sl_lwip_deliver(stack, p, tcp ? &arrival.flow : NULL, &arrival.numbers, how);
-		return;
-	}
-drop:
-	sl_count(&stack->stats.dropped_packets, 1);
-	stack->host.release(packet);
+	else
+		drop(stack, packet);
 }
 
 err_t sl_lwip_output(struct netif *netif, struct pbuf *p)

@@ -103,6 +103,7 @@ struct sl_stack {
 	bool relieved;                            // some was freed since
 	struct sl_stream *acks[ACKS_MAX]; // to be acknowledged at the turn's end; NULL: gone
 	uint32_t ack_count;
+	struct pbuf *tail; // pieces of the frame to come
 	struct run runs[RUNS_MAX];
 	uint32_t run_count;
 	struct stream_block *blocks;
@@ -180,8 +181,10 @@ uint32_t sl_lwip_held(void);
 struct tcp_pcb *sl_lwip_find(struct tcp_pcb *pcb, const struct flow *flow);
 bool sl_lwip_is_flow(const struct tcp_pcb *pcb, const struct flow *flow);
 
-// admit6.c. False: lwIP must not see the packet. `ip` has `left` bytes; options may change places.
-bool sl_lwip_admit6(struct sl_stack *stack, uint8_t *ip, size_t left, struct upper *upper);
+// admit6.c. False: lwIP must not see the packet. `ip` has `left` bytes here, and
+// `whole` in all: more only of TCP right behind the header; options may change places.
+bool sl_lwip_admit6(struct sl_stack *stack, uint8_t *ip, size_t left, size_t whole,
+		    struct upper *upper);
 
 // path.c. A frame that says "too big" is taken; lwIP must not see it, as it would believe it.
 bool sl_lwip_take_too_big(struct sl_stack *stack, const uint8_t *frame, size_t bytes);
@@ -226,6 +229,7 @@ unsigned sl_lwip_look_ahead(struct sl_stack *stack, const struct sl_bytes *frame
 			    void **owners);
 
 // frame.c
+void sl_lwip_add(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes);
 void sl_lwip_input(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes,
 		   unsigned how);
 // A packet buffer of lwIP's over the frame, in the packet's room.

@@ -676,6 +676,7 @@ __attribute__((visibility("default"))) const struct sl_stack_ops sl_stack_ops = 
 	.destroy = destroy,
 	.look_ahead = sl_lwip_look_ahead,
 	.input = sl_lwip_input,
+	.add = sl_lwip_add,
 	.flush = sl_lwip_flush,
 	.link = sl_lwip_link,
 	.tick = tick,
