@@ -66,6 +66,7 @@ struct sl_port {
 	uint16_t id; // the EAL's
 	uint16_t queues;
 	bool hashed;  // it spreads flows over its queues itself
+	bool tabled;  // by our key and table
 	bool trusted; // what it says of a received frame's checksums
 	bool started;
 	bool cuts, joins;    // segments of TCP: TSO, LRO

@@ -428,7 +428,8 @@ static bool untag(const struct sl_port *port, struct rte_mbuf *packet)
 	return false;
 }
 
-static void sort_in(struct sl_lane *lane, const struct sl_port *port, struct rte_mbuf *packet)
+// Whether a frame is for this lane's stack; else it has gone where it belongs.
+static bool is_own(struct sl_lane *lane, const struct sl_port *port, struct rte_mbuf *packet)
 {
 	const struct sl_dpdk *dpdk = lane->dpdk;
 	uint32_t owner = lane->index;
@@ -436,7 +437,7 @@ static void sort_in(struct sl_lane *lane, const struct sl_port *port, struct rte
 	if (SL_UNLIKELY(!untag(port, packet))) {
 		sl_count(&lane->counters.other_vlan[0], 1);
 		rte_pktmbuf_free(packet);
-		return;
+		return false;
 	}
 	if (dpdk->shards > 1)
 		owner = owner_of(dpdk, rte_pktmbuf_mtod(packet, uint8_t *),
@@ -447,10 +448,9 @@ static void sort_in(struct sl_lane *lane, const struct sl_port *port, struct rte
 	} else if (dpdk->steered) {
 		owner = lane->index; // the port has done it
 	}
-	if (owner == lane->index)
-		take_in(lane, packet);
-	else
+	if (owner != lane->index)
 		hand_over(lane, owner, packet);
+	return owner == lane->index;
 }
 
 // Ten times a second.
@@ -476,27 +476,6 @@ static void look(struct sl_lane *lane, uint64_t now_ns)
 		lane->ops->link(lane->stack, i, sl_port_is_up(sl_dpdk_port_of(lane->dpdk, i)));
 }
 
-static unsigned receive_handed(struct sl_lane *lane)
-{
-	struct rte_mbuf *packet;
-	unsigned count = 0;
-
-	if (lane->dpdk->shards == 1)
-		return 0;
-	for (uint32_t i = 0; i < lane->dpdk->shards; i++) {
-		for (unsigned n = 0; n < SL_BURST && (packet = sl_ring_pop(&lane->in[i])); n++) {
-			take_in(lane, packet);
-			count++;
-		}
-		for (unsigned n = 0; n < SL_BURST && (packet = sl_ring_pop(&lane->through[i]));
-		     n++) {
-			queue_out(lane, packet);
-			count++;
-		}
-	}
-	return count;
-}
-
 // What these packets will touch, up to the HTTP of their connections.
 static void look_ahead(struct sl_lane *lane, struct rte_mbuf **packets, unsigned count)
 {
@@ -505,30 +484,60 @@ static void look_ahead(struct sl_lane *lane, struct rte_mbuf **packets, unsigned
 	unsigned owner_count;
 
 	static_assert(SL_BURST <= SL_STACK_AHEAD_MAX, "a burst at once");
-	for (unsigned i = 0; i < count; i++) {
+	for (unsigned i = 0; i < count; i++)
 		frames[i] = sl_bytes(rte_pktmbuf_mtod(packets[i], const uint8_t *),
 				     rte_pktmbuf_data_len(packets[i]));
-		sl_prefetch(frames[i].data);
-	}
 	owner_count = lane->ops->look_ahead(lane->stack, frames, count, owners);
 	if (lane->fetch)
 		lane->fetch((struct sl_conn *const *)owners, owner_count);
+}
+
+static void take_all(struct sl_lane *lane, struct rte_mbuf **packets, unsigned count)
+{
+	if (count)
+		look_ahead(lane, packets, count);
+	for (unsigned i = 0; i < count; i++)
+		take_in(lane, packets[i]);
+}
+
+static unsigned receive_handed(struct sl_lane *lane)
+{
+	struct rte_mbuf *packets[SL_BURST], *packet;
+	unsigned count = 0, got;
+
+	if (lane->dpdk->shards == 1)
+		return 0;
+	for (uint32_t i = 0; i < lane->dpdk->shards; i++) {
+		for (got = 0; got < SL_BURST && (packet = sl_ring_pop(&lane->in[i])); got++) {
+			packets[got] = packet;
+			sl_prefetch(rte_pktmbuf_mtod(packet, void *));
+		}
+		take_all(lane, packets, got);
+		count += got;
+		for (got = 0; got < SL_BURST && (packet = sl_ring_pop(&lane->through[i])); got++)
+			queue_out(lane, packet);
+		count += got;
+	}
+	return count;
 }
 
 static unsigned receive_from(struct sl_lane *lane, const struct sl_port *port, uint16_t queue)
 {
 	struct rte_mbuf *packets[SL_BURST];
 	const uint16_t got = rte_eth_rx_burst(port->id, queue, packets, SL_BURST);
+	unsigned own = 0;
 
 	sl_count(&lane->counters.rx[0], got);
-	if (got)
-		look_ahead(lane, packets, got);
+	for (uint16_t i = 0; i < got; i++)
+		sl_prefetch(rte_pktmbuf_mtod(packets[i], void *));
 	for (uint16_t i = 0; i < got; i++) {
 		// A jumbo frame fits one buffer; what a device has joined stays in its buffers.
 		if (SL_UNLIKELY(packets[i]->nb_segs > 1))
 			(void)rte_pktmbuf_linearize(packets[i]);
-		sort_in(lane, port, packets[i]);
+		if (is_own(lane, port, packets[i]))
+			packets[own++] = packets[i];
 	}
+	take_all(lane, packets, own);
 	return got;
 }
 

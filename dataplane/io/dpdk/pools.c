@@ -36,7 +36,7 @@ int sl_dpdk_make_pools(struct sl_dpdk *dpdk, char *error, size_t error_size)
 {
 	const uint32_t room = sl_dpdk_frame_room(&dpdk->plan);
 	const uint32_t packets = sl_dpdk_packets(&dpdk->config, dpdk->shards, dpdk->port_count);
-	uint32_t smallest = UINT16_MAX;
+	uint32_t mtu = UINT16_MAX, least = UINT32_MAX;
 
 	for (uint32_t i = 0; i < dpdk->port_count; i++) {
 		struct sl_port *port = &dpdk->ports[i];
@@ -59,11 +59,13 @@ int sl_dpdk_make_pools(struct sl_dpdk *dpdk, char *error, size_t error_size)
 			return -ENOMEM;
 		}
 		dpdk->packets += pool->count;
+		least = SL_MIN(least, pool->count);
 	}
 	for (uint32_t i = 0; i < dpdk->plan.stack.interface_count; i++)
-		smallest = SL_MIN(smallest, (uint32_t)dpdk->plan.stack.interfaces[i].mtu);
-	// Half of the memory for windows; a shard its part of it.
-	dpdk->plan.stack.window_budget = (uint64_t)packets * smallest / 2 / dpdk->shards;
+		mtu = SL_MIN(mtu, (uint32_t)dpdk->plan.stack.interfaces[i].mtu);
+	// Half of the memory for windows, a shard its part of it: of the smallest pool, as all
+	// peers may come by its ports.
+	dpdk->plan.stack.window_budget = (uint64_t)least * mtu / 2 / dpdk->shards;
 	return 0;
 }
 

@@ -124,18 +124,19 @@ static int tell_port(const struct sl_port *port, const char *what, int failed, c
 	return failed;
 }
 
-// RSS by flow where the device has it, with the table filled evenly by us.
-static void fill_table(const struct sl_port *port, const struct rte_eth_dev_info *info)
+// RSS by flow where the device has it, with the table filled evenly by us. False: the device has
+// its own.
+static bool fill_table(const struct sl_port *port, const struct rte_eth_dev_info *info)
 {
 	struct rte_eth_rss_reta_entry64 table[8] = {0};
 
 	if (!info->reta_size || info->reta_size > 512)
-		return;
+		return false;
 	for (uint16_t i = 0; i < info->reta_size; i++) {
 		table[i / 64].mask |= UINT64_C(1) << (i % 64);
 		table[i / 64].reta[i % 64] = i % port->queues;
 	}
-	(void)rte_eth_dev_rss_reta_update(port->id, table, info->reta_size);
+	return rte_eth_dev_rss_reta_update(port->id, table, info->reta_size) == 0;
 }
 
 static int set_mtu(const struct sl_port *port, const struct rte_eth_dev_info *info, char *error,
@@ -252,8 +253,7 @@ static int start_port(struct sl_dpdk *dpdk, struct sl_port *port, char *error, s
 	if (failed < 0)
 		return tell_port(port, "starting the port", failed, error, error_size);
 	port->started = true;
-	if (port->hashed)
-		fill_table(port, &info);
+	port->tabled = port->hashed && fill_table(port, &info) && conf.rx_adv_conf.rss_conf.rss_key;
 	(void)rte_eth_promiscuous_disable(port->id);
 	(void)rte_eth_allmulticast_enable(port->id); // neighbour discovery
 	return 0;
@@ -285,6 +285,8 @@ static bool spread_alike(const struct sl_dpdk *dpdk)
 	for (uint32_t i = 0; i < dpdk->port_count; i++) {
 		if (!dpdk->ports[i].hashed ||
 		    rte_eth_dev_info_get(dpdk->ports[i].id, i ? &info : &first) < 0)
+			return false;
+		if (dpdk->port_count > 1 && !dpdk->ports[i].tabled)
 			return false;
 		if (i && (info.reta_size != first.reta_size ||
 			  info.hash_key_size != first.hash_key_size ||

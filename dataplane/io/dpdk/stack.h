@@ -155,7 +155,8 @@ struct sl_stack_ops {
 	// One more piece of the frame whose first one the next input() brings, in their order: the
 	// device has joined segments. All headers are in the first one; 65,535 bytes in all.
 	void (*add)(struct sl_stack *stack, void *packet, void *room, void *data, uint16_t bytes);
-	// Takes in what input() has held back. Comes before any other call but input().
+	// Takes in what input() has held back. Comes before any call but look_ahead(), add() and
+	// input().
 	void (*flush)(struct sl_stack *stack);
 	// An interface's link is there, or gone: its connections then go on by another one that has
 	// their address and a way to their peer. At first all are there.

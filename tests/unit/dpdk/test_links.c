@@ -523,6 +523,9 @@ static void test_the_way_to_a_peer(void **state)
 	memcpy(from.address, own[0][0], 16);
 	assert_non_null(ops->connect(stack, &from, &far));
 	assert_int_equal(expect(0)[13], SYN);
+	from.address[15] ^= 0x40; // nobody's
+	from.port++;
+	assert_null(ops->connect(stack, &from, &far));
 	assert_int_equal(tear_down(NULL), 0);
 }
 

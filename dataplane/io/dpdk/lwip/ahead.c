@@ -1,12 +1,11 @@
 #include <lwip/prot/ethernet.h>
+#include <lwip/prot/ip.h>
 
 #include "dataplane/io/dpdk/lwip/internal.h"
 
 // Of thousands of connections each packet meets a cold one, and lwIP would wait for memory at each
 // step: list, connection, stream, session. Here all packets of a burst take each step together, so
 // their waits overlap. Nothing is changed or believed: input() checks.
-#define VLAN_BYTES 4
-#define TCP        6
 
 // The same words as input() finds; false where it takes more than a look.
 static bool flow_of(const uint8_t *frame, size_t bytes, struct flow *flow)
@@ -14,21 +13,16 @@ static bool flow_of(const uint8_t *frame, size_t bytes, struct flow *flow)
 	const uint8_t *ip = frame + SIZEOF_ETH_HDR, *type = frame + 12;
 	size_t header;
 
-	if (bytes < SIZEOF_ETH_HDR + VLAN_BYTES + 40)
+	if (bytes < SIZEOF_ETH_HDR + IP6_HLEN)
 		return false;
-	if (type[0] == 0x81 && type[1] == 0x00) {
-		type += VLAN_BYTES;
-		ip += VLAN_BYTES;
-		bytes -= VLAN_BYTES;
-	}
 	if (type[0] == 0x08 && type[1] == 0x00) {
 		header = (size_t)(ip[0] & 15) * 4;
-		if (ip[9] != TCP)
+		if (ip[9] != IP_PROTO_TCP)
 			return false;
 		map_v4(flow->remote, ip + 12);
 		map_v4(flow->local, ip + 16);
-	} else if (type[0] == 0x86 && type[1] == 0xdd && ip[6] == TCP) {
-		header = 40;
+	} else if (type[0] == 0x86 && type[1] == 0xdd && ip[6] == IP_PROTO_TCP) {
+		header = IP6_HLEN;
 		memcpy(flow->remote, ip + 8, 16);
 		memcpy(flow->local, ip + 24, 16);
 	} else {

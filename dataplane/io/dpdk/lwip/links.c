@@ -225,6 +225,8 @@ struct netif *sl_lwip_route4(const ip4_addr_t *from, const ip4_addr_t *to)
 
 	if (SL_LIKELY(sl_lwip_stack->link_count == 1))
 		return ip4_addr_isany_val(*netif_ip4_addr(only)) ? NULL : only;
+	if (!from)
+		return NULL; // it asks once more, without, when there was no way
 	map_v4(own, from);
 	map_v4(peer, to);
 	return route(own, peer);

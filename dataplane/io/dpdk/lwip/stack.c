@@ -472,8 +472,11 @@ static struct sl_stream *connect_to(struct sl_stack *stack, const struct sl_endp
 	if (stack->link_count > 1) {
 		const unsigned way = sl_lwip_way(stack, from->address, to->address);
 
-		if (way != NOWHERE)
-			sl_lwip_put_on(stack, pcb, way);
+		if (way == NOWHERE) {
+			tcp_abort(pcb);
+			goto fail;
+		}
+		sl_lwip_put_on(stack, pcb, way);
 	}
 	if (!bind_beside(pcb, &local, from->port) ||
 	    tcp_connect(pcb, &remote, to->port, on_connected) != ERR_OK) {
