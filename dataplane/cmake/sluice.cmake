@@ -17,6 +17,9 @@ add_compile_options(-Wall -Wextra -Wshadow -Wmissing-prototypes -Werror
 # vectors: 7 % of a datagram.
 if(CMAKE_C_COMPILER_ID STREQUAL "GNU" AND CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
 	add_compile_options(-mmemset-strategy=vector_loop:768:noalign,libcall:-1:noalign)
+	# It joins two stores of neighbouring fields into one wider load of both, which waits for them:
+	# 4 % of a datagram's cost.
+	add_compile_options(-fno-tree-slp-vectorize)
 endif()
 add_compile_definitions(_GNU_SOURCE SL_VERSION="${PROJECT_VERSION}")
 include_directories(${CMAKE_SOURCE_DIR})
