@@ -156,13 +156,6 @@ void sl_spool_leave(struct sl_spool_store *store, struct sl_spool_segment *segme
 		if (store->asides[i].from.number == segment->number)
 			memcpy(store->asides[i].items, segment->items, sizeof(segment->items));
 	}
-	for (uint32_t i = store->first; i != store->end; i++) {
-		struct sl_spool_slot *slot = &store->slots[i % SL_SPOOL_OUT_MAX];
-
-		if (slot->segment == segment)
-			sl_spool_slot_drop(store, slot);
-	}
-	sl_spool_skip_gone(store);
 	sl_spool_segment_unlist(store, segment);
 	sl_spool_segment_free(segment);
 }

@@ -80,14 +80,11 @@ void sl_spool_segment_close(struct sl_spool_segment *segment);
 // disk.
 int sl_spool_retire(struct sl_spool_store *store);
 
-// Out of the list, its slots being gone; its file stays.
+// Out of the list; its slots let go of it, its file stays.
 void sl_spool_segment_unlist(struct sl_spool_store *store, struct sl_spool_segment *segment);
 // One that is not in the list.
 void sl_spool_segment_free(struct sl_spool_segment *segment);
 void sl_spool_drop_file(const struct sl_spool_store *store, const char *name);
-// A slot that lets go of its segment, and after them: those in front that are gone.
-void sl_spool_slot_drop(struct sl_spool_store *store, struct sl_spool_slot *slot);
-void sl_spool_skip_gone(struct sl_spool_store *store);
 
 // aside.c: files that the disk does not give.
 

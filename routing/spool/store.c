@@ -57,20 +57,27 @@ void sl_spool_segment_close(struct sl_spool_segment *segment)
 	segment->fd = -1;
 }
 
-void sl_spool_skip_gone(struct sl_spool_store *store)
+static void skip_gone(struct sl_spool_store *store)
 {
 	while (store->first != store->end &&
 	       store->slots[store->first % SL_SPOOL_OUT_MAX].state == SL_SPOOL_GONE)
 		store->first++;
 }
 
-void sl_spool_slot_drop(struct sl_spool_store *store, struct sl_spool_slot *slot)
+static void drop_slots(struct sl_spool_store *store, const struct sl_spool_segment *segment)
 {
-	slot->segment = NULL;
-	if (slot->state != SL_SPOOL_BACK)
-		return;
-	slot->state = SL_SPOOL_GONE;
-	store->back_count--;
+	for (uint32_t i = store->first; i != store->end; i++) {
+		struct sl_spool_slot *slot = &store->slots[i % SL_SPOOL_OUT_MAX];
+
+		if (slot->segment != segment)
+			continue;
+		slot->segment = NULL;
+		if (slot->state == SL_SPOOL_BACK) {
+			slot->state = SL_SPOOL_GONE;
+			store->back_count--;
+		}
+	}
+	skip_gone(store);
 }
 
 void sl_spool_drop_file(const struct sl_spool_store *store, const char *name)
@@ -91,6 +98,7 @@ void sl_spool_segment_unlist(struct sl_spool_store *store, struct sl_spool_segme
 {
 	struct sl_spool_segment **link = &store->segments;
 
+	drop_slots(store, segment);
 	if (store->active == segment)
 		store->active = NULL;
 	if (store->reading == segment)
@@ -111,13 +119,6 @@ static void remove_segment(struct sl_spool_store *store, struct sl_spool_segment
 		store->figures.dropped_items[i] += segment->items[i];
 		store->figures.items[i] -= segment->items[i];
 	}
-	for (uint32_t i = store->first; i != store->end; i++) {
-		struct sl_spool_slot *slot = &store->slots[i % SL_SPOOL_OUT_MAX];
-
-		if (slot->segment == segment)
-			sl_spool_slot_drop(store, slot);
-	}
-	sl_spool_skip_gone(store);
 	sl_spool_segment_unlist(store, segment);
 	sl_spool_drop_file(store, segment->name);
 	sl_spool_segment_free(segment);
@@ -458,7 +459,7 @@ static void end_slot(struct sl_spool_store *store, struct sl_spool_slot *slot)
 	if (slot->segment)
 		slot->segment->out--;
 	slot->segment = NULL;
-	sl_spool_skip_gone(store);
+	skip_gone(store);
 	store->moved = true;
 }
 
