@@ -12,7 +12,9 @@
 // What the disk does not give is kept under a name that tells how far it had come, so that nothing
 // has to be read from a disk that fails to know it:
 //
-//   0000000000000001.spool  ──▶  0000000000000001.spool.1f40.unread  ──▶  0000000000000007.spool
+//   0000000000000001.spool ──▶ 0000000000000001.spool.1f40.unread ──▶ 0000000000000007.spool.1f40
+//
+// It keeps that place when it is read again: the cursor tells of one segment alone.
 
 #define LOOK_NS (30 * SL_S)
 
@@ -179,7 +181,8 @@ static void book(struct sl_spool_store *store, const struct sl_spool_aside *asid
 static bool take_unread(struct sl_spool_store *store, const struct sl_spool_aside *aside)
 {
 	static const uint64_t none[SL_SIGNALS];
-	struct sl_spool_segment *segment = sl_spool_segment_make(store->newest + 1);
+	const struct sl_spool_cursor next = {store->newest + 1, aside->from.at};
+	struct sl_spool_segment *segment = sl_spool_segment_make(&next);
 	char name[sizeof(segment->name)], was[SL_SPOOL_NAME_BYTES], from[PATH_MAX], to[PATH_MAX];
 	int found;
 

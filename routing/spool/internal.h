@@ -12,10 +12,10 @@
 #define SL_SPOOL_DAMAGED    ".damaged"
 
 struct sl_spool_segment {
-	struct sl_spool_segment *next; // newer
-	uint64_t number;               // its name
-	char name[SL_SPOOL_NAME_BYTES];
-	int fd; // -1: not open
+	struct sl_spool_segment *next;  // newer
+	uint64_t number;                // its name
+	char name[SL_SPOOL_NAME_BYTES]; // of its file: a place is in it when it was aside
+	int fd;                         // -1: not open
 	uint64_t salt;
 	uint64_t bytes;             // whole entries end here
 	uint64_t read;              // the next entry that has not come out
@@ -71,8 +71,8 @@ struct sl_spool_store {
 int sl_spool_segment_fd(struct sl_spool_store *store, struct sl_spool_segment *segment);
 // The path of a file in the folder. Returns 0 or -ENAMETOOLONG.
 int sl_spool_path(const struct sl_spool_store *store, const char *name, char path[PATH_MAX]);
-// Of that number, empty. NULL: no memory.
-struct sl_spool_segment *sl_spool_segment_make(uint64_t number);
+// Of that number, with the place in its name, empty. NULL: no memory.
+struct sl_spool_segment *sl_spool_segment_make(const struct sl_spool_cursor *from);
 // Behind all others, with what is in it.
 void sl_spool_segment_add(struct sl_spool_store *store, struct sl_spool_segment *segment);
 void sl_spool_segment_close(struct sl_spool_segment *segment);
@@ -111,7 +111,8 @@ bool sl_spool_drop_aside(struct sl_spool_store *store);
 // tells (0: none). Returns 0 or -errno.
 int sl_spool_list(const char *folder, const char *suffix, struct sl_spool_cursor **found,
 		  uint32_t *count);
-// The name of a segment with that suffix, and the place before which all is gone.
+// The name of a segment with that suffix ("": one that is read), and the place before which all is
+// gone.
 void sl_spool_name(char name[SL_SPOOL_NAME_BYTES], const struct sl_spool_cursor *from,
 		   const char *suffix);
 // A segment of an earlier process, not added yet: its items from `from` on (0: all), its end; a

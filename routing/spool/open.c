@@ -53,26 +53,28 @@ static int open_cursor(struct sl_spool_store *store, struct sl_spool_cursor *cur
 
 // --- segments ------------------------------------------------------------------------------------
 
-static int take_segment(struct sl_spool_store *store, uint64_t number,
+static int take_segment(struct sl_spool_store *store, const struct sl_spool_cursor *named,
 			const struct sl_spool_cursor *cursor)
 {
-	struct sl_spool_segment *segment = sl_spool_segment_make(number);
+	struct sl_spool_segment *segment = sl_spool_segment_make(named);
+	// A cursor without a place was there before the segment.
+	const uint64_t from = named->number == cursor->number && cursor->at ? cursor->at
+									    : named->at;
 	int found = 0;
 
 	if (!segment)
 		return -ENOMEM;
-	if (number >= cursor->number)
-		found = sl_spool_scan(store, segment, number == cursor->number ? cursor->at : 0);
+	if (named->number >= cursor->number)
+		found = sl_spool_scan(store, segment, from);
 	if (found > 0) {
 		sl_spool_segment_add(store, segment);
 		return 0;
 	}
 	if (found == 0) {
-		store->newest = SL_MAX(store->newest, number);
+		store->newest = SL_MAX(store->newest, named->number);
 		sl_spool_drop_file(store, segment->name);
 	} else if (sl_spool_is_the_file_s(found)) {
-		found = sl_spool_put_unread(store, segment,
-					    number == cursor->number ? cursor->at : 0);
+		found = sl_spool_put_unread(store, segment, from);
 	}
 	sl_spool_segment_free(segment);
 	return found;
@@ -138,7 +140,7 @@ static int take_over(struct sl_spool_store *store, const struct sl_spool_cursor 
 	if (failed)
 		return failed;
 	for (uint32_t i = 0; i < count && !failed; i++)
-		failed = take_segment(store, found[i].number, cursor);
+		failed = take_segment(store, &found[i], cursor);
 	free(found);
 	store->reading = store->segments;
 	store->newest = SL_MAX(store->newest, cursor->number);

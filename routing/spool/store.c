@@ -26,16 +26,16 @@ int sl_spool_segment_fd(struct sl_spool_store *store, struct sl_spool_segment *s
 	return segment->fd;
 }
 
-struct sl_spool_segment *sl_spool_segment_make(uint64_t number)
+struct sl_spool_segment *sl_spool_segment_make(const struct sl_spool_cursor *from)
 {
 	struct sl_spool_segment *segment = calloc(1, sizeof(*segment));
 
 	if (!segment)
 		return NULL;
-	segment->number = number;
+	segment->number = from->number;
 	segment->fd = -1;
 	segment->bytes = SL_SPOOL_SEGMENT_HEAD;
-	snprintf(segment->name, sizeof(segment->name), SL_SPOOL_NAME, (unsigned long long)number);
+	sl_spool_name(segment->name, from, "");
 	return segment;
 }
 
@@ -216,7 +216,8 @@ void sl_spool_store_limit(struct sl_spool_store *store, const struct sl_spool_li
 // another number.
 static int create_segment(struct sl_spool_store *store, struct sl_spool_segment **made)
 {
-	struct sl_spool_segment *segment = sl_spool_segment_make(store->newest + 1);
+	const struct sl_spool_cursor from = {.number = store->newest + 1};
+	struct sl_spool_segment *segment = sl_spool_segment_make(&from);
 	char path[PATH_MAX];
 	int failed;
 

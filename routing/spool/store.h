@@ -13,9 +13,9 @@
 // comes again. A segment, at open or as soon as it fails and none of its entries is out, as
 // NAME.PLACE.unread, what is before that place (hexadecimal; none: the beginning) being gone; it
 // is looked at again at every open and now and then, and comes in behind the others once it can be
-// read. One that cannot be put aside is passed over where it is, meanwhile. No byte of a file that
-// was not read is changed. What is aside takes room, and is dropped as the others are, oldest
-// first.
+// read, under a number of its own and with that place. One that cannot be put aside is passed over
+// where it is, meanwhile. No byte of a file that was not read is changed. What is aside takes room,
+// and is dropped as the others are, oldest first.
 //
 // Threading: one thread, which may block; figures are plain, for that thread to publish. Whoever
 // opens a folder has seen to it that nobody else has it.

@@ -210,6 +210,151 @@ static void test_the_disk_fails_later(void **state)
 	}
 }
 
+// The next to come out is that one, and then gone.
+static void comes(struct sl_spool_store *store, unsigned number)
+{
+	struct sl_spool_read *read = sl_spool_store_next(store, false);
+
+	assert_non_null(read);
+	assert_int_equal(number_of(read), number);
+	sl_spool_store_end(store, read->slot, true);
+	free(read);
+}
+
+static unsigned files_in_folder(void)
+{
+	DIR *dir = opendir(folder);
+	unsigned count = 0;
+
+	assert_non_null(dir);
+	while (readdir(dir))
+		count++;
+	closedir(dir);
+	return count - 2; // itself and the one above
+}
+
+// Two of four are gone when the disk fails; the rest comes in again, behind another one or alone,
+// and some of that comes out. The process ends, or is killed with the cursor of before or after it
+// came in. Nothing that the cursor or the place knows to be gone comes out of the next.
+static void fail_and_restart(unsigned ahead, unsigned come, bool later, unsigned killed, bool again)
+{
+	static const unsigned order[] = {4, 2, 3};
+	const unsigned *rest = &order[1 - ahead], count = 2 + ahead;
+	struct sl_spool_store *store = must_open(&wide);
+	uint8_t cursors[2][256];
+	size_t size;
+
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(put(store, i, BODY), 0);
+	comes(store, 0);
+	comes(store, 1);
+	reads_left = 0;
+	assert_null(sl_spool_store_next(store, false));
+	reads_left = INT_MAX;
+	assert_int_equal(sl_spool_store_figures(store)->aside, 1);
+	if (ahead)
+		assert_int_equal(put(store, 4, BODY), 0);
+	sl_spool_store_tick(store, 1); // not looked at yet
+	(void)read_file("cursor", cursors[0], sizeof(cursors[0]));
+	if (later) {
+		sl_spool_store_close(store);
+		store = must_open(&wide);
+	}
+	sl_spool_store_tick(store, 31 * SL_S);
+	assert_int_equal(sl_spool_store_figures(store)->aside, 0);
+	size = read_file("cursor", cursors[1], sizeof(cursors[1]));
+	for (unsigned i = 0; i < come; i++)
+		comes(store, rest[i]);
+	sl_spool_store_close(store);
+	if (killed)
+		write_file("cursor", cursors[killed - 1], size);
+	if (again) {
+		reads_left = 1; // the cursor's
+		store = must_open(&wide);
+		reads_left = INT_MAX;
+		assert_int_equal(sl_spool_store_figures(store)->aside, files_in_folder() - 1);
+		sl_spool_store_close(store);
+	}
+	store = must_open(&wide);
+	if (killed && come < count) // the files that are there, from their beginning or place
+		come = come < ahead ? 0 : ahead;
+	for (unsigned i = come; i < count; i++)
+		comes(store, rest[i]);
+	assert_int_equal(drain(store), 0);
+	sl_spool_store_tick(store, 60 * SL_S);
+	assert_int_equal(files_in_folder(), 1);
+	sl_spool_store_close(store);
+	empty_folder();
+}
+
+static void test_what_is_gone_stays_gone(void **state)
+{
+	(void)state;
+	for (unsigned ahead = 0; ahead < 2; ahead++) {
+		for (unsigned come = 0; come <= 2 + ahead; come++) {
+			for (unsigned how = 0; how < 12; how++)
+				fail_and_restart(ahead, come, how & 1, how / 4, how & 2);
+		}
+	}
+}
+
+// The next to come out, which has not been gone yet; gone, or not.
+static bool take_one(struct sl_spool_store *store, bool gone, uint64_t *found)
+{
+	struct sl_spool_read *read = sl_spool_store_next(store, false);
+	uint64_t bit;
+
+	if (!read)
+		return false;
+	bit = UINT64_C(1) << number_of(read);
+	assert_false(*found & bit);
+	*found |= gone ? bit : 0;
+	sl_spool_store_end(store, read->slot, gone);
+	free(read);
+	return true;
+}
+
+// Of a disk that fails now and then, over clean restarts: what is gone before the next is asked for
+// does not come again.
+static void test_each_is_gone_once(void **state)
+{
+	const struct sl_spool_limits limits = {.bytes_max = SL_GIB, .segment_bytes = 700};
+
+	(void)state;
+	for (unsigned seed = 1; seed <= 100; seed++) {
+		struct sl_spool_store *store = must_open(&limits);
+		uint64_t found = 0, wall_ns = SL_S;
+		unsigned written = 0;
+
+		srand(seed);
+		for (unsigned i = 0; i < 400; i++) {
+			const int what = rand() % 10;
+
+			reads_left = rand() % 4 ? INT_MAX : 1 + rand() % 8;
+			if (what < 3 && written < 60) {
+				assert_int_equal(put(store, written++, 16 + (size_t)rand() % 200),
+						 0);
+			} else if (what < 7) {
+				(void)take_one(store, rand() % 3, &found);
+			} else if (what < 9) {
+				wall_ns += (uint64_t)(rand() % 20) * SL_S;
+				sl_spool_store_tick(store, wall_ns);
+			} else {
+				sl_spool_store_close(store);
+				store = must_open(&limits);
+			}
+		}
+		reads_left = INT_MAX;
+		sl_spool_store_close(store);
+		store = must_open(&limits);
+		while (take_one(store, true, &found))
+			;
+		assert_int_equal(found, first(written));
+		sl_spool_store_close(store);
+		empty_folder();
+	}
+}
+
 // What is out of a segment that fails goes on; what of it comes back, comes again with the rest of
 // it, and while one is out its file stays, as what becomes of it is not known.
 static void test_the_disk_fails_what_is_out(void **state)
@@ -511,6 +656,8 @@ int main(void)
 		cmocka_unit_test(test_a_cursor_that_the_disk_does_not_give),
 		cmocka_unit_test(test_a_disk_that_gives_nothing),
 		cmocka_unit_test(test_the_disk_fails_later),
+		cmocka_unit_test(test_what_is_gone_stays_gone),
+		cmocka_unit_test(test_each_is_gone_once),
 		cmocka_unit_test(test_the_disk_fails_what_is_out),
 		cmocka_unit_test(test_a_segment_that_fails_and_stays),
 		cmocka_unit_test(test_what_is_aside_takes_room),
