@@ -177,10 +177,10 @@ void sl_call_tell_watch(struct sl_call *call)
 	if (!call->watching)
 		return;
 	if (call->told != SERVICE_UNKNOWN && call->told != body[1]) {
-		if (!sl_http_stream_message(call->stream, sl_bytes(body, sizeof(body))))
-			return; // at the next tick
-		call->told = body[1];
-		sl_session_mark(session);
+		if (sl_http_stream_message(call->stream, sl_bytes(body, sizeof(body)))) {
+			call->told = body[1];
+			sl_session_mark(session);
+		} // else at the next tick
 	}
 	if (!session->going_away)
 		return;

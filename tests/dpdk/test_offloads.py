@@ -124,7 +124,7 @@ def test_a_damaged_segment_is_not_taken(tap):
         pseudo = packet[12:20] + bytes([0, 6]) + (size - 20).to_bytes(2, "big")
         assert summed(pseudo + packet[20:size]) == 0
         wait_for("the count", lambda: sluice.metric(
-            "sluice_dpdk_bad_checksum_packets_total") == (10 if by_device else 0))
+            "sluice_dpdk_bad_checksum_packets_total") == 10)
         one.ack = (got[1] + len(got[4])) & 0xffffffff
         one.send(RST | ACK)
     finally:
@@ -145,9 +145,9 @@ def test_a_damaged_datagram_is_not_taken(tap):
     finally:
         neighbour.close()
     wait_for("the whole one", lambda: sluice.metric("sluice_datagram_accepted_total") == 1)
-    counts = [sluice.metric(f"sluice_dpdk_{what}_total") for what in ("bad_checksum_packets",
-                                                                     "broken_datagrams")]
-    assert counts == ([2, 0] if by_device else [0, 2])
+    wait_for("the counts", lambda: [
+        sluice.metric(f"sluice_dpdk_{what}_total") for what in (
+            "bad_checksum_packets", "broken_datagrams")] == ([2, 0] if by_device else [0, 2]))
     assert sluice.metric("sluice_datagram_received_total") == 1
 
 

@@ -1,5 +1,7 @@
 """gRPC's health service on the listeners: what load balancers and other gateways ask."""
 
+import time
+
 import grpc
 import pytest
 from lib import otlp, wire
@@ -134,6 +136,20 @@ def test_a_watch_keeps_no_connection(start):
         wait_for("the end", lambda: sluice.metric("sluice_connections_open") == 0)
         client.close()
         sluice.stop()
+
+
+def test_a_watch_that_takes_nothing_holds_up_no_drain(start):
+    """Its window is shut from the first byte on: what it would be told is not waited for."""
+    sluice = start(config={"drain_timeout": "2m"})
+    client = wire.Http2(sluice.grpc_port)
+    client.h2.update_settings({4: 0})  # SETTINGS_INITIAL_WINDOW_SIZE
+    client.flush()
+    watch(client)
+    wait_for("the watch", lambda: sluice.metric("sluice_connections_open") == 1)
+    begin = time.monotonic()
+    sluice.stop()
+    assert time.monotonic() - begin < 60
+    client.close()
 
 
 def test_a_gateway_watches_another(start):

@@ -46,7 +46,7 @@
 	X(broken, COUNTER, "sluice_dpdk_broken_datagrams", none,                                   \
 	  "Datagrams for a port of ours dropped: wrong length or checksum, or a fragment.")        \
 	X(bad_sum, COUNTER, "sluice_dpdk_bad_checksum_packets", none,                              \
-	  "Frames dropped as the device found a checksum of theirs wrong (dpdk.offloads).")        \
+	  "Frames dropped as a checksum of theirs is wrong, by the device or by the stack.")       \
 	X(busy, COUNTER, "sluice_dpdk_busy_turns", none,                                           \
 	  "Turns of a shard's loop in which the port or a connection on it had something.")        \
 	X(idle, COUNTER, "sluice_dpdk_idle_turns", none,                                           \

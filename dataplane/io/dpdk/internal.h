@@ -34,7 +34,9 @@ struct sl_lane {
 	bool low;                  // a pool, when they were looked at
 	uint32_t taken, pool_look; // packets; as of the last look at the pools
 	uint64_t look_ns;          // at link and pool again
-	uint32_t turn;             // of poll
+	uint64_t bad_sums;         // frames that a device found damaged
+	uint64_t bad_sums_said, said_ns;
+	uint32_t turn; // of poll
 	const struct sl_stack_ops *ops;
 	struct sl_stack *stack;
 	struct sl_conn *open, *closing;

@@ -17,6 +17,7 @@
 #define RING_COUNT 4096
 #define LOOK_NS    (100 * SL_MS)
 #define POOL_LOOK  256 // packets between looks at the pool, which walks the caches of all threads
+#define SAY_NS     (60 * SL_S)
 #define STUCK_NS   (100 * SL_MS) // a port that takes nothing for so long is down
 
 static struct sl_ring *rings(uint32_t count)
@@ -366,7 +367,7 @@ static void take_in(struct sl_lane *lane, struct rte_mbuf *packet)
 									       : 0;
 
 	if (SL_UNLIKELY(is_bad(flags))) {
-		sl_count(&lane->counters.bad_sum[0], 1);
+		lane->bad_sums++;
 		rte_pktmbuf_free(packet);
 		return;
 	}
@@ -453,6 +454,21 @@ static bool is_own(struct sl_lane *lane, const struct sl_port *port, struct rte_
 	return owner == lane->index;
 }
 
+// Said once a minute: who leaves checksums to a device that there is not is not heard.
+static void tell_bad_sums(struct sl_lane *lane, uint64_t sums, uint64_t now_ns)
+{
+	sl_gauge(&lane->counters.bad_sum[0], sums);
+	if (sums == lane->bad_sums_said || (lane->said_ns && now_ns - lane->said_ns < SAY_NS))
+		return;
+	sl_log(SL_LOG_WARN, "dpdk_bad_checksums",
+	       "shard=%u frames=%llu hint=\"damage, or a peer on a virtual link that leaves "
+	       "checksums "
+	       "to its device: ethtool -K IFACE tx off\"",
+	       lane->index, (unsigned long long)(sums - lane->bad_sums_said));
+	lane->bad_sums_said = sums;
+	lane->said_ns = now_ns;
+}
+
 // Ten times a second.
 static void look(struct sl_lane *lane, uint64_t now_ns)
 {
@@ -460,6 +476,7 @@ static void look(struct sl_lane *lane, uint64_t now_ns)
 	struct sl_dpdk_counters *counters = &lane->counters;
 
 	lane->look_ns = now_ns + LOOK_NS;
+	tell_bad_sums(lane, lane->bad_sums + stats->bad_sums, now_ns);
 	sl_gauge(&counters->copied[0], stats->copied_packets);
 	sl_gauge(&counters->dropped[0], stats->dropped_packets);
 	sl_gauge(&counters->unbelieved[0], stats->unbelieved);

@@ -34,6 +34,11 @@ static void tell_eal(int failed, char *error, size_t error_size)
 	if (denied || failed == ENOMEM || failed == ENOENT)
 		snprintf(error, error_size, "dpdk: the EAL did not start (%s): %s%s%s",
 			 rte_strerror(failed), memory, denied ? "; " : "", denied ? rights : "");
+	else if (failed == EALREADY)
+		snprintf(error, error_size,
+			 "dpdk: the EAL did not start: another process of DPDK has its files: give "
+			 "each "
+			 "a name of its own in dpdk.eal, --file-prefix=NAME");
 	else
 		snprintf(error, error_size,
 			 "dpdk: the EAL did not start (%s): see its lines above for the argument "
@@ -57,7 +62,10 @@ static int start_eal(struct sl_dpdk *dpdk, char *error, size_t error_size)
 	for (size_t i = 0; i < config->eal_count; i++)
 		arguments[count++] = dpdk->arguments[i] = strdup(config->eal[i]);
 	sched_getaffinity(0, sizeof(cpus), &cpus);
-	failed = rte_eal_init(count, arguments) < 0 ? rte_errno : 0;
+	rte_errno = 0;
+	failed = 0;
+	if (rte_eal_init(count, arguments) < 0) // its lock is all that it refuses without a number
+		failed = rte_errno ? rte_errno : EALREADY;
 	sched_setaffinity(0, sizeof(cpus), &cpus);
 	if (failed)
 		tell_eal(failed, error, error_size);

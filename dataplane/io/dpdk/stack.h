@@ -126,6 +126,7 @@ SL_INLINE bool sl_stack_owns(const struct sl_stack_interface *interface, const u
 struct sl_stack_stats {           // writer: the shard
 	uint64_t copied_packets;  // copied out of the port's memory because that was low
 	uint64_t dropped_packets; // malformed, fragments, not believed, or no memory
+	uint64_t bad_sums;        // segments whose checksum the stack found wrong
 	uint64_t unbelieved;      // router advertisements and redirects
 	uint64_t withheld;        // ICMP errors not sent, as they were too many
 	uint64_t half_open_full;  // SYNs that met a full backlog, and were dropped

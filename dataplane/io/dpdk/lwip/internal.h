@@ -181,6 +181,10 @@ uint32_t sl_lwip_held(void);
 struct tcp_pcb *sl_lwip_find(struct tcp_pcb *pcb, const struct flow *flow);
 bool sl_lwip_is_flow(const struct tcp_pcb *pcb, const struct flow *flow);
 
+// merge.c. Whether the checksums of a frame of TCP without options of IP are right, those that the
+// device has not looked at (SL_INPUT_*); `bytes` end where the IP packet does.
+bool sl_lwip_sums_fit(const uint8_t *frame, size_t bytes, unsigned how);
+
 // admit6.c. False: lwIP must not see the packet. `ip` has `left` bytes here, and
 // `whole` in all: more only of TCP right behind the header; options may change places.
 bool sl_lwip_admit6(struct sl_stack *stack, uint8_t *ip, size_t left, size_t whole,

@@ -38,7 +38,7 @@ static bool can_run(const uint8_t *frame, size_t bytes, size_t *head, size_t *si
 	return true;
 }
 
-static bool sums_fit(const uint8_t *frame, size_t bytes, unsigned how)
+bool sl_lwip_sums_fit(const uint8_t *frame, size_t bytes, unsigned how)
 {
 	const uint8_t *ip = frame + SIZEOF_ETH_HDR;
 	const bool v4 = frame[12] == 0x08;
@@ -85,11 +85,11 @@ static bool goes_along(struct run *run, const struct arrival *arrival, size_t he
 	if (arrival->numbers.seq != run->next || arrival->how != run->how || head != run->head ||
 	    head + run->bytes + size > WHOLE_MAX || !is_alike(first->payload, arrival->data, head))
 		return false;
-	// Of one that stays alone lwIP finds out.
-	if (!run->summed && !sums_fit(first->payload, head + run->first->size, run->how))
+	// One that stays alone is looked at when it goes in.
+	if (!run->summed && !sl_lwip_sums_fit(first->payload, head + run->first->size, run->how))
 		return false;
 	run->summed = true;
-	return sums_fit(arrival->data, head + size, run->how);
+	return sl_lwip_sums_fit(arrival->data, head + size, run->how);
 }
 
 static bool is_next(const struct tcp_pcb *pcb, const struct run *run)
