@@ -41,7 +41,12 @@ install-bench:
 $(BUILD)/build.ninja: CMakeLists.txt CMakePresets.json | install-build
 	@cmake --preset $(PRESET) >/dev/null
 
+# DPDK's packages may have come, or gone, since.
+HAD_DPDK = sed -n 's/^SL_HAS_DPDK:INTERNAL=//p' $(BUILD)/CMakeCache.txt
+HAS_DPDK = pkg-config --exists 'libdpdk >= 22.11' && echo TRUE || echo FALSE
+
 build: install-build $(BUILD)/build.ninja
+	@[ "$$($(HAD_DPDK))" = "$$($(HAS_DPDK))" ] || cmake --preset $(PRESET) >/dev/null
 	@ninja -C $(BUILD) --quiet -j $(JOBS) sluice
 
 run: build

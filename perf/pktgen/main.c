@@ -2,6 +2,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "dataplane/base/hash.h"
@@ -299,6 +300,9 @@ int main(int argc, char **argv)
 			     : sl_pktgen_send(&options, dpdk, &results);
 	if (!failed)
 		print_results(&options, &results);
+	else
+		fprintf(stderr, "sluice-pktgen: nothing was %s by %s: %s\n",
+			options.tcp ? "answered" : "taken", options.target, strerror(-failed));
 	fflush(stdout);
 	return failed || (results.counted && !results.received) || results.lost_connections ? 1 : 0;
 }

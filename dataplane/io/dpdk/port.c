@@ -82,8 +82,10 @@ static int find_id(const char *device, uint16_t *id, char *error, size_t error_s
 	}
 	snprintf(error, error_size,
 		 "dpdk: there is no port%s%s: dpdk.eal must name a device (--vdev=net_af_xdp0,"
-		 "iface=eth1, or -a 0000:03:00.0 bound to vfio-pci by dpdk-devbind.py), and its "
-		 "driver's package (librte-net-...) must be installed",
+		 "iface=eth1, or -a 0000:03:00.0 bound to vfio-pci by dpdk-devbind.py), its "
+		 "driver's "
+		 "package (librte-net-...) must be installed, and it must open: the EAL's lines "
+		 "above tell of an interface that is missing, or of rights",
 		 device ? " " : "", device ? device : "");
 	return -ENODEV;
 }
