@@ -60,8 +60,7 @@ static const struct sl_setting interface_rows[] = {
 	ROW(sl_process_interface, mtu, "mtu", BYTES, .max = 9000, .preset = "0",
 	    .apply = SL_APPLY_RESTART,
 	    .help = "Largest IP packet, 1280 at least; 0: dpdk.mtu. A port takes the largest of "
-		    "its "
-		    "interfaces'."),
+		    "its interfaces'."),
 };
 static const struct sl_settings interface_settings = SETTINGS(
 	"dpdk.interface", sl_process_interface, interface_rows,
@@ -75,11 +74,10 @@ static const struct sl_setting dpdk_rows[] = {
 	   .help = "The port by name (\"net_af_xdp0\", \"0000:03:00.0\"); without it the first."),
 	IN(dpdk, addresses, "addresses", LIST, .element = SL_TYPE_STRING, .apply = SL_APPLY_RESTART,
 	   .help = "Addresses with prefixes: \"10.0.0.2/24\", \"fd00::2/64\". The first of IPv4 is "
-		   "the port's, more of them (a VIP: /32) are as on a loopback. Beside "
-		   "`interfaces`: "
-		   "VIPs of all of them."),
+		   "the port's; more of them are VIPs (/32), as on a loopback. Beside "
+		   "`interfaces`: VIPs of all of them."),
 	IN(dpdk, interfaces, "interfaces", LIST, .element = SL_TYPE_OBJECT,
-	   .object = &interface_settings,
+	   .object = &interface_settings, .apply = SL_APPLY_RESTART,
 	   .help = "Several ports, or VLANs of a port, instead of device, vlan, gateway4 and "
 		   "gateway6 here; at most 8."),
 	IN(dpdk, gateway4, "gateway4", STRING, .apply = SL_APPLY_RESTART,

@@ -218,7 +218,7 @@ static const struct sl_setting server_rows[] = {
 	    .element = SL_TYPE_CHOICE, .object = &listen_settings, .shorthand = "address",
 	    .help = "Addresses to take OTLP on: \"0.0.0.0:4317\", or {address, tls}."),
 	ROW(server_config, datagrams, "datagrams", OPTIONAL, .object = &sl_datagrams_settings,
-	    .help = "Take OTLP in UDP datagrams too; unset: not."),
+	    .apply = SL_APPLY_RESTART, .help = "Take OTLP in UDP datagrams too; unset: not."),
 	ROW(server_config, answer_within_ns, "answer_within", DURATION, .min = 1e6, .max = 6e11,
 	    .preset = "4s",
 	    .help = "A call not confirmed by then (or by its grpc-timeout) is answered "
