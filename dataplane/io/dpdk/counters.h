@@ -33,7 +33,7 @@
 	  "Segments sent along with the one before them, for the device to cut (TSO).")            \
 	X(large, COUNTER, "sluice_dpdk_large_packets", none,                                       \
 	  "Frames received in several buffers: the device has joined segments (LRO).")             \
-	X(too_big, COUNTER, "sluice_dpdk_too_big_packets", none,                                   \
+	X(smaller_mtu, COUNTER, "sluice_dpdk_smaller_mtu_connections", none,                       \
 	  "Connections that a router told of a smaller MTU; they send smaller packets.")           \
 	X(elsewhere, COUNTER, "sluice_dpdk_other_interface_packets", none,                         \
 	  "Frames dropped as their address is another interface's than they came in on.")          \

@@ -484,7 +484,7 @@ static void look(struct sl_lane *lane, uint64_t now_ns)
 	sl_gauge(&counters->half_open_full[0], stats->half_open_full);
 	sl_gauge(&counters->merged[0], stats->merged);
 	sl_gauge(&counters->large[0], stats->large);
-	sl_gauge(&counters->too_big[0], stats->too_big);
+	sl_gauge(&counters->smaller_mtu[0], stats->smaller_mtu);
 	sl_gauge(&counters->elsewhere[0], stats->elsewhere);
 	sl_gauge(&counters->moved[0], stats->moved);
 	if (lane->index == 0) // the ports' own are counted once

@@ -132,7 +132,7 @@ struct sl_stack_stats {           // writer: the shard
 	uint64_t half_open_full;  // SYNs that met a full backlog, and were dropped
 	uint64_t merged;          // segments that went in along with one before
 	uint64_t large;           // frames that came in pieces
-	uint64_t too_big;         // connections that were told of a smaller path
+	uint64_t smaller_mtu;     // connections that were told of a smaller path
 	uint64_t elsewhere;       // frames for an address that only another interface has
 	uint64_t moved;           // connections that go on by another interface
 	uint64_t streams;         // now

@@ -119,7 +119,7 @@ static void test_a_narrow_path(void **state)
 	(void)state;
 	wire.narrow = 700;
 	exchange(SL_MIB);
-	assert_in_range(stats->too_big, 1, 200);
+	assert_in_range(stats->smaller_mtu, 1, 200);
 	before = wire.told;
 	assert_in_range(before, 2, 200);
 	exchange_from(30001, SL_MIB);
@@ -147,7 +147,7 @@ static void test_a_narrow_path_that_is_not(void **state)
 		wire_push(&ends[0], lie, sizeof(lie));
 		wire_step(SL_MS);
 	}
-	assert_int_equal(stats->too_big, 0);
+	assert_int_equal(stats->smaller_mtu, 0);
 }
 
 static void test_echo(void **state)

@@ -121,7 +121,7 @@ static void too_big(struct sl_stack *stack, const struct flow *flow, uint32_t se
 	memcpy(path->peer, flow->remote, 16);
 	path->mtu = (uint16_t)mtu;
 	path->since_ns = stack->tick_ns;
-	sl_count(&stack->stats.too_big, 1);
+	sl_count(&stack->stats.smaller_mtu, 1);
 	shrink(pcb, path_mss(stack, pcb, pcb->mss));
 }
 
