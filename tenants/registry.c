@@ -8,6 +8,7 @@
 #include "dataplane/base/hash.h"
 #include "tenants/algorithm.h"
 #include "tenants/created.h"
+#include "tenants/ledger/kinds.h"
 #include "tenants/quota_lease.h"
 #include "tenants/source.h"
 
@@ -15,8 +16,8 @@
 
 bool sl_tenant_name_reserved(struct sl_bytes name)
 {
-	return sl_bytes_equal(name, SL_LITERAL("_other")) ||
-	       sl_bytes_equal(name, SL_LITERAL("_unknown"));
+	return sl_bytes_equal(name, SL_LITERAL(SL_LEDGER_REST)) ||
+	       sl_bytes_equal(name, SL_LITERAL(SL_LEDGER_NAMELESS));
 }
 
 bool sl_tenant_name_valid(struct sl_bytes name)

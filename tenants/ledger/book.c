@@ -122,10 +122,10 @@ struct sl_ledger_book *sl_ledger_book_create(uint32_t rows_max, uint32_t tenants
 		return NULL;
 	}
 	for (unsigned i = 0; i < SL_SIGNALS; i++) {
-		own_row(&book->rows[SL_LEDGER_UNKNOWN + i], SL_TENANT_NONE, SL_LITERAL("_unknown"),
-			(enum sl_signal)i);
-		own_row(&book->rows[SL_LEDGER_OTHER + i], SL_TENANT_NONE, SL_LITERAL("_other"),
-			(enum sl_signal)i);
+		own_row(&book->rows[SL_LEDGER_UNKNOWN + i], SL_TENANT_NONE,
+			SL_LITERAL(SL_LEDGER_NAMELESS), (enum sl_signal)i);
+		own_row(&book->rows[SL_LEDGER_OTHER + i], SL_TENANT_NONE,
+			SL_LITERAL(SL_LEDGER_REST), (enum sl_signal)i);
 	}
 	static_assert(SL_LEDGER_OTHER + SL_SIGNALS == SL_LEDGER_FIXED_ROWS, "a row a signal");
 	book->newcomers = SL_TENANT_NONE;

@@ -150,7 +150,7 @@ static void put_family(const struct sl_ledger *ledger, FILE *out,
 	for (uint32_t i = 0; i < ledger->exported; i++)
 		put_counts(ledger, out, kind, unit, sl_bytes(list[i]->name, list[i]->name_bytes),
 			   &list[i]->total, &list[i]->elsewhere);
-	put_counts(ledger, out, kind, unit, SL_LEDGER_REST, &ledger->other, NULL);
+	put_counts(ledger, out, kind, unit, SL_LITERAL(SL_LEDGER_REST), &ledger->other, NULL);
 }
 
 static void put_estimate(FILE *out, struct sl_bytes tenant, const struct sl_ledger_counts *counts,
@@ -180,7 +180,7 @@ static void put_estimates(const struct sl_ledger *ledger, FILE *out,
 	for (uint32_t i = 0; i < ledger->exported; i++)
 		put_estimate(out, sl_bytes(list[i]->name, list[i]->name_bytes), &list[i]->total,
 			     &list[i]->elsewhere);
-	put_estimate(out, SL_LEDGER_REST, &ledger->other, NULL);
+	put_estimate(out, SL_LITERAL(SL_LEDGER_REST), &ledger->other, NULL);
 }
 
 // Whether accounts have a family of it, but for what a family of its own estimates.

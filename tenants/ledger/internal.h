@@ -9,7 +9,6 @@
 //
 // Threading: under the lock. Memory: accounts live as long as the ledger.
 #define SL_LEDGER_NAME_MAX 255
-#define SL_LEDGER_REST     SL_LITERAL("_other")
 #define SL_LEDGER_DEPARTED "_departed:" // no tenant's name has a colon
 #define SL_LEDGER_IMAGE_EXTRAS                                                                     \
 	(SL_REASONS + SL_LEDGER_DESTINATION_KINDS * SL_LEDGER_DESTINATIONS_MAX)

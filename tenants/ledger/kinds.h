@@ -53,6 +53,11 @@ struct sl_ledger_kind_row {
 };
 extern const struct sl_ledger_kind_row sl_ledger_kinds[SL_LEDGER_KIND_COUNT];
 
+// Names of accounts of its own, which no tenant may have: of what has no room of its own, and of
+// who cannot be named.
+#define SL_LEDGER_REST     "_other"
+#define SL_LEDGER_NAMELESS "_unknown"
+
 struct sl_ledger_cell {
 	uint64_t items, bytes, requests;
 };

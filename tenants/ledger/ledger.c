@@ -32,8 +32,8 @@ struct sl_ledger *sl_ledger_create(const struct sl_ledger_options *options)
 	ledger->since_ns = options->wall_ns;
 	pthread_mutex_init(&ledger->lock, NULL);
 	pthread_mutex_init(&ledger->names_lock, NULL);
-	ledger->destinations[0] = strdup("_other");
-	ledger->hashes[0] = (uint32_t)sl_hash(SL_LEDGER_REST);
+	ledger->destinations[0] = strdup(SL_LEDGER_REST);
+	ledger->hashes[0] = (uint32_t)sl_hash(SL_LITERAL(SL_LEDGER_REST));
 	ledger->destination_count = 1;
 	ledger->mirrors = calloc(options->shards, sizeof(*ledger->mirrors));
 	if (!ledger->destinations[0] || !ledger->mirrors)
@@ -186,7 +186,8 @@ struct sl_ledger_account *sl_ledger_account(struct sl_ledger *ledger, struct sl_
 	memcpy(account->name, name.data, name.size);
 	// Where there is room it is exported from its first item on.
 	account->changed_ns = ledger->now_ns;
-	account->rest = sl_bytes_equal(name, SL_LEDGER_REST) || sl_ledger_is_departed(name);
+	account->rest = sl_bytes_equal(name, SL_LITERAL(SL_LEDGER_REST)) ||
+			sl_ledger_is_departed(name);
 	if (!account->rest && ledger->exported < ledger->options.export_max) {
 		account->exported = account->begun = true;
 		ledger->exported++;
