@@ -89,16 +89,19 @@ static void check_whole(void *self, const struct sl_snapshot *snapshot, struct s
 			      (double)budget / (double)SL_MIB);
 }
 
-// The interfaces are the caller's to free.
-static struct sl_dpdk_config dpdk_config(const struct sl_process_config *config,
-					 struct sl_dpdk_interface **interfaces)
+// The list is the caller's to free. Returns 0, or -ENOMEM: without its interfaces it would be
+// another configuration.
+static int dpdk_config(const struct sl_process_config *config, struct sl_dpdk_config *dpdk,
+		       struct sl_dpdk_interface **list)
 {
 	const struct sl_process_interface *listed = config->dpdk.interfaces.items;
 	const size_t count = config->dpdk.interfaces.count;
 
-	*interfaces = calloc(count + 1, sizeof(**interfaces));
-	for (size_t i = 0; *interfaces && i < count; i++)
-		(*interfaces)[i] = (struct sl_dpdk_interface){
+	*list = calloc(count + 1, sizeof(**list));
+	if (!*list)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++)
+		(*list)[i] = (struct sl_dpdk_interface){
 			.device = listed[i].device,
 			.addresses = listed[i].addresses.items,
 			.address_count = listed[i].addresses.count,
@@ -107,7 +110,7 @@ static struct sl_dpdk_config dpdk_config(const struct sl_process_config *config,
 			.mtu = (uint32_t)listed[i].mtu,
 			.vlan = (uint16_t)listed[i].vlan,
 		};
-	return (struct sl_dpdk_config){
+	*dpdk = (struct sl_dpdk_config){
 		.eal = config->dpdk.eal.items,
 		.eal_count = config->dpdk.eal.count,
 		.only = {.device = config->dpdk.device,
@@ -117,23 +120,30 @@ static struct sl_dpdk_config dpdk_config(const struct sl_process_config *config,
 			 .gateway6 = config->dpdk.gateway6,
 			 .mtu = (uint32_t)config->dpdk.mtu,
 			 .vlan = (uint16_t)config->dpdk.vlan},
-		.interfaces = *interfaces,
-		.interface_count = *interfaces ? count : 0,
+		.interfaces = *list,
+		.interface_count = count,
 		.packets = (uint32_t)config->dpdk.packets,
 		.idle_ns = config->dpdk.idle_ns,
 		.offloads = config->dpdk.offloads,
 		.segmentation = config->dpdk.segmentation,
 	};
+	return 0;
 }
 
 static void check_dpdk(const struct sl_snapshot *snapshot, struct sl_errors *errors)
 {
 	const struct sl_process_config *config = snapshot->parts[SL_MODULE_PROCESS];
 	struct sl_dpdk_interface *interfaces;
-	const struct sl_dpdk_config dpdk = dpdk_config(config, &interfaces);
+	struct sl_dpdk_config dpdk;
 	char error[512];
 
-	if (config->io == SL_PROCESS_IO_DPDK && sl_dpdk_check(&dpdk, error, sizeof(error)) < 0)
+	if (config->io != SL_PROCESS_IO_DPDK)
+		return;
+	if (dpdk_config(config, &dpdk, &interfaces) < 0) {
+		sl_errors_add(errors, &config->where, "dpdk: no memory");
+		return;
+	}
+	if (sl_dpdk_check(&dpdk, error, sizeof(error)) < 0)
 		sl_errors_add(errors, &config->where, "%s", error);
 	free(interfaces);
 }
@@ -160,15 +170,21 @@ static struct sl_snapshot *load(const char *file, bool check_only)
 	return snapshot;
 }
 
-static uint64_t dpdk_bytes(const struct sl_snapshot *snapshot)
+// Returns 0, or -ENOMEM.
+static int dpdk_bytes(const struct sl_snapshot *snapshot, uint64_t *bytes)
 {
 	const struct sl_process_config *config = snapshot->parts[SL_MODULE_PROCESS];
 	struct sl_dpdk_interface *interfaces;
-	const struct sl_dpdk_config dpdk = dpdk_config(config, &interfaces);
-	const uint64_t bytes = sl_dpdk_memory_bytes(&dpdk, sl_process_shards(config));
+	struct sl_dpdk_config dpdk;
 
+	*bytes = 0;
+	if (config->io != SL_PROCESS_IO_DPDK)
+		return 0;
+	if (dpdk_config(config, &dpdk, &interfaces) < 0)
+		return -ENOMEM;
+	*bytes = sl_dpdk_memory_bytes(&dpdk, sl_process_shards(config));
 	free(interfaces);
-	return config->io == SL_PROCESS_IO_DPDK ? bytes : 0;
+	return 0;
 }
 
 static int check(const char *file)
@@ -177,12 +193,18 @@ static int check(const char *file)
 	const double mib = (double)SL_MIB;
 	const struct sl_server_part *server;
 	struct sl_worst worst;
+	uint64_t ports;
 
 	if (!snapshot)
 		return SL_EXIT_CONFIG;
+	if (dpdk_bytes(snapshot, &ports) < 0) {
+		sl_snapshot_destroy(modules, SL_MODULES, snapshot);
+		fprintf(stderr, "sluice: no memory\n");
+		return SL_EXIT_FAILURE;
+	}
 	server = snapshot->parts[SL_MODULE_SERVER];
 	worst = sl_control_worst(snapshot, server->limits.body_bytes_max,
-				 server->limits.connections_max, dpdk_bytes(snapshot));
+				 server->limits.connections_max, ports);
 	printf("%s: fine\n"
 	       "memory at worst: %u shards of %.0f MiB for bodies, and at most %.0f KiB for each "
 	       "connection (%llu a shard)\n"
@@ -238,7 +260,10 @@ static int open_ports(struct process *process)
 
 	if (process->config.io != SL_PROCESS_IO_DPDK)
 		return 0;
-	config = dpdk_config(&process->config, &interfaces);
+	if (dpdk_config(&process->config, &config, &interfaces) < 0) {
+		fprintf(stderr, "sluice: dpdk: no memory\n");
+		return -ENOMEM;
+	}
 	process->dpdk = sl_dpdk_open(&config, process->shard_count, process->metrics, error,
 				     sizeof(error));
 	free(interfaces);
