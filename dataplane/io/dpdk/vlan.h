@@ -2,8 +2,8 @@
 
 #include "dataplane/base/base.h"
 
-// 802.1Q: a port belongs to one VLAN, or to none. Only lanes see tags, where a frame comes from the
-// device and where one goes to it: flows, stack and datagrams know none.
+// 802.1Q: a frame's tag, off and on. Only lanes see tags, where a frame comes from the device and
+// where one goes to it: flows, stack and datagrams know interfaces instead.
 //
 // Threading: any. Memory: the frame is the caller's.
 #define SL_VLAN_TAG_BYTES 4

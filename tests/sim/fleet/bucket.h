@@ -2,7 +2,7 @@
 
 #include "tenants/fleet/wire.h"
 
-// The script (tenants/fleet/script.c) once more, in C: what the simulation talks to, and what the
+// The script (tenants/fleet/quota.lua) once more, in C: what the simulation talks to, and what the
 // real one is compared with in tests/unit/fleet/test_script.c.
 struct bucket {
 	uint8_t field[SL_FLEET_FIELD_MAX];
