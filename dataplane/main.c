@@ -143,7 +143,7 @@ static void check_dpdk(const struct sl_snapshot *snapshot, struct sl_errors *err
 		sl_errors_add(errors, &config->where, "dpdk: no memory");
 		return;
 	}
-	if (sl_dpdk_check(&dpdk, error, sizeof(error)) < 0)
+	if (sl_dpdk_check(&dpdk, sl_process_shards(config), error, sizeof(error)) < 0)
 		sl_errors_add(errors, &config->where, "%s", error);
 	free(interfaces);
 }

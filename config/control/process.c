@@ -91,8 +91,8 @@ static const struct sl_setting dpdk_rows[] = {
 	   .help = "VLAN that the port is in (802.1Q); frames of others are dropped. 0: frames "
 		   "without a tag. A tag's four bytes are not part of the mtu."),
 	IN(dpdk, packets, "packets", COUNT, .max = 16e6, .preset = "0", .apply = SL_APPLY_RESTART,
-	   .help = "Packet buffers of all shards; 0: 16384 a shard, and 4096 for each further "
-		   "port."),
+	   .help = "Packet buffers of all shards; for each port at least 4096, and 512 a shard. "
+		   "0: 16384 a shard, and 4096 for each further port."),
 	IN(dpdk, idle_ns, "idle", DURATION, .max = 1e7, .preset = "50us", .apply = SL_APPLY_RESTART,
 	   .help = "A shard without traffic sleeps this long between looks; 0: never, a whole "
 		   "core each."),

@@ -83,6 +83,16 @@ def test_broken_frames_do_no_harm(start):
     assert hello(sluice.host, sluice.http_port).startswith(b"HTTP/1.1 200")
 
 
+def test_as_few_packets_as_can_be(start):
+    sluice = start(edit=lambda sluice: sluice.config["dpdk"].update(packets=4096 + 512))
+    body = b'{"resourceSpans":[]}' + b" " * 200_000
+    with socket.create_connection((sluice.host, sluice.http_port), timeout=30) as one:
+        for _ in range(20):
+            one.sendall(b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n"
+                        b"content-type: application/json\r\n\r\n" % len(body) + body)
+            assert one.recv(4096).startswith(b"HTTP/1.1 200")
+
+
 SMALL = ["--no-pci", "--no-huge", "-m", "64"]
 RINGS = ["--vdev=net_ring0", "--vdev=net_ring1"]  # ports without a device beneath
 
@@ -92,6 +102,7 @@ RINGS = ["--vdev=net_ring0", "--vdev=net_ring1"]  # ports without a device benea
     (False, {"eal": SMALL, "addresses": ["10.0.0.2/24"]}, "there is no port"),
     (True, {"addresses": ["10.0.0.2/40"]}, "10.0.0.2/40"),
     (True, {"addresses": []}, "addresses"),
+    (True, {"addresses": ["10.0.0.2/24"], "packets": 300}, "packets of 300 are too few"),
     (True, {"interfaces": [{"device": "a", "addresses": ["10.0.0.2/24"]}], "vlan": 5},
      "vlan is each interface's own"),
     (True, {"interfaces": [{"device": "a", "addresses": ["10.0.0.2/24"]},
@@ -107,11 +118,15 @@ RINGS = ["--vdev=net_ring0", "--vdev=net_ring1"]  # ports without a device benea
         {"addresses": ["10.0.0.2/24"]},
         {"device": "net_ring0", "addresses": ["10.0.1.2/24"]}]},
      "interfaces 1 and 2 are the same port, net_ring0, and VLAN, 0"),
+    (False, {"eal": [*SMALL, "--vdev=net_null0"], "addresses": ["10.0.0.2/24"], "packets": 8192},
+     "net_null0: its 8 queues of 1024 frames would hold all of its 8192 packet buffers"),
+    (False, {"eal": [*SMALL, "--vdev=net_null0"], "addresses": ["10.0.0.2/24"],
+             "packets": 100_000}, "give the EAL more memory (-m, or hugepages), or lower"),
 ])
 def test_a_clear_line(tmp_path, check, dpdk, says):
     dpdk["eal"] = dpdk.get("eal", []) + ["--no-telemetry", f"--file-prefix={veth.PREFIX}-x"]
     (tmp_path / "c.yaml").write_text(
-        f"io: dpdk\ndpdk: {json.dumps(dpdk)}\n"
+        f"shards: 8\nio: dpdk\ndpdk: {json.dumps(dpdk)}\n"
         "listen: ['0.0.0.0:4317']\nadmin: ''\ntenants: {file: t.yaml, default: a}\n"
         "destinations: {b: {blackhole: {}}}\nroutes: [{to: [b]}]\n")
     (tmp_path / "t.yaml").write_text("tenants: {a: {}}\n")

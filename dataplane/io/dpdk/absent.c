@@ -11,9 +11,8 @@ bool sl_dpdk_is_built_in(void)
 struct sl_dpdk *sl_dpdk_open(const struct sl_dpdk_config *config, uint32_t shards,
 			     struct sl_metrics *metrics, char *error, size_t error_size)
 {
-	(void)shards;
 	(void)metrics;
-	if (sl_dpdk_check(config, error, error_size) == 0)
+	if (sl_dpdk_check(config, shards, error, error_size) == 0)
 		snprintf(error, error_size, "io: dpdk: this build has no DPDK");
 	return NULL;
 }

@@ -9,6 +9,8 @@
 #define MTU_LEAST       1280 // RFC 8200, section 5
 #define PACKETS_A_SHARD 16384
 #define PACKETS_A_PORT  4096 // beyond the first, and a shard: what its queues hold
+#define LEAST_A_PORT    4096 // what AF_XDP's queue holds, and as many on their way
+#define LEAST_A_SHARD   512  // and a port: what the pool's cache keeps for its thread, and a burst
 #define FRAME_ROOM      22   // Ethernet's header and checksum, and a tag
 #define PACKET_OVERHEAD (64 + 128 + SL_STACK_ROOM_BYTES + 128) // pool's, mbuf, ours, headroom
 #define STACK_BYTES     (48 * SL_MIB)                          // one of lwIP, its pools in it
@@ -125,7 +127,7 @@ static int add_address(const struct reader *reader, const char *text)
 	if (sl_stack_owns(interface, to->address))
 		return refuse(reader, "\"%s\" is there twice", text);
 	further = sl_endpoint_is_v4(to->address) && count_of(interface, true);
-	if (reader->listed && further && !is_host(to))
+	if (further && !is_host(to))
 		return refuse(reader,
 			      "\"%s\" is a second IPv4 subnet; further addresses are VIPs, like "
 			      "\"203.0.113.7/32\", and a subnet more is an interface more",
@@ -154,7 +156,7 @@ static int read_interface(const struct reader *reader, const struct sl_dpdk_inte
 		if (same_name(places[i].device, from->device) && places[i].vlan == from->vlan)
 			return refuse(reader, "interface %u is the same device and VLAN", i + 1);
 	}
-	if (reader->listed && mtu < MTU_LEAST)
+	if (mtu < MTU_LEAST)
 		return refuse(reader, "an mtu of %u; IPv6 needs %d", mtu, MTU_LEAST);
 	if (!from->address_count)
 		return refuse(reader, "addresses must name at least one, like \"10.0.0.2/24\"");
@@ -164,17 +166,15 @@ static int read_interface(const struct reader *reader, const struct sl_dpdk_inte
 		failed = set_gateway(reader, interface->gateway4, 4, from->gateway4);
 	if (!failed)
 		failed = set_gateway(reader, interface->gateway6, 16, from->gateway6);
-	if (failed || !reader->listed)
-		return failed;
-	for (unsigned version = 4; version <= 6; version += 2) {
+	for (unsigned version = 4; version <= 6 && !failed; version += 2) {
 		const char *gateway = version == 4 ? from->gateway4 : from->gateway6;
 
 		if (gateway && !count_of(interface, version == 4))
-			return refuse(reader,
-				      "gateway%u \"%s\" serves nobody: there is no IPv%u address",
-				      version, gateway, version);
+			failed = refuse(reader,
+					"gateway%u \"%s\" serves nobody: there is no IPv%u address",
+					version, gateway, version);
 	}
-	return 0;
+	return failed;
 }
 
 static bool same_bits(const uint8_t one[16], const uint8_t other[16], unsigned bits)
@@ -286,6 +286,37 @@ static int read_list(struct reader *reader, const struct sl_dpdk_config *config)
 	return failed;
 }
 
+// By name: at the start two names may turn out to be one port's, and none less.
+static uint32_t port_count(const struct sl_dpdk_plan *plan)
+{
+	uint32_t ports = 0;
+
+	for (uint32_t i = 0; i < plan->stack.interface_count; i++) {
+		uint32_t before = 0;
+
+		while (before < i &&
+		       !same_name(plan->places[before].device, plan->places[i].device))
+			before++;
+		ports += before == i;
+	}
+	return ports;
+}
+
+int sl_dpdk_check_packets(const struct sl_dpdk_config *config, const struct sl_dpdk_plan *plan,
+			  uint32_t shards, char *error, size_t error_size)
+{
+	const uint32_t ports = port_count(plan);
+	const uint64_t least = ports * (LEAST_A_PORT + (uint64_t)shards * LEAST_A_SHARD);
+
+	if (!config->packets || config->packets >= least)
+		return 0;
+	snprintf(error, error_size,
+		 "dpdk: packets of %u are too few: ports %u, shards %u; at least %llu, or 0 for "
+		 "the preset",
+		 config->packets, ports, shards, (unsigned long long)least);
+	return -EINVAL;
+}
+
 int sl_dpdk_make_plan(const struct sl_dpdk_config *config, struct sl_dpdk_plan *plan, char *error,
 		      size_t error_size)
 {
@@ -298,9 +329,11 @@ int sl_dpdk_make_plan(const struct sl_dpdk_config *config, struct sl_dpdk_plan *
 	return read_interface(&reader, &config->only, config->only.mtu);
 }
 
-int sl_dpdk_check(const struct sl_dpdk_config *config, char *error, size_t error_size)
+int sl_dpdk_check(const struct sl_dpdk_config *config, uint32_t shards, char *error,
+		  size_t error_size)
 {
 	struct sl_dpdk_plan plan;
+	int failed;
 
 	if (!sl_dpdk_is_built_in()) {
 		snprintf(error, error_size,
@@ -308,7 +341,8 @@ int sl_dpdk_check(const struct sl_dpdk_config *config, char *error, size_t error
 			 "(docker/install.sh dpdk) and build again");
 		return -EINVAL;
 	}
-	return sl_dpdk_make_plan(config, &plan, error, error_size);
+	failed = sl_dpdk_make_plan(config, &plan, error, error_size);
+	return failed ? failed : sl_dpdk_check_packets(config, &plan, shards, error, error_size);
 }
 
 uint32_t sl_dpdk_packets(const struct sl_dpdk_config *config, uint32_t shards, uint32_t ports)
@@ -331,19 +365,11 @@ uint32_t sl_dpdk_frame_room(const struct sl_dpdk_plan *plan)
 uint64_t sl_dpdk_memory_bytes(const struct sl_dpdk_config *config, uint32_t shards)
 {
 	struct sl_dpdk_plan plan;
-	uint32_t ports = 0;
 	char error[256];
 
 	if (sl_dpdk_make_plan(config, &plan, error, sizeof(error)) < 0)
 		return 0;
-	for (uint32_t i = 0; i < plan.stack.interface_count; i++) {
-		uint32_t before = 0;
-
-		while (before < i && !same_name(plan.places[before].device, plan.places[i].device))
-			before++;
-		ports += before == i;
-	}
-	return (uint64_t)sl_dpdk_packets(config, shards, ports) *
+	return (uint64_t)sl_dpdk_packets(config, shards, port_count(&plan)) *
 		       (sl_dpdk_frame_room(&plan) + PACKET_OVERHEAD) +
 	       shards * (uint64_t)STACK_BYTES;
 }

@@ -19,6 +19,9 @@ struct sl_dpdk_plan {
 uint32_t sl_dpdk_packets(const struct sl_dpdk_config *config, uint32_t shards, uint32_t ports);
 uint32_t sl_dpdk_frame_room(const struct sl_dpdk_plan *plan);
 
-// Returns 0, or -EINVAL with a text for the operator.
+// Return 0, or -EINVAL with a text for the operator.
 int sl_dpdk_make_plan(const struct sl_dpdk_config *config, struct sl_dpdk_plan *plan, char *error,
 		      size_t error_size);
+// Ports are counted by name and may all be on memory nodes of their own, each with a pool.
+int sl_dpdk_check_packets(const struct sl_dpdk_config *config, const struct sl_dpdk_plan *plan,
+			  uint32_t shards, char *error, size_t error_size);

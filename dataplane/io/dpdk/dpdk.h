@@ -40,7 +40,8 @@ struct sl_dpdk_config {
 bool sl_dpdk_is_built_in(void);
 
 // Checks what can be checked without a port. Returns 0 or -EINVAL with a text.
-int sl_dpdk_check(const struct sl_dpdk_config *config, char *error, size_t error_size);
+int sl_dpdk_check(const struct sl_dpdk_config *config, uint32_t shards, char *error,
+		  size_t error_size);
 
 // What the packet buffers and the shards' stacks take in all, roughly and rather too much.
 uint64_t sl_dpdk_memory_bytes(const struct sl_dpdk_config *config, uint32_t shards);

@@ -52,10 +52,11 @@ int sl_dpdk_make_pools(struct sl_dpdk *dpdk, char *error, size_t error_size)
 		pool->count = (uint32_t)((uint64_t)packets * pool->ports / dpdk->port_count);
 		pool->packets = create(pool, name, (uint16_t)(room + RTE_PKTMBUF_HEADROOM));
 		if (!pool->packets) {
-			snprintf(error, error_size,
-				 "dpdk: %u packet buffers of %u bytes: %s; give the EAL more "
-				 "memory (-m, or hugepages), or lower dpdk.packets",
-				 pool->count, room, rte_strerror(rte_errno));
+			snprintf(error, error_size, "dpdk: %u packet buffers of %u bytes: %s; %s",
+				 pool->count, room, rte_strerror(rte_errno),
+				 rte_errno == ENOMEM ? "give the EAL more memory (-m, or "
+						       "hugepages), or lower dpdk.packets"
+						     : "see the EAL's lines above");
 			return -ENOMEM;
 		}
 		dpdk->packets += pool->count;

@@ -174,6 +174,13 @@ static int set_up_queues(const struct sl_port *port, const struct rte_eth_dev_in
 
 	if (failed < 0)
 		return tell_port(port, "descriptors", failed, error, error_size);
+	if ((uint64_t)rx * port->queues >= port->pool->count / port->pool->ports) {
+		snprintf(error, error_size,
+			 "dpdk: %s: its %u queues of %u frames would hold all of its %u packet "
+			 "buffers; raise dpdk.packets, or leave it out",
+			 port->name, port->queues, rx, port->pool->count / port->pool->ports);
+		return -EINVAL;
+	}
 	for (uint16_t i = 0; i < port->queues; i++) {
 		struct rte_eth_rxconf rxconf = info->default_rxconf;
 		struct rte_eth_txconf txconf = info->default_txconf;
@@ -353,6 +360,7 @@ struct sl_dpdk *sl_dpdk_open(const struct sl_dpdk_config *config, uint32_t shard
 	dpdk->metrics = metrics;
 	dpdk->lanes = calloc(shards, sizeof(struct sl_lane *));
 	if (!dpdk->lanes || sl_dpdk_make_plan(config, &dpdk->plan, error, error_size) < 0 ||
+	    sl_dpdk_check_packets(config, &dpdk->plan, shards, error, error_size) < 0 ||
 	    start_eal(dpdk, error, error_size) < 0 || find_ports(dpdk, error, error_size) < 0 ||
 	    sl_dpdk_make_pools(dpdk, error, error_size) < 0 ||
 	    start_ports(dpdk, error, error_size) < 0) {

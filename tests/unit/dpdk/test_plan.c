@@ -22,21 +22,37 @@ static const struct {
 } rows[] = {
 	{"one port, as short as can be", {ONE, .mtu = 1500}, {{0}}, 0, NULL},
 	{"one port with all it may have",
-	 {LIST("10.1.0.2/24", "10.9.0.1/32", "10.1.0.3/24", "fd00::2/64"), .mtu = 1500, .vlan = 7,
+	 {LIST("10.1.0.2/24", "10.9.0.1/32", "10.1.0.3/32", "fd00::2/64"), .mtu = 1500, .vlan = 7,
 	  .device = "a", .gateway4 = "10.1.0.1", .gateway6 = "fd00::1"},
 	 {{0}},
 	 0,
 	 NULL},
 	{"no address", {.mtu = 1500}, {{0}}, 0, "addresses must name at least one"},
-	{"no address at all", {LIST("ten")}, {{0}}, 0, "dpdk: \"ten\" is not an address"},
-	{"a prefix too long", {LIST("10.0.0.2/33")}, {{0}}, 0, "\"10.0.0.2/33\" is not"},
-	{"the wrong family's gateway", {ONE, .gateway4 = "fd00::1"}, {{0}}, 0, "gateway4"},
+	{"no address at all",
+	 {LIST("ten"), .mtu = 1500},
+	 {{0}},
+	 0,
+	 "dpdk: \"ten\" is not an address"},
+	{"a prefix too long",
+	 {LIST("10.0.0.2/33"), .mtu = 1500},
+	 {{0}},
+	 0,
+	 "\"10.0.0.2/33\" is not"},
+	{"the wrong family's gateway",
+	 {ONE, .gateway4 = "fd00::1", .mtu = 1500},
+	 {{0}},
+	 0,
+	 "gateway4"},
 	{"the fourth of IPv6",
-	 {LIST("fd00::1/64", "fd00::2/64", "fd00::3/64", "fd00::4/64")},
+	 {LIST("fd00::1/64", "fd00::2/64", "fd00::3/64", "fd00::4/64"), .mtu = 1500},
 	 {{0}},
 	 0,
 	 "at most 3 IPv6"},
-	{"an address twice", {LIST("10.1.0.2/24", "10.1.0.2/32")}, {{0}}, 0, "there twice"},
+	{"an address twice",
+	 {LIST("10.1.0.2/24", "10.1.0.2/32"), .mtu = 1500},
+	 {{0}},
+	 0,
+	 "there twice"},
 	{"two ports and a VIP of both",
 	 {.mtu = 1500, LIST("203.0.113.7/32")},
 	 {{.device = "a", ONE, .gateway4 = "10.1.0.1"}, {.device = "b", LIST("10.2.0.2/24")}},
@@ -101,6 +117,16 @@ static const struct {
 	 {{.device = "a", LIST("10.1.0.2/24", "10.2.0.2/24")}},
 	 1,
 	 "\"10.2.0.2/24\" is a second IPv4 subnet"},
+	{"a second subnet of the one port",
+	 {.mtu = 1500, LIST("10.1.0.2/24", "10.2.0.2/24")},
+	 {{0}},
+	 0,
+	 "dpdk: \"10.2.0.2/24\" is a second IPv4 subnet"},
+	{"a gateway for nobody, of the one port",
+	 {.mtu = 1500, ONE, .gateway6 = "fd00::1"},
+	 {{0}},
+	 0,
+	 "dpdk: gateway6 \"fd00::1\" serves nobody"},
 	{"a VIP on no interface",
 	 {.mtu = 1500, LIST("2001:db8::7/128")},
 	 {{.device = "a", ONE}},
@@ -178,6 +204,47 @@ static void test_short_buffers(void **state)
 	}
 }
 
+// Two ports, and a VLAN of one of them.
+static void test_packets(void **state)
+{
+	const struct sl_dpdk_interface listed[] = {
+		{.device = "a", ONE},
+		{.device = "a", .vlan = 5, LIST("10.2.0.2/24")},
+		{.device = "b", LIST("10.3.0.2/24")},
+	};
+	static const struct {
+		uint32_t packets, shards;
+		size_t interfaces;
+		const char *says; // NULL: enough
+	} counts[] = {
+		{0, 1, 0, NULL},
+		{0, 256, 3, NULL},
+		{300, 1, 0, "at least 4608"},
+		{4607, 1, 0, "at least 4608"},
+		{4608, 1, 0, NULL},
+		{4608, 2, 0, "shards 2; at least 5120"},
+		{4608, 1, 2, NULL},
+		{9215, 1, 3, "ports 2, shards 1; at least 9216"},
+		{9216, 1, 3, NULL},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < SL_COUNT_OF(counts); i++) {
+		const struct sl_dpdk_config config = {
+			.only = {.mtu = 1500, LIST("10.9.0.1/32")},
+			.interfaces = listed,
+			.interface_count = counts[i].interfaces,
+			.packets = counts[i].packets,
+		};
+		char error[512] = "";
+		const int failed = sl_dpdk_check(&config, counts[i].shards, error, sizeof(error));
+
+		if (!failed != !counts[i].says ||
+		    !strstr(error, counts[i].says ? counts[i].says : ""))
+			fail_msg("%u: %d, \"%s\"", counts[i].packets, failed, error);
+	}
+}
+
 static const struct sl_dpdk_interface three[] = {
 	{.device = "a", LIST("10.1.0.2/24", "fd00:1::2/64"), .gateway4 = "10.1.0.1"},
 	{.device = "a", .vlan = 5, LIST("10.2.0.2/24"), .mtu = 9000},
@@ -218,6 +285,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_what_is_taken),
 		cmocka_unit_test(test_short_buffers),
+		cmocka_unit_test(test_packets),
 		cmocka_unit_test(test_the_plan),
 	};
 
