@@ -503,6 +503,7 @@ static int serve(struct process *process, const char *file)
 		sl_shard_destroy(process->shards[i]);
 		process->shards[i] = NULL;
 	}
+	sl_dpdk_finish(process->dpdk);
 	sl_control_destroy(control);
 	sl_log(SL_LOG_INFO, "stopped", "drained=%s", failed ? "no" : "yes");
 	return code;

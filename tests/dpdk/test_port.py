@@ -57,6 +57,28 @@ def test_flows_spread_over_shards_and_none_is_reset(start):
     assert by_shard['sluice_dpdk_foreign_packets_total{shard="0"}'] > 0
 
 
+def test_a_drain_ends_though_the_peer_falls_silent(start):
+    """FINs of both shards are under way, by one lane's queue, when the shards end."""
+    sluice = start(shards=2)
+    assert "spread=software" in sluice.log()
+    clients = []
+    try:
+        for _ in range(40):
+            clients.append(socket.create_connection((sluice.host, sluice.http_port), timeout=20))
+            clients[-1].sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert clients[-1].recv(4096).startswith(b"HTTP/1.1 ")
+        for shard in "01":
+            wait_for("connections of both", lambda series=f'{{shard="{shard}"}}':
+                     sluice.metrics(by_shard=True)["sluice_connections_open" + series] > 0)
+        veth.ip("addr", "del", f"10.77.{sluice.port.number}.1/24", "dev", sluice.port.outside)
+        sluice.process.terminate()
+        assert sluice.process.wait(60) == 0, sluice.log()
+    finally:
+        for client in clients:
+            client.close()
+    assert "event=stopped drained=yes" in sluice.log()
+
+
 def test_a_closed_port_answers_at_once(start):
     sluice = start()
     with pytest.raises(ConnectionRefusedError):

@@ -17,6 +17,11 @@ struct sl_dpdk *sl_dpdk_open(const struct sl_dpdk_config *config, uint32_t shard
 	return NULL;
 }
 
+void sl_dpdk_finish(struct sl_dpdk *dpdk)
+{
+	(void)dpdk;
+}
+
 void sl_dpdk_close(struct sl_dpdk *dpdk)
 {
 	(void)dpdk;

@@ -7,7 +7,7 @@
 // The DPDK ports of a process: EAL, ports, and for each shard a queue pair on each of them with a
 // TCP/IP stack of its own, as a backend of the shard's io.
 //
-// Threading: open and close belong to main; a backend belongs to its shard.
+// Threading: open, finish and close belong to main; a backend belongs to its shard.
 // Memory:    the ports outlive the backends made from them.
 // Errors:    a text for the operator that says what to do.
 struct sl_dpdk;
@@ -49,10 +49,14 @@ uint64_t sl_dpdk_memory_bytes(const struct sl_dpdk_config *config, uint32_t shar
 // Starts the EAL (once a process) and the ports. Returns NULL with a text.
 struct sl_dpdk *sl_dpdk_open(const struct sl_dpdk_config *config, uint32_t shards,
 			     struct sl_metrics *metrics, char *error, size_t error_size);
+// Sees through what closed connections have yet to deliver, for at most two seconds. Once all
+// shards' threads have ended, before the close. NULL: nothing to do.
+void sl_dpdk_finish(struct sl_dpdk *dpdk);
+// After the last shard was destroyed.
 void sl_dpdk_close(struct sl_dpdk *dpdk);
 
 // Whether a listener on this address belongs on the ports: any address, or one of theirs.
 bool sl_dpdk_serves(const struct sl_dpdk *dpdk, const struct sl_address *address);
 
-// The backend of a shard; goes with the io that it is attached to. Returns NULL with errno set.
+// The backend of a shard. The io that it is attached to gives it up at its end; it goes at close.
 struct sl_io_backend *sl_dpdk_backend(struct sl_dpdk *dpdk, uint32_t shard);

@@ -9,8 +9,9 @@
 #include "dataplane/io/dpdk/dpdk.h"
 #include "dataplane/io/dpdk/stack.h"
 
-// What the files of this folder share. Threading: a lane belongs to its shard; rings are between
-// two shards; the rest of struct sl_dpdk does not change once opened.
+// What the files of this folder share. Threading: a lane belongs to its shard, and to main once all
+// shards' threads have ended; rings are between two shards; the rest of struct sl_dpdk does not
+// change once opened.
 #define SL_BURST              64
 #define SL_OUT_MAX            2048 // frames that wait for room in the port's queue
 #define SL_EAL_ARGUMENTS_MAX  128
@@ -157,4 +158,6 @@ bool sl_lane_take_datagram(struct sl_lane *lane, unsigned interface, const uint8
 int sl_lane_take_datagrams(struct sl_io_backend *backend, struct sl_datagram_source *source);
 void sl_lane_leave_datagrams(struct sl_io_backend *backend, struct sl_datagram_source *source);
 struct sl_lane *sl_lane_create(struct sl_dpdk *dpdk, uint32_t index);
+// Its stack goes, with resets for other lanes to send: of all lanes before the first is destroyed.
+void sl_lane_end(struct sl_lane *lane);
 void sl_lane_destroy(struct sl_lane *lane);

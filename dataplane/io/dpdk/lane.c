@@ -112,24 +112,26 @@ struct sl_lane *sl_lane_create(struct sl_dpdk *dpdk, uint32_t index)
 	return lane;
 }
 
+void sl_lane_end(struct sl_lane *lane)
+{
+	if (lane && lane->stack)
+		lane->ops->destroy(lane->stack);
+	if (lane)
+		lane->stack = NULL;
+}
+
 // Others may still hand frames to a lane whose shard has ended: the rings stay until the port goes.
 void sl_lane_destroy(struct sl_lane *lane)
 {
 	if (!lane)
 		return;
-	if (lane->ports)
-		sl_lane_send(lane);
-	if (lane->stack)
-		lane->ops->destroy(lane->stack);
-	lane->stack = NULL;
+	sl_lane_end(lane);
 	sl_metrics_remove(lane->dpdk->metrics, &lane->counters);
 	for (uint32_t i = 0; lane->ports && i < lane->dpdk->port_count; i++)
 		drop_out(lane, &lane->ports[i]);
 	free(lane->ports);
 	free_rings(lane->in, lane->dpdk->shards);
 	free_rings(lane->through, lane->dpdk->shards);
-	if (lane->dpdk->lanes[lane->index] == lane)
-		lane->dpdk->lanes[lane->index] = NULL;
 	free(lane);
 }
 
@@ -388,7 +390,7 @@ static void hand_over(struct sl_lane *lane, uint32_t to, struct rte_mbuf *packet
 {
 	struct sl_lane *other = lane->dpdk->lanes[to];
 
-	if (other && sl_ring_push(&other->in[lane->index], packet)) {
+	if (sl_ring_push(&other->in[lane->index], packet)) {
 		sl_count(&lane->counters.foreign[0], 1);
 		return;
 	}

@@ -386,6 +386,8 @@ void sl_dpdk_close(struct sl_dpdk *dpdk)
 	if (!dpdk)
 		return;
 	for (uint32_t i = 0; dpdk->lanes && i < dpdk->shards; i++)
+		sl_lane_end(dpdk->lanes[i]);
+	for (uint32_t i = 0; dpdk->lanes && i < dpdk->shards; i++)
 		sl_lane_destroy(dpdk->lanes[i]);
 	sl_dpdk_unwatch(dpdk);
 	for (uint32_t i = 0; i < dpdk->port_count; i++) {

@@ -436,33 +436,72 @@ static bool any_link(const struct sl_dpdk *dpdk)
 	return up;
 }
 
+// What a shard left open when it was stopped ends in order, as sockets do with their process;
+// nobody is there any more for upcalls. Main is a thread of the EAL's.
+static void leave(struct sl_lane *lane)
+{
+	lane->registered = true;
+	lane->datagram_count = 0;
+	for (struct sl_conn *conn = lane->open; conn; conn = conn->next) {
+		struct sl_stream *stream = conn->stream;
+
+		stream->owner = NULL;
+		lane->ops->drop(stream, false);
+	}
+	lane->open = NULL;
+}
+
+static void turn(struct sl_lane *lane, uint64_t now_ns)
+{
+	struct sl_stream *stream;
+
+	sl_lane_receive(lane, now_ns);
+	lane->ops->tick(lane->stack, now_ns);
+	while ((stream = lane->ops->next_ready(lane->stack)))
+		lane->ops->drop(stream, true); // came too late
+	sl_lane_send(lane);
+}
+
+static bool any_owes(const struct sl_dpdk *dpdk)
+{
+	for (uint32_t i = 0; i < dpdk->shards; i++) {
+		if (dpdk->lanes[i]->ops->owes(dpdk->lanes[i]->stack))
+			return true;
+	}
+	return false;
+}
+
 // A socket that is closed still delivers what was written to it. Here nobody else would: the last
 // answers and FINs of a drain are seen through, as long as their peers acknowledge. Without a link
-// nobody does.
-static void finish(struct sl_lane *lane)
+// nobody does. All lanes turn, as one's frames come and go by another's queue; those with a queue
+// are the first ones and come last, with what the others have just given them.
+void sl_dpdk_finish(struct sl_dpdk *dpdk)
 {
 	const uint64_t until_ns = sl_clock_now_ns() + FINISH_NS;
-	struct sl_stream *stream;
 	uint64_t now_ns;
 
-	while (any_link(lane->dpdk) && lane->ops->owes(lane->stack) &&
-	       (now_ns = sl_clock_now_ns()) < until_ns) {
-		sl_lane_receive(lane, now_ns);
-		lane->ops->tick(lane->stack, now_ns);
-		while ((stream = lane->ops->next_ready(lane->stack)))
-			lane->ops->drop(stream, true); // came too late
-		sl_lane_send(lane);
+	for (uint32_t i = 0; dpdk && i < dpdk->shards; i++)
+		leave(dpdk->lanes[i]);
+	while (dpdk) {
+		now_ns = sl_clock_now_ns();
+		for (uint32_t i = dpdk->shards; i-- > 0;)
+			turn(dpdk->lanes[i], now_ns);
+		if (now_ns >= until_ns || !any_link(dpdk) || !any_owes(dpdk))
+			return;
 		usleep(100);
 	}
 }
 
+// The lane stays: its neighbours need its queue and its rings.
 static void destroy(struct sl_io_backend *backend)
 {
 	struct sl_lane *lane = SL_CONTAINER_OF(backend, struct sl_lane, backend);
 
 	assert(!lane->open && !lane->closing);
-	finish(lane);
-	sl_lane_destroy(lane);
+	backend->io = NULL;
+	backend->stats = NULL;
+	backend->memory = NULL;
+	backend->timers = NULL;
 }
 
 const struct sl_io_backend_ops sl_dpdk_backend_ops = {
