@@ -11,8 +11,10 @@
 #include "dataplane/io/dpdk/config.h"
 #include "dataplane/io/dpdk/internal.h"
 
-#define RX_DESCRIPTORS 1024
-#define TX_DESCRIPTORS 1024
+#define AF_PACKET_FRAME 2048 // preset of its framesz
+#define AF_PACKET_HEAD  80   // the kernel's header, Ethernet's, a tag
+#define RX_DESCRIPTORS  1024
+#define TX_DESCRIPTORS  1024
 
 // Two bytes over and over give a flow and its way back the same hash (symmetric RSS).
 static uint8_t symmetric_key[52];
@@ -149,14 +151,36 @@ static bool fill_table(const struct sl_port *port, const struct rte_eth_dev_info
 	return rte_eth_dev_rss_reta_update(port->id, table, info->reta_size) == 0;
 }
 
-static int set_mtu(const struct sl_port *port, const struct rte_eth_dev_info *info, char *error,
-		   size_t error_size)
+// What a frame of net_af_packet holds: it tells in its device's options only.
+static uint32_t frame_bytes(const struct sl_dpdk *dpdk, const struct sl_port *port)
+{
+	static const char option[] = "framesz=";
+
+	for (size_t i = 0; i < dpdk->config.eal_count; i++) {
+		const char *device = strstr(dpdk->config.eal[i], port->name);
+		const char *at = device ? strstr(device, option) : NULL;
+
+		if (at)
+			return (uint32_t)strtoul(at + sizeof(option) - 1, NULL, 10);
+	}
+	return AF_PACKET_FRAME;
+}
+
+static int set_mtu(const struct sl_dpdk *dpdk, const struct sl_port *port,
+		   const struct rte_eth_dev_info *info, char *error, size_t error_size)
 {
 	int failed;
 
 	// It claims 1,518 bytes whatever its frames hold; the interface's own MTU is what counts.
-	if (strcmp(info->driver_name, "net_af_packet") == 0)
-		return 0;
+	if (strcmp(info->driver_name, "net_af_packet") == 0) {
+		if (frame_bytes(dpdk, port) >= port->mtu + AF_PACKET_HEAD)
+			return 0;
+		snprintf(error, error_size,
+			 "dpdk: mtu %u: the frames of %s hold %u bytes: add framesz=9216,"
+			 "blocksz=36864 to its --vdev, and give its interface that MTU",
+			 port->mtu, port->name, frame_bytes(dpdk, port));
+		return -EINVAL;
+	}
 	failed = rte_eth_dev_set_mtu(port->id, port->mtu);
 	if (failed == -ENOTSUP || failed == 0)
 		return 0;
@@ -260,7 +284,7 @@ static int start_port(struct sl_dpdk *dpdk, struct sl_port *port, char *error, s
 	}
 	if (failed < 0)
 		return tell_port(port, "configuring the port", failed, error, error_size);
-	failed = set_mtu(port, &info, error, error_size);
+	failed = set_mtu(dpdk, port, &info, error, error_size);
 	if (failed < 0)
 		return failed;
 	failed = set_up_queues(port, &info, error, error_size);
