@@ -541,13 +541,15 @@ def warm_frame(*arguments):
 def test_drain_under_load_loses_nothing(start):
     """Every call that was answered with success is stored; everyone is told to go."""
     sluice = start(shards=2)
-    stop, taken, told = threading.Event(), [], []
+    stop, begun, taken, told = threading.Event(), [], [], []
 
     def by_grpc():
         client, count = wire.Http2(sluice.grpc_port), 0
         while not client.goaways and not client.closed and not stop.is_set():
             stream = client.call(TRACES, wire.frame(BODY))
             count += stream.grpc_status == 0
+            if count == 1:
+                begun.append("grpc")
         taken.append(count)
         told.append(bool(client.goaways))
 
@@ -560,6 +562,8 @@ def test_drain_under_load_loses_nothing(start):
                 if status is None:
                     break
                 count += status == 200
+                if count == 1:
+                    begun.append("http")
                 close = headers.get("connection") == "close"
         except OSError:
             pass
@@ -568,6 +572,7 @@ def test_drain_under_load_loses_nothing(start):
     threads = [threading.Thread(target=one) for one in [by_grpc] * 4 + [by_http] * 4]
     for thread in threads:
         thread.start()
+    wait_for("an answer to each", lambda: len(begun) == 8)  # who has said nothing is not told
     time.sleep(0.5)
     began = time.monotonic()
     sluice.process.send_signal(signal.SIGTERM)

@@ -173,7 +173,7 @@ static int set_mtu(const struct sl_dpdk *dpdk, const struct sl_port *port,
 
 	// It claims 1,518 bytes whatever its frames hold; the interface's own MTU is what counts.
 	if (strcmp(info->driver_name, "net_af_packet") == 0) {
-		if (frame_bytes(dpdk, port) >= port->mtu + AF_PACKET_HEAD)
+		if (frame_bytes(dpdk, port) >= (uint32_t)port->mtu + AF_PACKET_HEAD)
 			return 0;
 		snprintf(error, error_size,
 			 "dpdk: mtu %u: the frames of %s hold %u bytes: add framesz=9216,"
